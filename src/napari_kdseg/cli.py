@@ -1,0 +1,371 @@
+"""``kdseg``: the work of the window without a window, from the same configurations.
+
+Exit codes: 0 done, 2 something a person can mend (one plain sentence on stderr), 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from napari_kdseg.errors import ConfigurationError, KdsegError, explain
+from napari_kdseg.jobs import Done, Event, Failed, Job, Message, Step, Validated, start_in_thread
+
+app = typer.Typer(
+    name="kdseg",
+    help="Knowledge distillation of pathology segmentation networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+Region = Annotated[
+    str | None, typer.Option(help="y,x,height,width in level-0 pixels; the whole slide when absent.")
+]
+SlideMpp = Annotated[float | None, typer.Option(help="Pixel size of a slide whose file names none, in µm.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def main() -> None:
+    """Run ``kdseg``; failures are one sentence and exit code 2."""
+    try:
+        app()
+    except KdsegError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(explain(error))
+    except ValueError as error:
+        if type(error).__name__ != "ValidationError":
+            raise
+        _fail(explain(error))
+
+
+def _fail(sentence: str) -> None:
+    console.print(sentence, style="red", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+# -- the commands ------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-output"),
+    quick: Annotated[bool, typer.Option(help="Less training and a smaller region: under a minute.")] = False,
+    window: Annotated[bool, typer.Option(help="Open the window at the end, where there is a screen.")] = True,
+) -> None:
+    """Train a teacher team, distil a student, and look at all of it on a synthetic slide."""
+    from napari_kdseg.demo import DemoConfig, demo, write_summary
+    from napari_kdseg.widgets.virtual_display import has_display
+
+    config = DemoConfig(output=output, quick=quick)
+    result = _run(demo, config)
+    from napari_kdseg.widgets.view import screenshot, show
+
+    places = {"stores": [result.masks], "annotation": result.slide, "region": result.region}
+    screenshot(result.slide, output / "overlay.png", **places)
+    screenshot(result.slide, output / "side-by-side.png", panes=True, **places)
+    write_summary(result)
+    console.print(f"Made {output}/overlay.png, summary.md, masks.ome.zarr, run/")
+    if window and has_display():
+        show(result.slide, run=result.run, **places)
+
+
+@app.command()
+def info(paths: Annotated[list[Path], typer.Argument(help="Slides, checkpoints or run folders.")]) -> None:
+    """Say what a slide, a checkpoint or a run folder is."""
+    for path in paths:
+        print(f"{path}")
+        for name, text in _facts(str(path)):
+            print(f"  {name + ':':<14}{text}")
+
+
+@app.command()
+def distill(
+    config: Annotated[
+        Path | None, typer.Argument(help="A configuration saved by the window or by hand (JSON).")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with images/ and masks/.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder; the same one again resumes the run.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
+    student: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
+    method: Annotated[str | None, typer.Option(help="plc-kd, kd, alone ...")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting by its path: epochs=20, data.input_size=256."),
+    ] = None,
+) -> None:
+    """Distil a student from a teacher."""
+    from napari_kdseg.training import DistillConfig
+    from napari_kdseg.training import distill as job
+
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = DistillConfig.load(config).model_dump(mode="json")
+    _put(values, "data.folder", data and str(data))
+    _put(values, "output", output and str(output))
+    _put(values, "method", method)
+    for role, choice in (("teacher", teacher), ("student", student)):
+        if choice is not None:
+            values[role] = {"checkpoint": choice} if Path(choice).exists() else {"architecture": choice}
+    for assignment in set_ or []:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(
+                f"--set wants name=value, not {assignment!r}; for instance --set epochs=20."
+            )
+        _put(values, path, _literal(text))
+    if "data" not in values:
+        raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
+    result = _run(job, DistillConfig.model_validate(values))
+    for role, metrics in result.metrics.items():
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(f"{role}: {scores}")
+
+
+@app.command()
+def predict(
+    slides: Annotated[list[str], typer.Argument(help="Slides: files, folders, or synthetic:WxH.")],
+    checkpoint: Annotated[Path, typer.Option(help="The network.")],
+    output: Annotated[
+        Path, typer.Option(help="Mask store *.ome.zarr; for several slides, a folder for them.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the mask in the store.")] = "student",
+    region: Region = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution to work at in µm per pixel; the model's own.")
+    ] = None,
+    slide_mpp: SlideMpp = None,
+    tile: Annotated[int, typer.Option(help="Side of an output tile.")] = 512,
+    halo: Annotated[int, typer.Option(help="Context around a tile that is cropped away.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Tiles in one forward pass.")] = 1,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    background: Annotated[bool, typer.Option(help="Also run the network where there is no tissue.")] = False,
+    probabilities: Annotated[bool, typer.Option(help="Keep the probability of the predicted class.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a mask of this name made with other settings.")
+    ] = False,
+) -> None:
+    """Segment slides into mask pyramids (OME-Zarr)."""
+    from napari_kdseg.inference import PredictConfig
+    from napari_kdseg.inference import predict as job
+
+    for slide in slides:
+        store = output if len(slides) == 1 else output / f"{Path(slide).stem}.ome.zarr"
+        config = PredictConfig.model_validate(
+            {
+                "slide": slide, "checkpoint": checkpoint, "output": store, "name": name, "region": _region(region),
+                "mpp": mpp, "slide_mpp": slide_mpp, "tile": tile, "halo": halo, "batch_size": batch_size,
+                "device": device, "precision": precision, "skip_background": not background,
+                "probabilities": probabilities, "overwrite": overwrite,
+            }
+        )  # fmt: skip
+        result = _run(job, config)
+        print(f"{store}: {result}")
+
+
+@app.command()
+def correct(
+    slide: Annotated[str, typer.Argument(help="The slide.")],
+    annotation: Annotated[str, typer.Option(help="Its mask: PNG, TIFF, OME-Zarr label, or synthetic:...")],
+    output: Annotated[Path, typer.Option(help="Mask store *.ome.zarr.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder whose teacher team corrects.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the teacher, without a run folder.")
+    ] = None,
+    region: Region = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution to work at in µm per pixel; the teacher's own.")
+    ] = None,
+    slide_mpp: SlideMpp = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace a correction made with other settings.")] = False,
+) -> None:
+    """Correct the teacher's soft labels on an annotated slide and count who mended what."""
+    from napari_kdseg.comparison import CorrectConfig
+    from napari_kdseg.comparison import correct as job
+
+    common: dict[str, Any] = {
+        "slide": slide, "annotation": annotation, "output": output, "region": _region(region), "mpp": mpp,
+        "slide_mpp": slide_mpp, "device": device, "overwrite": overwrite,
+    }  # fmt: skip
+    if run is not None:
+        config = CorrectConfig.from_run(run, **common)
+    elif teacher is not None:
+        config = CorrectConfig(teacher=teacher, **common)
+    else:
+        raise ConfigurationError("Say who corrects: --run FOLDER, or --teacher CHECKPOINT.")
+    print(json.dumps(_run(job, config).counts, indent=2))
+
+
+@app.command()
+def view(
+    slide: Annotated[str, typer.Argument(help="The slide.")],
+    overlay: Annotated[list[Path] | None, typer.Option(help="Mask stores to lay over it.")] = None,
+    annotation: Annotated[str | None, typer.Option(help="Its annotation.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder whose networks to load into the docks.")
+    ] = None,
+    screenshot: Annotated[
+        Path | None, typer.Option(help="Write a picture instead of opening a window.")
+    ] = None,
+    region: Region = None,
+    slide_mpp: SlideMpp = None,
+    window: Annotated[
+        bool, typer.Option("--window", help="Picture of the whole window with its docks.")
+    ] = False,
+    panes: Annotated[
+        bool, typer.Option("--side-by-side", help="A pane each for teacher, correction, student.")
+    ] = False,
+    hide: Annotated[
+        list[str] | None, typer.Option(help="Overlays not to show: teacher, stage, student ...")
+    ] = None,
+) -> None:
+    """Open a slide with its overlays, or render it into a picture without a person."""
+    from napari_kdseg.widgets import view as viewing
+
+    places: dict[str, Any] = {
+        "stores": overlay or [], "annotation": annotation, "slide_mpp": slide_mpp, "region": _region(region),
+    }  # fmt: skip
+    if screenshot is None:
+        viewing.show(slide, run=run, **places)
+    else:
+        viewing.screenshot(slide, screenshot, window=window, panes=panes, hide=hide or [], **places)
+        print(screenshot)
+
+
+# -- running jobs ------------------------------------------------------------------------------------
+
+
+def _run(job: Job, config: Any) -> Any:
+    """Run ``job`` in a thread, show its progress here, stop it in good order on Ctrl-C; return its result."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+        transient=True,
+    ) as progress:
+        display = _Display(progress)
+        running = start_in_thread(job, config, display.show)
+        try:
+            while not running.join(0.2):
+                pass
+        except KeyboardInterrupt:
+            console.print("Stopping after this step; what is done is kept …")
+            running.control.cancel()
+            running.join()
+    if isinstance(running.end, Failed):
+        raise KdsegError(running.end.message)
+    if not isinstance(running.end, Done):
+        console.print("Stopped. The same command goes on from here.")
+        sys.exit(130)
+    return running.end.result
+
+
+class _Display:
+    """Puts a job's events on the terminal: a bar a stage, a line a message."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.bars: dict[str, Any] = {}
+        self.lock = threading.Lock()
+
+    def show(self, event: Event) -> None:
+        with self.lock:
+            if isinstance(event, Step):
+                self._step(event)
+            elif isinstance(event, Message):
+                console.print(
+                    event.text, style="yellow" if event.level == "warning" else None, highlight=False
+                )
+            elif isinstance(event, Validated):
+                scores = ", ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+                console.print(f"{event.stage}, epoch {event.epoch}/{event.epochs}: {scores}", highlight=False)
+
+    def _step(self, event: Step) -> None:
+        if event.stage not in self.bars:
+            self.bars[event.stage] = self.progress.add_task(event.stage.replace("_", " "), figures="")
+        figures = " ".join(f"{name} {value:.3g}" for name, value in list(event.values.items())[:4])
+        self.progress.update(self.bars[event.stage], completed=event.done, total=event.total, figures=figures)
+
+
+# -- small things ------------------------------------------------------------------------------------
+
+
+def _facts(path: str) -> list[tuple[str, str]]:
+    place = Path(path)
+    if (place / "config.json").is_file():
+        return _run_facts(place)
+    if place.suffix in (".safetensors", ".pt", ".pth") or (place / "model.safetensors").is_file():
+        from napari_kdseg.networks import count_parameters, load
+
+        checkpoint = load(place)
+        spec = checkpoint.spec.model_dump(exclude={"versions", "options"})
+        return [
+            *((n, str(v)) for n, v in spec.items()),
+            ("parameters", f"{count_parameters(checkpoint.module):,}"),
+        ]
+    from napari_kdseg.slides import describe, open_slide
+
+    with open_slide(path) as slide:
+        return describe(slide)
+
+
+def _run_facts(folder: Path) -> list[tuple[str, str]]:
+    config = json.loads((folder / "config.json").read_text())
+    facts = [
+        (name, str(config[name])) for name in ("method", "teacher", "student", "epochs") if name in config
+    ]
+    summary = folder / "report" / "summary.json"
+    facts.append(
+        (
+            "state",
+            "finished"
+            if summary.is_file()
+            else "not finished; kdseg distill with its config.json resumes it",
+        )
+    )
+    if summary.is_file():
+        facts += [(name, json.dumps(value)) for name, value in json.loads(summary.read_text()).items()]
+    return facts
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    """Set ``values[a][b] = value`` for the path ``a.b``; ``None`` leaves what is there."""
+    if value is None:
+        return
+    *parents, last = path.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    values[last] = value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _region(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        y, x, height, width = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigurationError(f"A region is y,x,height,width in level-0 pixels, not {text!r}.") from error
+    return y, x, height, width

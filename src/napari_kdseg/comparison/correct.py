@@ -1,0 +1,318 @@
+"""The job that shows how a teacher's soft label is corrected, step by step, on the annotated part of a slide.
+
+PLC-KD (Wang et al., MICCAI 2024), sect. 2.1, stage 2, tile by tile. A wrong pixel borrows from the right
+pixels of its own tile and halo only, so tiles do not depend on each other: they come in any order, and a
+stopped job goes on to the same result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_kdseg.comparison.agreement import LazyPyramid
+from napari_kdseg.comparison.config import CorrectConfig
+from napari_kdseg.distillation.correction.teacher_team import STEPS, Correction, CorrectionCounts, TeacherTeam
+from napari_kdseg.errors import DataError
+from napari_kdseg.inference.engine import choose_device
+from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
+from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
+from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
+from napari_kdseg.inference.mask_writer import MaskWriter
+from napari_kdseg.inference.provenance import checkpoint_record, versions
+from napari_kdseg.inference.read_ahead import read_ahead
+from napari_kdseg.inference.reduction import NOT_COMPUTED, dequantise, quantise
+from napari_kdseg.inference.tiling import Tile, mask_shape, plan_tiles, to_mask_region
+from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
+from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
+from napari_kdseg.slides import Annotation, LevelArray, Slide, open_annotation, open_slide
+
+STAGE, TEACHER, CORRECTED = "stage", "teacher_on_annotated", "corrected_on_annotated"
+#: Names and colours (Okabe-Ito) of the stage map; the first is shown transparent.
+STAGES: dict[str, tuple[int, int, int]] = {
+    "right from the start": (0, 0, 0),
+    "false-pixel-aware assistant": (86, 180, 233),
+    "boundary-aware assistant": (0, 158, 115),
+    "similarity": (204, 121, 167),
+    "fallback": (240, 228, 66),
+    "still wrong": (213, 94, 0),
+}
+MASKS = (
+    MaskSpec("labels", STAGE, "step that mended the pixel", tuple(STAGES), tuple(STAGES.values())),
+    MaskSpec("probabilities", TEACHER, "the teacher's probability of the annotated class"),
+    MaskSpec("probabilities", CORRECTED, "the corrected probability of the annotated class"),
+)
+
+
+@dataclass(frozen=True)
+class CorrectResult:
+    """What a correction did; counts include tiles of earlier runs into the same store.
+
+    Attributes
+    ----------
+    output
+        The mask store.
+    counts
+        Pixels labelled, wrong after each of the four steps, and mended by each, by true class.
+    tiles_done, tiles_skipped, tiles_kept
+        Tiles corrected, tiles without annotation, and tiles that an earlier run had finished.
+    downsample
+        ``(y, x)`` of the masks against level 0 of the slide.
+    """
+
+    output: Path
+    counts: CorrectionCounts
+    tiles_done: int
+    tiles_skipped: int
+    tiles_kept: int
+    downsample: tuple[float, float]
+
+
+def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResult:
+    """Correct the teacher's soft label on a slide (a job).
+
+    Parameters
+    ----------
+    config
+        What to do. Running it again continues where it stopped.
+    emit
+        Receives ``Started``, one ``Step`` a tile (stage ``"correction"``; values ``wrong_initial`` ...
+        ``wrong_ultimate`` and the level-0 rectangle ``y x h w``), ``Message`` and ``Checkpointed``.
+    control
+        Looked at after every tile. When cancelled, finished tiles are kept.
+
+    Returns
+    -------
+    CorrectResult
+
+    Raises
+    ------
+    KdsegError
+        If slide, annotation, team or output do not work together.
+    """
+    with contextlib.closing(open_slide(config.slide)) as slide:
+        if config.slide_mpp is not None:
+            slide.mpp = config.slide_mpp  # type: ignore[assignment]
+        annotation = open_annotation(config.annotation, slide)
+        team = _load_team(config)
+        spec = team["teacher"].spec
+        check_network_fits(slide, spec, config.teacher)
+        resolution = choose_resolution(slide, config.mpp, spec.mpp)
+        for note in resolution.notes:
+            emit(Message(note, "warning"))
+        shape = mask_shape(slide.levels[0].shape, resolution.downsample)
+        region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
+        tiles = plan_tiles(shape, region, config.tile, config.halo, input_multiple(spec.architecture))
+        store = MaskStore(config.output, slide)
+        with store.begin(
+            MASKS,
+            shape=shape,
+            downsample=resolution.downsample,
+            tile=config.tile,
+            made_by=_made_by(config, team, slide, resolution),
+            overwrite=config.overwrite,
+        ) as writer:
+            writer.annotate(versions=versions(), notes=list(resolution.notes))
+            return _Run(config, slide, annotation, team, resolution, writer, emit, control).run(tiles)
+
+
+class _Run:
+    """The loop over tiles."""
+
+    def __init__(
+        self,
+        config: CorrectConfig,
+        slide: Slide,
+        annotation: Annotation,
+        team: dict[str, Checkpoint],
+        resolution: Resolution,
+        writer: MaskWriter,
+        emit: Emit,
+        control: Control,
+    ):
+        self._config = config
+        self._slide = slide
+        self._annotation = annotation
+        self._members = team
+        self._downsample = resolution.downsample
+        self._writer = writer
+        self._emit = emit
+        self._control = control
+        self._feature_path = self._team(None).feature_path
+        self._classes = len(team["teacher"].spec.classes)
+
+    def run(self, tiles: list[Tile]) -> CorrectResult:
+        """Correct all tiles that are not done yet."""
+        todo = [tile for tile in tiles if (tile.row, tile.column) not in self._writer.done]
+        kept, corrected = len(tiles) - len(todo), 0
+        self._emit(Started(f"correction on {self._slide.name}", len(tiles)))
+        try:
+            with contextlib.closing(read_ahead(self._read, todo)) as windows:
+                for index, (tile, (target, image)) in enumerate(windows, start=1):
+                    self._control.check()
+                    values = self._skip(tile) if image is None else self._correct(tile, target, image)
+                    corrected += image is not None
+                    self._emit(Step("correction", kept + index, len(tiles), values))
+            self._control.check()
+        except JobCancelled:
+            self._keep_counts()
+            raise
+        counts = self._keep_counts()
+        self._writer.finish(self._config.region)
+        self._emit(Checkpointed(self._config.output))
+        return CorrectResult(
+            self._config.output, counts, corrected, len(todo) - corrected, kept, self._downsample
+        )
+
+    def _read(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read the annotation of a window, and its image where the core is annotated."""
+        target = self._annotation.read_scaled(self._downsample, *tile.window)
+        if (target[tile.core] == NOT_COMPUTED).all():
+            return target, None
+        return target, self._slide.read_scaled(self._downsample, *tile.window)
+
+    def _skip(self, tile: Tile) -> dict[str, float]:
+        nothing = np.full((tile.height, tile.width), NOT_COMPUTED, dtype=np.uint8)
+        return _rectangle(self._writer.write_tile(tile, [nothing] * len(MASKS)))
+
+    def _correct(self, tile: Tile, target: np.ndarray, image: np.ndarray) -> dict[str, float]:
+        known = target[target != NOT_COMPUTED]
+        if int(known.max()) >= self._classes:
+            raise DataError(
+                f"The annotation holds class {int(known.max())}, and the teacher knows only 0 to {self._classes - 1} "
+                f"({', '.join(self._members['teacher'].spec.classes)}). Use a teacher trained on these classes, "
+                "or map the annotation to its classes."
+            )
+        teacher = self._members["teacher"]
+        device = next(teacher.module.parameters()).device
+        labels = torch.from_numpy(target.astype(np.int64))[None].to(device)
+        team = self._team(self._feature_path)
+        correction = _crop(team.correct(to_input(image[None], teacher.spec, device), labels), tile)
+        counts = correction.counts()
+        blocks = [
+            correction.stage[0].cpu().numpy(),
+            _on_annotated(correction.initial, correction.target),
+            _on_annotated(correction.ultimate, correction.target),
+        ]
+        rectangle = self._writer.write_tile(tile, blocks, note=asdict(counts))
+        steps = ("initial", "false_pixel", "boundary", "ultimate")
+        wrong = {f"wrong_{step}": float(count) for step, count in zip(steps, counts.wrong, strict=True)}
+        return {**wrong, **_rectangle(rectangle)}
+
+    def _team(self, feature_path: str | None) -> TeacherTeam:
+        """Put the team together; a new one for each tile, because it remembers what it has seen."""
+        members = [
+            self._members.get(name) for name in ("teacher", "false_pixel_assistant", "boundary_assistant")
+        ]
+        modules = [None if member is None else member.module for member in members]
+        return TeacherTeam(*modules, self._config.settings, feature_path)  # type: ignore[arg-type]
+
+    def _keep_counts(self) -> CorrectionCounts:
+        self._writer.commit()
+        counts = add_counts(self._writer.done.values(), self._classes)
+        self._writer.annotate(counts=asdict(counts))
+        return counts
+
+
+def add_counts(notes: Iterable[dict[str, Any]], classes: int) -> CorrectionCounts:
+    """Add up the counts that were noted with the tiles; tiles without annotation noted none."""
+    labelled, wrong = 0, np.zeros(4, dtype=np.int64)
+    mended = {step: np.zeros(classes, dtype=np.int64) for step in STEPS}
+    for note in notes:
+        if "labelled" in note:
+            labelled += int(note["labelled"])
+            wrong += note["wrong"]
+            for step in STEPS:
+                mended[step] += note["mended"][step]
+    first, second, third, last = wrong.tolist()
+    by_step = {step: tuple(counts.tolist()) for step, counts in mended.items()}
+    return CorrectionCounts(labelled, (first, second, third, last), by_step)
+
+
+def change_levels(path: str | Path) -> LazyPyramid:
+    """Lay the change of the soft label over the slide.
+
+    Parameters
+    ----------
+    path
+        A mask store into which a correction was written.
+
+    Returns
+    -------
+    LazyPyramid
+        float32 in [-1, 1]: corrected minus teacher's probability of the annotated class; NaN outside the annotation.
+
+    Raises
+    ------
+    DataError
+        If the store holds no correction.
+    """
+    masks = open_masks(path)
+    try:
+        before, after = masks[f"probabilities/{TEACHER}"], masks[f"probabilities/{CORRECTED}"]
+    except KeyError as error:
+        raise DataError(
+            f"{Path(path).name} holds no corrected soft labels. Correct them on this slide first."
+        ) from error
+
+    def read(level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        def probability(mask: MaskPyramid) -> np.ndarray:
+            return dequantise(mask.levels[level][y : y + height, x : x + width])
+
+        return probability(after) - probability(before)
+
+    levels = tuple(
+        LevelArray(partial(read, index), level.shape, np.float32, level.chunks)
+        for index, level in enumerate(before.levels)
+    )
+    return LazyPyramid(levels, before.downsamples)
+
+
+def _load_team(config: CorrectConfig) -> dict[str, Checkpoint]:
+    device = str(choose_device(config.device))
+    paths = {
+        "teacher": config.teacher,
+        "false_pixel_assistant": config.false_pixel_assistant,
+        "boundary_assistant": config.boundary_assistant,
+    }
+    return {name: load(path, device=device) for name, path in paths.items() if path is not None}
+
+
+def _made_by(
+    config: CorrectConfig, team: dict[str, Checkpoint], slide: Slide, resolution: Resolution
+) -> dict[str, Any]:
+    """Everything that determines the values of the masks."""
+    return {
+        "team": {name: checkpoint_record(member.path, member.spec) for name, member in team.items()},
+        "annotation": config.annotation,
+        "settings": config.settings.model_dump(mode="json"),
+        "slide": slide.identity(),
+        "slide_mpp": slide.mpp,
+        "downsample": resolution.downsample,
+        "tile": config.tile,
+        "halo": config.halo,
+    }
+
+
+def _crop(correction: Correction, tile: Tile) -> Correction:
+    """Keep the core of a tile: what lies in the halo belongs to its neighbours."""
+    names = ("initial", "false_pixel", "boundary", "ultimate", "stage", "target")
+    return replace(correction, **{name: getattr(correction, name)[(..., *tile.core)] for name in names})
+
+
+def _on_annotated(probability: torch.Tensor, target: torch.Tensor) -> np.ndarray:
+    """Return the quantised probability of the annotated class, uint8 ``[h, w]``, 255 without annotation."""
+    known = target != NOT_COMPUTED
+    chosen = probability.gather(1, torch.where(known, target, 0)[:, None])[:, 0]
+    return quantise(torch.where(known, chosen, torch.nan)[0].cpu().numpy())
+
+
+def _rectangle(rectangle: tuple[int, int, int, int]) -> dict[str, float]:
+    return dict(zip(("y", "x", "h", "w"), map(float, rectangle), strict=True))

@@ -1,0 +1,53 @@
+"""Knowledge distillation in plain PyTorch: losses, PLC-KD's correction of soft labels, and methods made of them.
+
+No files and no window. Settings and the list of methods load without torch; what computes is imported when first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from napari_kdseg.distillation.distiller import LOGITS, SOFT_LABELS, Method, Stage, Term
+from napari_kdseg.distillation.methods import METHODS, get_method, method_names
+from napari_kdseg.distillation.settings import AloneSettings, KdSettings, PlcKdSettings
+
+_WITH_TORCH = {
+    "BoundaryAssistantStage": "assistants",
+    "Correction": "correction.teacher_team",
+    "CorrectionCounts": "correction.teacher_team",
+    "FalsePixelAssistantStage": "assistants",
+    "FalsePixelQueues": "correction.false_pixels",
+    "StudentStage": "stages",
+    "TeacherTeam": "correction.teacher_team",
+    "boundary_transform": "correction.boundary",
+    "cross_entropy_dice": "losses.segmentation",
+    "false_pixel_images": "correction.false_pixels",
+    "freeze": "stages",
+    "kd": "losses.knowledge_distillation",
+    "similarity_correction": "correction.similarity",
+    "soft_label_kl": "losses.knowledge_distillation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WITH_TORCH})
+
+
+__all__ = [
+    "LOGITS",
+    "METHODS",
+    "SOFT_LABELS",
+    "AloneSettings",
+    "KdSettings",
+    "Method",
+    "PlcKdSettings",
+    "Stage",
+    "Term",
+    "get_method",
+    "method_names",
+]

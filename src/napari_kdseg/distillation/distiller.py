@@ -1,0 +1,219 @@
+"""What a distillation is made of: a Method builds Stages, and a student's stage sums Terms.
+
+A method is declared, not programmed (after Keras ``keras.distillation`` and NVIDIA ModelOpt): a list of losses, what each
+reads of student and teacher, and its weight. Nothing here imports torch, so that forms can list the methods at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    SampleMasks = Callable[[int, torch.Generator], Tensor]
+
+LOGITS = "logits"
+SOFT_LABELS = "soft labels"
+
+
+def always(epoch: int) -> float:  # noqa: ARG001
+    """Return the schedule of a term that has its full weight from the first epoch on."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Term:
+    """One distillation loss of the student: what it compares, and how much it counts.
+
+    Attributes
+    ----------
+    name
+        Key of the raw value in what :meth:`Stage.loss` returns.
+    loss
+        ``loss(student, teacher, target, ignore_index=255) -> scalar``. ``student`` and ``teacher`` are a tensor each, or
+        a tuple of tensors where several taps are named.
+    student_taps
+        What the loss reads of the student: :data:`LOGITS`, or dotted paths of modules whose output is wanted.
+    teacher_taps
+        The same of the teacher; also :data:`SOFT_LABELS`, the teacher team's corrected probabilities.
+    weight
+        Factor of the term in the sum.
+    connector
+        ``connector(student_shapes, teacher_shapes) -> module``, given the shapes ``[1, c, h, w]`` of all taps: builds the
+        module that brings the student's taps into the teacher's form, called with them and trained with the student.
+    schedule
+        ``schedule(epoch) -> factor`` on top of ``weight``, e.g. a warm-up.
+    """
+
+    name: str
+    loss: Callable[..., Tensor]
+    student_taps: tuple[str, ...] = (LOGITS,)
+    teacher_taps: tuple[str, ...] = (LOGITS,)
+    weight: float = 1.0
+    connector: Callable[[Sequence[torch.Size], Sequence[torch.Size]], nn.Module] | None = None
+    schedule: Callable[[int], float] = always
+
+
+class Stage(Protocol):
+    """One network being trained, from the first epoch to its checkpoint.
+
+    The loop that runs a stage sets ``network.train()``, calls :meth:`begin_epoch` before each epoch, steps an optimiser
+    over :meth:`trainable_parameters` on ``loss(...)["loss"]``, and keeps :meth:`state_dict` beside the network's weights.
+    ``network`` may be replaced by a wrapper (for data-parallel training) before the first step.
+    """
+
+    name: str
+    title: str
+    network: nn.Module
+    epochs_factor: float
+    learning_rate_factor: float
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters an optimiser must step: the network's, and those of connectors."""
+        ...
+
+    def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:
+        """Tell the stage that epoch ``epoch`` (from 0) of ``epochs`` begins."""
+        ...
+
+    def loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return the raw value of each part, and under ``"loss"`` the weighted sum to go backward from.
+
+        ``image`` is a normalised float batch ``[N, D, H, W]``, ``target`` int64 ``[N, H, W]`` with 255 for ignored.
+        """
+        ...
+
+    def report(self) -> dict[str, float]:
+        """Return figures worth logging that are no losses, summed since the epoch began."""
+        ...
+
+    def to(self, device: torch.device | str) -> Stage:
+        """Move everything the stage owns or reads to ``device``, in place."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all a resumed run needs but the network's weights; tensors and plain values only."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method: its constants and how to build the stages that train it.
+
+    Attributes
+    ----------
+    name, title, sentence, reference
+        For people: what to type, what to show, what it does, where it is published.
+    settings_class
+        Model of its constants.
+    build
+        ``build(teacher, student, settings, *, seed, sample_masks, input_shape) -> list of stages``.
+    presets
+        Variants by name: the constants in which ``name:preset`` differs.
+    needs_teacher
+        Whether there must be a teacher.
+    needs_labels
+        Whether every image must come with its ground truth.
+    overrides
+        The constants of the preset chosen.
+    """
+
+    name: str
+    title: str
+    sentence: str
+    reference: str
+    settings_class: type[AloneSettings]
+    build: Callable[..., list[Stage]]
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needs_teacher: bool = True
+    needs_labels: bool = True
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def preset(self, name: str) -> Method:
+        """Return the variant ``name`` of this method.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is none of that name.
+        """
+        if name not in self.presets:
+            raise ConfigurationError(
+                f"The method '{self.name}' has no variant '{name}'.{did_you_mean(name, self.presets)}"
+            )
+        full_name = f"{self.name}:{name}"
+        return replace(self, name=full_name, title=f"{self.title} ({name})", presets={}, overrides=self.presets[name])
+
+    def settings(self, values: Mapping[str, Any] | None = None) -> AloneSettings:
+        """Return the method's constants, ``values`` replacing those of the preset.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If a value is unknown or out of bounds.
+        """
+        return self.settings_class(**{**self.overrides, **(values or {})})
+
+    def stages(
+        self,
+        teacher: nn.Module | None,
+        student: nn.Module,
+        settings: AloneSettings | None = None,
+        *,
+        seed: int = 0,
+        sample_masks: SampleMasks | None = None,
+        input_shape: tuple[int, int, int] = (3, 64, 64),
+    ) -> list[Stage]:
+        """Build the stages of this method, to be run in order; the last one trains the student.
+
+        Parameters
+        ----------
+        teacher
+            Trained network; frozen here, and copied where an assistant starts from it.
+        student
+            Network to train. Put both on their device first, or move the stages with :meth:`Stage.to`.
+        settings
+            Constants; ``None`` for those of :meth:`settings`.
+        seed
+            Of every random choice the stages make.
+        sample_masks
+            ``sample_masks(count, generator)`` -> ``[count, h, w]`` random ground-truth masks of the training set, or
+            ``None`` to reuse masks of recent batches.
+        input_shape
+            ``(D, H, W)`` of an image, to find the shapes of tapped features with.
+
+        Raises
+        ------
+        ConfigurationError
+            If the teacher is missing or the settings belong to another method.
+        """
+        settings = self.settings() if settings is None else settings
+        if not isinstance(settings, self.settings_class):
+            raise ConfigurationError(
+                f"The settings given are {type(settings).__name__}, but '{self.name}' needs {self.settings_class.__name__}."
+            )
+        if self.needs_teacher and teacher is None:
+            raise ConfigurationError(f"The method '{self.name}' needs a teacher. Choose a trained network as teacher.")
+        return self.build(
+            teacher, student, settings, seed=seed, sample_masks=sample_masks, input_shape=input_shape
+        )
+
+
+def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return a sentence that lists the known names, the nearest first."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if near:
+        return f" Did you mean {' or '.join(repr(one) for one in near)}?"
+    return f" Known are: {', '.join(known)}." if known else " It has no variants."

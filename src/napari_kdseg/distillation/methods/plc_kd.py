@@ -1,0 +1,83 @@
+"""PLC-KD: progressively correcting soft labels via a teacher team (Wang et al., MICCAI 2024).
+
+Three stages: the false-pixel-aware assistant, the boundary-aware assistant, and the student, who learns from the soft
+labels the team has corrected (eq. 1). The variants are the rows of the paper's ablation, table 2.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari_kdseg.distillation.distiller import SOFT_LABELS, Method, Stage, Term
+from napari_kdseg.distillation.settings import PlcKdSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from napari_kdseg.distillation.distiller import SampleMasks
+
+
+def build(
+    teacher: nn.Module,
+    student: nn.Module,
+    settings: PlcKdSettings,
+    *,
+    seed: int = 0,
+    sample_masks: SampleMasks | None = None,
+    **_: Any,
+) -> list[Stage]:
+    """Build the stages of the assistants in use, then the student's."""
+    from napari_kdseg.distillation.assistants import BoundaryAssistantStage, FalsePixelAssistantStage, new_assistant
+    from napari_kdseg.distillation.correction.teacher_team import TeacherTeam
+    from napari_kdseg.distillation.losses.knowledge_distillation import soft_label_kl
+    from napari_kdseg.distillation.stages import StudentStage, freeze
+
+    freeze(teacher)
+    stages: list[Stage] = []
+    false_pixel_assistant = boundary_assistant = None
+    if settings.use_false_pixel_assistant:
+        false_pixel_assistant = new_assistant(teacher, settings, seed)
+        stages.append(
+            FalsePixelAssistantStage(
+                teacher, false_pixel_assistant, settings, seed=seed, sample_masks=sample_masks
+            )
+        )
+    if settings.use_boundary_assistant:
+        boundary_assistant = new_assistant(teacher, settings, seed + 1)
+        stages.append(BoundaryAssistantStage(boundary_assistant, settings, seed=seed))
+    team = TeacherTeam(teacher, false_pixel_assistant, boundary_assistant, settings)
+    term = Term(
+        "kd",
+        partial(soft_label_kl, temperature=settings.temperature),
+        teacher_taps=(SOFT_LABELS,),
+        weight=settings.kd_weight,
+    )
+    return [*stages, StudentStage(student, settings, [term], teacher=teacher, team=team)]
+
+
+def _without(*parts: str) -> dict[str, bool]:
+    return {f"use_{part}": False for part in parts}
+
+
+PLC_KD = Method(
+    name="plc-kd",
+    title="PLC-KD",
+    sentence="Two assistants and a similarity search correct the teacher's soft labels before the student learns from them.",
+    reference=(
+        "Wang, Cao, Hou, Lan, Yang, Liu and Zaiane: Progressively Correcting Soft Labels via Teacher Team for Knowledge "
+        "Distillation in Medical Image Segmentation. MICCAI 2024"
+    ),
+    settings_class=PlcKdSettings,
+    build=build,
+    presets={
+        "paper": {"real_fraction": 0.0},
+        "no-sc": _without("similarity"),
+        "no-false-pixel": _without("false_pixel_assistant"),
+        "no-boundary": _without("boundary_assistant"),
+        "sc-only": _without("false_pixel_assistant", "boundary_assistant"),
+        "false-pixel-only": _without("boundary_assistant", "similarity"),
+        "boundary-only": _without("false_pixel_assistant", "similarity"),
+        "vanilla": _without("false_pixel_assistant", "boundary_assistant", "similarity"),
+    },
+)

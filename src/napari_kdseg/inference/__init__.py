@@ -1,0 +1,50 @@
+"""A network and a slide become a mask pyramid on disk."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from napari_kdseg.inference.config import PredictConfig, SlideSettings
+
+if TYPE_CHECKING:
+    from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
+    from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
+    from napari_kdseg.inference.mask_writer import MaskWriter
+    from napari_kdseg.inference.predict import PredictResult, predict
+    from napari_kdseg.inference.tiling import Tile, plan_tiles
+
+_HOMES = {
+    "MaskPyramid": "mask_pyramid",
+    "MaskSpec": "mask_store",
+    "MaskStore": "mask_store",
+    "MaskWriter": "mask_writer",
+    "PredictResult": "predict",
+    "Tile": "tiling",
+    "open_masks": "mask_pyramid",
+    "plan_tiles": "tiling",
+    "predict": "predict",
+}
+
+__all__ = [
+    "MaskPyramid",
+    "MaskSpec",
+    "MaskStore",
+    "MaskWriter",
+    "PredictConfig",
+    "PredictResult",
+    "SlideSettings",
+    "Tile",
+    "open_masks",
+    "plan_tiles",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # Importing the submodule `predict` binds it to this package under the name of its function; put the function back.
+    globals()[name] = value
+    return value

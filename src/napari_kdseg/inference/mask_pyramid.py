@@ -1,0 +1,167 @@
+"""Reading masks from a store, also while a job is still writing them.
+
+Every read goes to the chunks on disk, so a growing mask shows at once; nothing is cached and any thread may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from napari_kdseg.errors import SlideError
+from napari_kdseg.inference.reduction import NOT_COMPUTED
+from napari_kdseg.slides import LevelArray
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MaskPyramid:
+    """One mask of a store.
+
+    Attributes
+    ----------
+    path
+        Folder of the mask.
+    name
+        ``"student"``; probabilities carry their group, ``"probabilities/student"``.
+    levels
+        From fine to coarse: uint8 ``[height, width]``, 255 = not computed.
+    downsamples
+        ``(y, x)`` of every level against level 0 of the slide.
+    classes, colours
+        Names and ``(r, g, b)`` of the classes; empty for probabilities.
+    metadata
+        What made the mask, as recorded in the store.
+    """
+
+    path: Path
+    name: str
+    levels: tuple[LevelArray, ...]
+    downsamples: tuple[Pair, ...]
+    classes: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    metadata: dict[str, Any]
+
+    @property
+    def downsample(self) -> Pair:
+        """``(y, x)`` of the finest level."""
+        return self.downsamples[0]
+
+    @property
+    def mpp(self) -> Pair | None:
+        """Micrometres a pixel ``(y, x)`` of the slide's level 0 when the mask was made, if known."""
+        mpp = self.metadata.get("slide_mpp")
+        return None if mpp is None else (float(mpp[0]), float(mpp[1]))
+
+    def read_scaled(self, downsample: float | Pair, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """Read an imaginary level of any downsample by nearest neighbour.
+
+        Parameters
+        ----------
+        downsample
+            Of the imaginary level against level 0 of the slide, one number or ``(y, x)``.
+        y, x, height, width
+            Block in pixels of the imaginary level; it may reach outside the slide.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 ``[height, width]``; 255 outside the slide and where nothing was computed.
+        """
+        wanted = downsample if isinstance(downsample, tuple) else (downsample, downsample)
+        return sample_nearest(self.levels, self.downsamples, wanted, y, x, height, width)
+
+
+def sample_nearest(
+    levels: Sequence[Any], downsamples: Sequence[Pair], wanted: Pair, y: int, x: int, height: int, width: int
+) -> np.ndarray:
+    """Sample a block of an imaginary level from the coarsest level that is at least as fine.
+
+    The centre of pixel ``i`` at downsample ``f`` lies in pixel ``floor((i + 1/2) f / g)`` at downsample ``g``.
+    """
+    fine_enough = [
+        index
+        for index, (level_y, level_x) in enumerate(downsamples)
+        if level_y <= wanted[0] * (1 + 1e-6) and level_x <= wanted[1] * (1 + 1e-6)
+    ]
+    index = fine_enough[-1] if fine_enough else 0
+    level, (factor_y, factor_x) = levels[index], downsamples[index]
+    rows = np.floor((np.arange(y, y + height) + 0.5) * (wanted[0] / factor_y) + 1e-6).astype(np.int64)
+    columns = np.floor((np.arange(x, x + width) + 0.5) * (wanted[1] / factor_x) + 1e-6).astype(np.int64)
+    inside_rows = (rows >= 0) & (rows < level.shape[0])
+    inside_columns = (columns >= 0) & (columns < level.shape[1])
+    out = np.full((height, width), NOT_COMPUTED, dtype=np.uint8)
+    rows, columns = rows[inside_rows], columns[inside_columns]
+    if rows.size and columns.size:
+        block = np.asarray(level[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        out[np.ix_(inside_rows, inside_columns)] = block[np.ix_(rows - rows[0], columns - columns[0])]
+    return out
+
+
+def as_level(array: zarr.Array) -> LevelArray:
+    """Wrap a zarr array ``[height, width]`` as an array that napari slices."""
+
+    def read(y: int, x: int, height: int, width: int) -> np.ndarray:
+        return np.asarray(array[y : y + height, x : x + width])
+
+    return LevelArray(read, array.shape, array.dtype, array.chunks)
+
+
+def open_masks(path: str | Path) -> dict[str, MaskPyramid]:
+    """Open every mask of a store for reading.
+
+    Parameters
+    ----------
+    path
+        The ``*.ome.zarr`` folder.
+
+    Returns
+    -------
+    dict of str to MaskPyramid
+        Labels under their name (``"student"``), probabilities under ``"probabilities/<name>"``.
+
+    Raises
+    ------
+    SlideError
+        If this is not a mask store.
+    """
+    folder = Path(path)
+    if not (folder / "zarr.json").is_file():
+        raise SlideError(
+            f"{folder.name} is not a mask store: it holds no zarr.json. Choose a folder *.ome.zarr."
+        )
+    masks = {}
+    for group in ("labels", "probabilities"):
+        for member in sorted((folder / group).glob("*/zarr.json")):
+            name = member.parent.name if group == "labels" else f"{group}/{member.parent.name}"
+            masks[name] = _open_pyramid(member.parent, name)
+    return masks
+
+
+def _open_pyramid(folder: Path, name: str) -> MaskPyramid:
+    try:
+        group = zarr.open_group(folder, mode="r")
+        attributes = group.attrs.asdict()
+        metadata = attributes["kdseg"]
+        paths = [item["path"] for item in attributes["ome"]["multiscales"][0]["datasets"]]
+        levels = tuple(as_level(group[item]) for item in paths)
+        return MaskPyramid(
+            path=folder,
+            name=name,
+            levels=levels,
+            downsamples=tuple((float(y), float(x)) for y, x in metadata["downsamples"]),
+            classes=tuple(metadata["classes"]),
+            colours=tuple((int(r), int(g), int(b)) for r, g, b in metadata["colours"]),
+            metadata=metadata,
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SlideError(
+            f"The mask {name!r} in {folder.parent.parent.name} was not made by this program or is damaged ({error!r}). "
+            "Remove it, or predict it again under another name."
+        ) from error

@@ -1,0 +1,155 @@
+"""Writing masks tile by tile so that a job may be stopped, killed or run out of disk at any moment and go on later."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import zarr
+
+from napari_kdseg.errors import OutputError
+from napari_kdseg.inference.disk import writing
+from napari_kdseg.inference.journal import Journal, Note
+from napari_kdseg.inference.pyramid_writer import PyramidWriter
+from napari_kdseg.inference.reduction import reduce_classes, reduce_probabilities
+from napari_kdseg.inference.tiling import Tile, to_level_0
+
+SECONDS_BETWEEN_COMMITS = 1.0
+TILES_BETWEEN_COMMITS = 256
+
+
+class MaskWriter:
+    """Masks that share one grid of tiles and one journal, open for one job.
+
+    Use it in a ``with`` block: on leaving, however that happens, what was written is made durable where the
+    disk allows.
+
+    Parameters
+    ----------
+    folders
+        Of the masks, ``labels/<name>`` or ``probabilities/<name>``; the journal lies in the first.
+    tile
+        Side of a tile.
+    downsample
+        ``(y, x)`` of the finest level.
+    """
+
+    def __init__(self, folders: Sequence[Path], *, tile: int, downsample: tuple[float, float]):
+        self._folders = list(folders)
+        self._downsample = downsample
+        self._what = f"The mask {folders[0].name!r}"
+        self._journal = Journal(folders[0] / "0" / "journal.jsonl")
+        try:
+            self._pyramids = [_open_pyramid(folder, tile) for folder in folders]
+            self._update(status="unfinished")
+        except BaseException:
+            self._journal.close()
+            raise
+        self._pending: dict[tuple[int, int], Note] = {}
+        self._committed_at = time.monotonic()
+
+    @property
+    def done(self) -> dict[tuple[int, int], Note]:
+        """``(row, column)`` of the tiles that are safely on disk, and what was noted about each."""
+        return self._journal.done
+
+    def write_tile(
+        self, tile: Tile, blocks: Sequence[np.ndarray], note: Note | None = None
+    ) -> tuple[int, int, int, int]:
+        """Write one tile of every mask.
+
+        Parameters
+        ----------
+        tile
+            Where.
+        blocks
+            One uint8 ``[tile.height, tile.width]`` for each mask.
+        note
+            Kept with the tile, as JSON.
+
+        Returns
+        -------
+        tuple of int
+            The rectangle that changed, ``(y, x, height, width)`` in level-0 pixels.
+
+        Raises
+        ------
+        OutputError
+            If the disk is full or the place cannot be written any more.
+        """
+        with writing(self._what):
+            for pyramid, block in zip(self._pyramids, blocks, strict=True):
+                pyramid.write(tile.row, tile.column, block)
+        self._pending[tile.row, tile.column] = note or {}
+        waited = time.monotonic() - self._committed_at
+        if waited > SECONDS_BETWEEN_COMMITS or len(self._pending) >= TILES_BETWEEN_COMMITS:
+            self.commit()
+        return to_level_0((tile.y, tile.x, tile.height, tile.width), self._downsample)
+
+    def commit(self) -> None:
+        """Make all tiles so far durable, then write them down as done.
+
+        Raises
+        ------
+        OutputError
+            As :meth:`write_tile`.
+        """
+        with writing(self._what):
+            for pyramid in self._pyramids:
+                pyramid.commit()
+            if self._pending:
+                self._journal.append(self._pending)
+        self._pending.clear()
+        self._committed_at = time.monotonic()
+
+    def finish(self, region: Sequence[int] | None, **attributes: object) -> None:
+        """Commit, and mark ``region`` (level-0 pixels; ``None`` is the whole slide) as finished.
+
+        Parameters
+        ----------
+        region
+            What the job was asked for.
+        **attributes
+            Kept beside it, as JSON.
+        """
+        self.commit()
+        with writing(self._what):
+            self._update(status="complete", regions=[None if region is None else list(region)], **attributes)
+
+    def annotate(self, **attributes: object) -> None:
+        """Keep ``attributes`` (JSON) in the masks' metadata."""
+        with writing(self._what):
+            self._update(**attributes)
+
+    def __enter__(self) -> MaskWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # On a failing disk the first failure is the one to report; unwritten tiles are simply computed again.
+        expected = contextlib.suppress(OutputError) if kind is not None else contextlib.nullcontext()
+        try:
+            with expected:
+                self.commit()
+        finally:
+            self._journal.close()
+
+    def _update(self, regions: Iterable[object] = (), **attributes: object) -> None:
+        for folder in self._folders:
+            group = zarr.open_group(folder, mode="r+")
+            about = group.attrs.asdict()["kdseg"]
+            known = about["regions"]
+            added = [region for region in regions if region not in known]
+            group.attrs.update({"kdseg": {**about, **attributes, "regions": known + added}})
+
+
+def _open_pyramid(folder: Path, tile: int) -> PyramidWriter:
+    levels = len(zarr.open_group(folder, mode="r").attrs.asdict()["kdseg"]["downsamples"])
+    return PyramidWriter(
+        folder, levels, tile, reduce_classes if folder.parent.name == "labels" else reduce_probabilities
+    )

@@ -1,0 +1,88 @@
+"""Writing a growing pyramid: the tile itself at once, its coarser levels with it, each chunk whole and once a flush.
+
+Coarser chunks are kept in memory between two commits, so the four tiles beneath a parent cost one write, not four.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from napari_kdseg.inference.disk import flush_to_disk
+from napari_kdseg.inference.reduction import NOT_COMPUTED, Reduce
+
+
+class PyramidWriter:
+    """The levels of one mask, open for writing by tiles.
+
+    Parameters
+    ----------
+    folder
+        Folder of the mask group, with one array a level: ``0`` (finest), ``1`` ...
+    levels
+        How many there are.
+    tile
+        Side of a chunk of every level, even.
+    reduce
+        Halves a block, see :mod:`napari_kdseg.inference.reduction`.
+    """
+
+    def __init__(self, folder: Path, levels: int, tile: int, reduce: Reduce):
+        self._folder = folder
+        self._arrays = [zarr.open_array(folder / str(level), mode="r+") for level in range(levels)]
+        self._tile = tile
+        self._reduce = reduce
+        self._coarse: dict[tuple[int, int, int], np.ndarray] = {}
+        self._unflushed: set[tuple[int, int, int]] = set()
+
+    def write(self, row: int, column: int, block: np.ndarray) -> None:
+        """Write the tile ``(row, column)`` and carry it into the coarser levels.
+
+        Parameters
+        ----------
+        row, column
+            Place in the grid of tiles.
+        block
+            uint8 ``[h, w]``; a whole tile, or less at the lower and right edge of the mask.
+        """
+        top, left = row * self._tile, column * self._tile
+        self._arrays[0][top : top + block.shape[0], left : left + block.shape[1]] = block
+        self._unflushed.add((0, row, column))
+        height, width = block.shape
+        for level in range(1, len(self._arrays)):
+            # Grown to even bounds, a tile never leaves the chunk it lies in: chunks begin at even pixels.
+            parent = self._reduce(block)
+            top, left = top // 2, left // 2
+            chunk, y, x = self._chunk(level, top, left)
+            height, width = parent.shape
+            chunk[y : y + height, x : x + width] = parent
+            bottom, right = y + height + (y + height) % 2, x + width + (x + width) % 2
+            y, x = y - y % 2, x - x % 2
+            top, left = top - top % 2, left - left % 2
+            block = chunk[y:bottom, x:right]
+
+    def commit(self) -> None:
+        """Write the coarser chunks, and wait until everything since the last commit is durable."""
+        for level, row, column in sorted(self._coarse):
+            array = self._arrays[level]
+            top, left = row * self._tile, column * self._tile
+            height, width = min(self._tile, array.shape[0] - top), min(self._tile, array.shape[1] - left)
+            array[top : top + height, left : left + width] = self._coarse[level, row, column][:height, :width]
+        for level, row, column in self._unflushed | self._coarse.keys():
+            flush_to_disk(self._folder / str(level) / "c" / str(row) / str(column))
+        self._coarse.clear()
+        self._unflushed.clear()
+
+    def _chunk(self, level: int, y: int, x: int) -> tuple[np.ndarray, int, int]:
+        """Return the chunk that holds pixel ``(y, x)`` of ``level``, padded with 255, and the pixel's place in it."""
+        row, column = y // self._tile, x // self._tile
+        key = (level, row, column)
+        if key not in self._coarse:
+            top, left = row * self._tile, column * self._tile
+            stored = np.asarray(self._arrays[level][top : top + self._tile, left : left + self._tile])
+            chunk = np.full((self._tile, self._tile), NOT_COMPUTED, dtype=np.uint8)
+            chunk[: stored.shape[0], : stored.shape[1]] = stored
+            self._coarse[key] = chunk
+        return self._coarse[key], y - row * self._tile, x - column * self._tile

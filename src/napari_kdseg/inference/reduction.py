@@ -1,0 +1,72 @@
+"""How four pixels of a mask become one of the next coarser level: the mode for classes, the mean for probabilities.
+
+Averaging class numbers would invent classes; pixels that were not computed (255) never outvote those that were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+NOT_COMPUTED = 255
+Reduce = Callable[[np.ndarray], np.ndarray]
+
+
+def _children(block: np.ndarray) -> np.ndarray:
+    """Stack the 2 x 2 children of each pixel: ``[h, w]`` -> ``[4, ceil(h/2), ceil(w/2)]``, odd edges padded."""
+    pad = [(0, size % 2) for size in block.shape]
+    if any(after for _, after in pad):
+        block = np.pad(block, pad, constant_values=NOT_COMPUTED)
+    return np.stack([block[0::2, 0::2], block[0::2, 1::2], block[1::2, 0::2], block[1::2, 1::2]])
+
+
+def reduce_classes(block: np.ndarray) -> np.ndarray:
+    """Halve a class mask by the most frequent computed child; ties go to the first in reading order.
+
+    Parameters
+    ----------
+    block
+        uint8 ``[h, w]``, 255 = not computed.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 ``[ceil(h/2), ceil(w/2)]``, 255 only where no child was computed.
+    """
+    children = _children(block)
+    votes = (children[:, None] == children[None]).sum(axis=1, dtype=np.uint8)
+    votes[children == NOT_COMPUTED] = 0
+    return np.take_along_axis(children, votes.argmax(axis=0)[None], axis=0)[0]
+
+
+def reduce_probabilities(block: np.ndarray) -> np.ndarray:
+    """Halve a quantised probability map by the mean of the children that have a value.
+
+    Parameters
+    ----------
+    block
+        uint8 ``[h, w]``, 0..254 for 0..1, 255 = none.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 ``[ceil(h/2), ceil(w/2)]``.
+    """
+    children = _children(block)
+    valid = children != NOT_COMPUTED
+    count = valid.sum(axis=0, dtype=np.uint16)
+    total = np.where(valid, children, 0).sum(axis=0, dtype=np.uint16)
+    mean = (2 * total + count) // np.maximum(2 * count, 1)
+    return np.where(count > 0, mean, NOT_COMPUTED).astype(np.uint8)
+
+
+def quantise(probability: np.ndarray) -> np.ndarray:
+    """Map probabilities 0..1 to uint8 0..254, and NaN to 255 (none)."""
+    steps = np.rint(np.clip(probability, 0.0, 1.0) * 254.0)
+    return np.where(np.isnan(steps), NOT_COMPUTED, steps).astype(np.uint8)
+
+
+def dequantise(stored: np.ndarray) -> np.ndarray:
+    """Map uint8 0..254 to float32 probabilities 0..1, and 255 to NaN."""
+    return np.where(stored == NOT_COMPUTED, np.float32(np.nan), stored.astype(np.float32) / np.float32(254))

@@ -1,0 +1,69 @@
+"""Segmentation networks: names -> torch modules, checkpoints on disk, and what the other rooms ask of a network.
+
+What describes a network (:class:`NetworkSpec`, :func:`names`, :func:`input_multiple`, :func:`inspect`) is imported at once and
+needs no torch; everything that computes is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from napari_kdseg.networks.catalogue import NetworkChoice, input_multiple, names
+from napari_kdseg.networks.formats import inspect
+from napari_kdseg.networks.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from napari_kdseg.networks.build import create, create_from
+    from napari_kdseg.networks.checkpoint import Checkpoint, load, save
+    from napari_kdseg.networks.describe import count_parameters, last_feature, output_stride, unwrap
+    from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
+    from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
+    from napari_kdseg.networks.taps import capture
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "capture": "taps",
+    "count_parameters": "describe",
+    "create": "build",
+    "create_from": "build",
+    "denormalise": "preprocess",
+    "last_feature": "describe",
+    "load": "checkpoint",
+    "normalise": "preprocess",
+    "output_stride": "describe",
+    "pad_to_multiple": "padding",
+    "predict_logits": "padding",
+    "save": "checkpoint",
+    "to_input": "preprocess",
+    "unwrap": "describe",
+}
+
+__all__ = [
+    "Checkpoint",
+    "NetworkChoice",
+    "NetworkSpec",
+    "capture",
+    "count_parameters",
+    "create",
+    "create_from",
+    "denormalise",
+    "input_multiple",
+    "inspect",
+    "last_feature",
+    "load",
+    "names",
+    "normalise",
+    "output_stride",
+    "pad_to_multiple",
+    "predict_logits",
+    "save",
+    "to_input",
+    "unwrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

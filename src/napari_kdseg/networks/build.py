@@ -1,0 +1,155 @@
+"""Names -> torch modules that map an image [N, C_in, H, W] to logits [N, C, H, W]. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+from torch import nn
+
+from napari_kdseg.errors import ConfigurationError, is_out_of_memory
+from napari_kdseg.networks.catalogue import close_matches, split_name
+from napari_kdseg.networks.enet import ENet
+from napari_kdseg.networks.spec import IGNORE_INDEX, NetworkSpec
+
+# The first four would change what the network returns or what it is; the others make timm fetch or open files.
+_NOT_OPTIONS = {
+    "activation": "networks return logits",
+    "aux_params": "networks return one map of logits",
+    "in_channels": "it is its own argument",
+    "classes": "it is its own argument",
+    "encoder_name": "it is part of the name",
+    "encoder_weights": "weights come from checkpoints only, nothing is downloaded",
+    "pretrained": "weights come from checkpoints only, nothing is downloaded",
+    "pretrained_cfg": "weights come from checkpoints only, nothing is downloaded",
+    "pretrained_cfg_overlay": "weights come from checkpoints only, nothing is downloaded",
+    "checkpoint_path": "weights come from checkpoints only",
+    "cache_dir": "weights come from checkpoints only",
+}
+
+
+def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) -> nn.Module:
+    """Build a network with random weights.
+
+    Parameters
+    ----------
+    name
+        ``"enet"`` or ``"<architecture>/<encoder>"`` in the names of segmentation-models-pytorch, such as
+        ``"unet/resnet34"``, ``"segformer/mit_b0"`` or ``"unet/tu-convnext_tiny"`` (``tu-`` is any encoder of timm).
+        Case and hyphens do not matter.
+    in_channels
+        Channels of the image.
+    classes
+        Number of classes, background included.
+    **options
+        Further settings of the architecture, for example ``decoder_channels=(128, 64, 32, 16, 8)``.
+
+    Returns
+    -------
+    torch.nn.Module
+        In training mode, on the CPU. Forward: float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``; H and W
+        multiples of :func:`napari_kdseg.networks.input_multiple`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the name or an option is unknown, or they do not go together.
+    """
+    architecture, encoder = split_name(name)
+    if in_channels < 1 or not 2 <= classes <= IGNORE_INDEX:
+        raise ConfigurationError(
+            f"A network needs at least 1 channel and 2 to {IGNORE_INDEX} classes (background is one of them), "
+            f"but {in_channels} and {classes} were asked for."
+        )
+    for option in sorted(set(options) & set(_NOT_OPTIONS)):
+        raise ConfigurationError(
+            f"{option!r} cannot be set for {name}: {_NOT_OPTIONS[option]}. Leave it out."
+        )
+    if encoder is None:
+        if options:
+            raise ConfigurationError(
+                f"ENet has no options, but {', '.join(sorted(options))} was given. Leave it out."
+            )
+        return ENet(in_channels, classes)
+    return _create_smp(architecture, find_encoder(encoder), in_channels, classes, options)
+
+
+def create_from(spec: NetworkSpec) -> nn.Module:
+    """Build the network that ``spec`` describes, with random weights; see :func:`create`."""
+    return create(spec.architecture, spec.in_channels, len(spec.classes), **spec.options)
+
+
+def find_encoder(name: str) -> str:
+    """Find an encoder of segmentation-models-pytorch or, behind ``tu-``, of timm.
+
+    Parameters
+    ----------
+    name
+        Its name; case, hyphens and underscores do not matter.
+
+    Returns
+    -------
+    str
+        The name as the library spells it.
+
+    Raises
+    ------
+    ConfigurationError
+        If neither library has it. Names that timm would look up on the internet are not known either.
+    """
+    known = smp.encoders.get_encoder_names()
+    if name.startswith("tu-"):
+        known = [f"tu-{encoder}" for encoder in timm.list_models()]
+        if timm.is_model(name.removeprefix("tu-")) and ":" not in name:
+            return name
+    elif name.startswith("timm-"):  # older spelling that the library still translates
+        known = [*known, *(f"timm-{encoder}" for encoder in timm.list_models())]
+    spelling = {_squash(encoder): encoder for encoder in reversed(known)}
+    if name in known or _squash(name) in spelling:
+        return name if name in known else spelling[_squash(name)]
+    raise ConfigurationError(
+        f"There is no encoder called {name!r}. {close_matches(name, known)}"
+        "Examples are resnet18, resnet50, mobilenet_v2, mit_b0 and, from timm, tu-convnext_tiny."
+    )
+
+
+def _squash(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _create_smp(
+    architecture: str, encoder: str, in_channels: int, classes: int, options: dict[str, Any]
+) -> nn.Module:
+    name = f"{architecture}/{encoder}"
+    model_class = smp.MODEL_ARCHITECTURES_MAPPING[architecture]
+    # Encoders of smp swallow options they do not know; those of timm refuse them, and may have more than smp names.
+    if not encoder.startswith("tu-"):
+        _check_options(name, options, inspect.signature(model_class).parameters)
+    if architecture == "dpt":  # a vision transformer takes images of one size only, unless told otherwise
+        options = {"dynamic_img_size": True} | options
+    try:
+        module = smp.create_model(
+            architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=classes, **options
+        )
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigurationError(
+            f"{name} cannot be built: {error}. Choose another encoder or other options."
+        ) from error
+    if architecture == "dpt" and module.encoder.output_stride != 16:
+        raise ConfigurationError(f"{name} cannot be used: DPT needs a transformer with patches of 16 pixels.")
+    return module
+
+
+def _check_options(name: str, options: dict[str, Any], known: Iterable[str]) -> None:
+    allowed = sorted(set(known) - set(_NOT_OPTIONS) - {"kwargs"})
+    for option in options:
+        if option not in allowed:
+            raise ConfigurationError(
+                f"{name} has no option {option!r}. {close_matches(option, allowed)}It takes {', '.join(allowed)}."
+            )

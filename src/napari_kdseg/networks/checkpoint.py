@@ -1,0 +1,239 @@
+"""Networks on disk: safetensors with the spec as JSON in its header, written whole or not at all, read strictly or not at all."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from napari_kdseg.errors import CheckpointError, ConfigurationError, OutputError, explain
+from napari_kdseg.networks.build import create_from
+from napari_kdseg.networks.catalogue import split_name
+from napari_kdseg.networks.describe import unwrap
+from napari_kdseg.networks.formats import HEADER_KEY, read_spec, resolve, weights_only_message
+from napari_kdseg.networks.smp_folder import with_background, without_image_head
+from napari_kdseg.networks.spec import NetworkSpec
+from napari_kdseg.networks.weights import describe_misfit, read_weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network read from disk: the module in evaluation mode, what it is, and where it came from."""
+
+    module: nn.Module
+    spec: NetworkSpec
+    path: Path
+
+
+def save(path: str | Path, module: nn.Module, spec: NetworkSpec) -> Path:
+    """Write a network so that it can be built and loaded again from the file alone.
+
+    The file appears whole or not at all; one that was there before stays as it was until the new one is safely on disk.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.safetensors``. Folders on the way are made.
+    module
+        The network, on any device; wrappers of DDP, lightning-fabric and ``torch.compile`` are taken off.
+    spec
+        Its description. Where ``versions`` is empty, those of the present software are filled in.
+
+    Returns
+    -------
+    Path
+        Where it lies.
+
+    Raises
+    ------
+    OutputError
+        If the place cannot be written to.
+    CheckpointError
+        If ``spec`` describes another network than ``module``, whose file could not be read again.
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        raise OutputError(
+            f"A checkpoint's name ends in .safetensors, but {path.name!r} does not. Choose {path.stem}.safetensors."
+        )
+    if not spec.versions:
+        spec = spec.model_copy(update={"versions": _versions()})
+    state = unwrap(module).state_dict()
+    problem = describe_misfit(
+        {k: t.shape for k, t in state.items()}, _blank(_structure(spec)), spec, "The network to be saved"
+    )
+    if problem:
+        raise CheckpointError(problem)
+    content = to_bytes(_separate(state), metadata={HEADER_KEY: spec.model_dump_json(), "format": "pt"})
+    try:
+        _write_whole(path, content)
+    except OSError as error:
+        reason = explain(error)
+        if error.errno == errno.EFBIG:
+            reason = "It is larger than a file may be there. Choose another folder or ask for a larger limit."
+        raise OutputError(
+            f"The checkpoint {path} was not written; what was there before is untouched. {reason}"
+        ) from error
+    return path
+
+
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", expect: NetworkSpec | None = None
+) -> Checkpoint:
+    """Read a network.
+
+    Parameters
+    ----------
+    path
+        A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, or a plain state dict
+        (.safetensors, .pt, .pth; possibly nested under ``state_dict`` or ``model``, or with ``module.`` before every name).
+    device
+        Where the network goes.
+    expect
+        What the network must be: architecture, options, number of classes and of channels. A file of weights only needs
+        it; names of classes, colours and normalisation then come from here, too.
+
+    Returns
+    -------
+    Checkpoint
+        The module is in evaluation mode, with every weight from the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or damaged, holds more than weights, or does not fit.
+    ConfigurationError
+        If the device is not there, or ``expect`` names no network.
+    """
+    place = resolve(path)
+    own = read_spec(place)
+    spec = own or expect
+    if spec is None:
+        raise CheckpointError(weights_only_message(place))
+    if own and expect:
+        _compare(own, expect, place)
+        if (
+            place.is_dir()
+        ):  # such a folder does not name classes or normalisation; who expects it may know them
+            spec = expect
+    target = _device(device)
+    try:
+        module = _build(spec)
+    except ConfigurationError as error:
+        if not own:
+            raise
+        raise CheckpointError(f"The network described in {place} cannot be built. {error}") from error
+    state = without_image_head(with_background(read_weights(place), module))
+    _fill(module, state, spec, f"This checkpoint ({place.name})")
+    return Checkpoint(module.eval().to(target), spec, place)
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], spec: NetworkSpec, subject: str) -> None:
+    try:
+        module.load_state_dict(dict(state), strict=True)
+    except RuntimeError as error:
+        problem = describe_misfit({key: tensor.shape for key, tensor in state.items()}, module, spec, subject)
+        raise CheckpointError(problem or f"{subject} cannot be loaded: {error}") from error
+
+
+def _compare(have: NetworkSpec, want: NetworkSpec, path: Path) -> None:
+    """Raise unless a checkpoint holds the network that was asked for."""
+    rows = {
+        "architecture": (_name(have), _name(want)),
+        "classes": (len(have.classes), len(want.classes)),
+        "channels": (have.in_channels, want.in_channels),
+        "options": (json.dumps(have.options), json.dumps(want.options)),
+    }
+    differ = {label: pair for label, pair in rows.items() if pair[0] != pair[1]}
+    if not differ:
+        return
+    label, (found, asked) = next(iter(differ.items()))
+    has = f"has {found} {label}" if label in ("classes", "channels") else f"has the {label} {found}"
+    width = max(len(str(found)) for found, _ in rows.values())
+    table = "\n".join(
+        f"  {name:12}  {found!s:{width}}  asked for: {asked}{'  <- differs' if name in differ else ''}"
+        for name, (found, asked) in rows.items()
+    )
+    raise CheckpointError(
+        f"This checkpoint {has}, the network asked for {asked}. Choose another checkpoint, or ask for the network it holds "
+        f"({path.name}).\n{table}"
+    )
+
+
+def _name(spec: NetworkSpec) -> str:
+    return "/".join(part for part in split_name(spec.architecture) if part)
+
+
+def _build(spec: NetworkSpec) -> nn.Module:
+    """Build without drawing from the random generator of the program: loading must not change what is trained next."""
+    with torch.random.fork_rng(devices=[]):
+        return create_from(spec)
+
+
+def _structure(spec: NetworkSpec) -> str:
+    fields = {"architecture", "in_channels", "classes", "options"}
+    return spec.model_dump_json(include=fields)
+
+
+@functools.lru_cache(maxsize=8)
+def _blank(structure: str) -> nn.Module:
+    """Keep the shapes of a network, without memory for its weights; built once for a file saved every epoch."""
+    return _build(NetworkSpec.model_validate_json(structure)).to("meta")
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"The device {device!s} cannot be used on this computer. Choose cpu."
+        ) from error
+    return found
+
+
+def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring tensors to the CPU, contiguous and each with memory of its own, as safetensors wants them."""
+    seen: set[int] = set()
+    separate = {}
+    for key, tensor in state.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        separate[key] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return separate
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(
+        f".{path.name}.{secrets.token_hex(4)}.part"
+    )  # beside it, so that the last step is a rename
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself is on disk once its folder is
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("napari-kdseg", "torch", "segmentation-models-pytorch", "timm")
+    return {package: version(package) for package in packages}

@@ -1,0 +1,67 @@
+"""What other rooms ask of a network that is built: its size, its depth, and which layer feeds the classifier."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks.enet import ENet
+
+# Where torch.compile, lightning-fabric and data-parallel wrappers keep the network they wrap.
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "_FabricModule": "_original_module",
+    "DistributedDataParallel": "module",
+}
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Take off the wrappers of ``torch.compile``, lightning-fabric and DistributedDataParallel, if there are any."""
+    while (inside := _WRAPPERS.get(type(module).__name__)) is not None:
+        module = getattr(module, inside)
+    return module
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Count the parameters, batch normalisation included and buffers not; shared ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def output_stride(module: nn.Module) -> int:
+    """Give how many input pixels one pixel of the deepest feature map spans along each side.
+
+    Raises
+    ------
+    ConfigurationError
+        If the network is none of those that :func:`napari_kdseg.networks.create` builds.
+    """
+    module = unwrap(module)
+    if isinstance(module, ENet):
+        return 8
+    stride = getattr(getattr(module, "encoder", None), "output_stride", None)
+    if stride is None:
+        raise ConfigurationError(f"The depth of a network of type {type(module).__name__} is not known.")
+    return int(stride)
+
+
+def last_feature(module: nn.Module) -> str:
+    """Name the layer whose output feeds the classifier.
+
+    Returns
+    -------
+    str
+        Dotted path for :func:`napari_kdseg.networks.capture`: ``"stage5"`` for ENet, ``"decoder"`` otherwise.
+
+    Raises
+    ------
+    ConfigurationError
+        If the network is none of those that :func:`napari_kdseg.networks.create` builds.
+    """
+    module = unwrap(module)
+    if isinstance(module, ENet):
+        return "stage5"
+    if hasattr(module, "decoder") and hasattr(module, "segmentation_head"):
+        return "decoder"
+    raise ConfigurationError(
+        f"It is not known which layer of a {type(module).__name__} feeds its classifier. Name the layer in the settings."
+    )

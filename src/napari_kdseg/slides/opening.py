@@ -1,0 +1,97 @@
+"""Which reader takes a file: decided by what it holds, not by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openslide
+import tifffile
+
+from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.backend import Backend
+from napari_kdseg.slides.cache import TileCache
+from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.image_backend import read_picture
+from napari_kdseg.slides.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.slide import Slide
+from napari_kdseg.slides.synthetic import SCHEME, SyntheticBackend
+from napari_kdseg.slides.tiff_backend import TiffBackend
+from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
+from napari_kdseg.slides.zarr_backend import ZarrBackend, is_zarr
+
+
+def open_slide(path: str | Path, *, mpp: float | Pair | None = None, cache: TileCache | None = None) -> Slide:
+    """Open a slide.
+
+    Parameters
+    ----------
+    path
+        A file; a folder (OME-Zarr, or DICOM instances of one slide); or ``"synthetic:100000x80000?seed=0&mpp=0.25"``,
+        an H&E-like slide of any size (width x height) that is computed where it is looked at.
+    mpp
+        Micrometres per level-0 pixel, one number or (y, x), where the file does not know or is wrong.
+    cache
+        For decoded tiles; by default the one all slides share.
+
+    Returns
+    -------
+    Slide
+
+    Raises
+    ------
+    SlideError
+        If there is no such file, it is no slide, or it is damaged.
+    """
+    if str(path).startswith(SCHEME):
+        return Slide(SyntheticBackend.parse(str(path)), path, mpp=mpp, cache=cache)
+    place = Path(path).expanduser().absolute()
+    backend = choose_backend(place)
+    try:
+        slide = Slide(backend, place, mpp=mpp, cache=cache)
+        slide.check_readable()
+    except BaseException:
+        backend.close()
+        raise
+    return slide
+
+
+def choose_backend(path: Path) -> Backend:
+    """Return the reader that fits the content of ``path``."""
+    try:
+        if path.is_dir():
+            return _folder_backend(path)
+        if not path.exists():
+            raise SlideError(f"There is no slide at {path}. Check whether it was moved or renamed.")
+        if is_tiff(path):
+            return _tiff_backend(path)
+        if openslide.OpenSlide.detect_format(path) is not None:
+            return OpenSlideBackend(path)
+    except PermissionError as error:
+        raise SlideError(f"{path} may not be read by you. Ask its owner for permission, or copy it.") from error
+    return read_picture(path)
+
+
+def _folder_backend(path: Path) -> Backend:
+    if is_zarr(path):
+        return ZarrBackend(path)
+    instances = sorted(path.glob("*.dcm"))
+    if instances:
+        return OpenSlideBackend(instances[0])
+    raise SlideError(
+        f"The folder {path.name} holds no slide. Choose a slide file, an OME-Zarr folder, or a folder of DICOM (.dcm) files."
+    )
+
+
+def _tiff_backend(path: Path) -> Backend:
+    """Scanner formats go to OpenSlide; it would show one level of SubIFD pyramids and eight bits of deeper images."""
+    check_tiff(path)
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor is None or (vendor == "generic-tiff" and not _is_plain_rgb(path)):
+        return TiffBackend(path)
+    return OpenSlideBackend(path)
+
+
+def _is_plain_rgb(path: Path) -> bool:
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        return not tif.is_ome and not page.subifds and page.samplesperpixel == 3 and page.bitspersample == 8

@@ -1,0 +1,282 @@
+"""What a distillation is told: pydantic models that the window, the command line and the run folder share.
+
+A configuration is one JSON file. Whoever wrote it, the window or a person, it runs the same way from either.
+Loads neither torch nor Qt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from napari_kdseg.errors import ConfigurationError, OutputError, explain
+
+RUN_ONLY = ("output", "device", "threads", "previews")
+"""Fields that may differ when a run is resumed: they change where it runs, not what it computes."""
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class DataConfig(_Settings):
+    """Where the annotated tiles lie, what their masks mean, and how they are divided."""
+
+    folder: Path = Field(
+        title="Folder",
+        description="Folder that holds the images, the masks and, if there is one, manifest.csv.",
+    )
+    images: str = Field(
+        default="images", title="Images", description="Subfolder of the images (PNG, TIFF or JPEG)."
+    )
+    masks: str = Field(
+        default="masks",
+        title="Masks",
+        description="Subfolder of the masks; a mask has the stem of its image.",
+    )
+    manifest: Path | None = Field(
+        default=None,
+        title="Manifest",
+        description="CSV with a column 'tile' and, as far as known, 'split' (train, val, test), 'patient', "
+        "'class_index', 'class'. Default: manifest.csv in the folder, if it is there.",
+    )
+    classes: tuple[str, ...] | None = Field(
+        default=None,
+        title="Classes",
+        description="Names of the classes, background first. Default: from the data.",
+    )
+    labels: Literal["mask", "class_index"] = Field(
+        default="mask",
+        title="Labels",
+        description="'mask': the values of the masks are the classes (0 background, 255 ignored; masks of only "
+        "0 and 255 mean class 1). 'class_index': the foreground of a tile takes the class_index that the "
+        "manifest gives the tile.",
+    )
+    input_size: int = Field(
+        default=128,
+        ge=32,
+        le=4096,
+        title="Input size (pixels)",
+        description="Side of the square that networks are trained on. The shorter side of a tile is resized to "
+        "it, the longer one cropped. 128 suits a computer without a GPU, 224 to 512 one that has it.",
+    )
+    validation_fraction: Fraction = Field(
+        default=0.15,
+        gt=0.0,
+        title="Validation fraction",
+        description="Share of the tiles kept for validation, where no split is given.",
+    )
+    test_fraction: Fraction = Field(
+        default=0.0,
+        title="Test fraction",
+        description="Share of the tiles kept for the final test, where no split is given.",
+    )
+    mpp: float | None = Field(
+        default=None,
+        gt=0.0,
+        title="Micrometres per pixel",
+        description="Scale of the tiles as they are stored; leave empty if unknown.",
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=2,
+        title="Tiles per split",
+        description="At most so many tiles of each split: for a quick trial.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        title="Seed of the split",
+        description="The same seed divides the same tiles the same way.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataConfig:
+        if self.validation_fraction + self.test_fraction > 0.9:
+            raise ValueError("validation and test take more than 90 % of the tiles; leave more for training")
+        if self.classes is not None and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+            raise ValueError("give at least two different class names, background first")
+        if self.classes is not None and len(self.classes) > 255:
+            raise ValueError("at most 255 classes fit into a mask, because 255 means 'ignored'")
+        return self
+
+
+class NetworkChoice(_Settings):
+    """A network by its architecture, or by a checkpoint that says everything itself."""
+
+    architecture: str | None = Field(
+        default=None,
+        title="Architecture",
+        description="Such as 'unet/resnet34' or 'enet'; 'kdseg networks' lists all.",
+    )
+    checkpoint: Path | None = Field(
+        default=None,
+        title="Checkpoint",
+        description="Trained weights. A teacher with a checkpoint is not trained again.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Options",
+        description="Passed on to the architecture, such as its depth or width.",
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> NetworkChoice:
+        if self.architecture is None and self.checkpoint is None:
+            raise ValueError("name an architecture or give a checkpoint")
+        return self
+
+
+class OptimiserConfig(_Settings):
+    """AdamW with a polynomial decay of the learning rate, as in most segmentation papers."""
+
+    learning_rate: float = Field(
+        default=1e-3, gt=0.0, title="Learning rate", description="At the first step of a stage."
+    )
+    weight_decay: float = Field(default=1e-4, ge=0.0, title="Weight decay", description="Of AdamW.")
+    poly_power: float = Field(
+        default=0.9,
+        ge=0.0,
+        title="Decay power",
+        description="The rate is multiplied by (1 - step / steps) to this power.",
+    )
+    clip: float = Field(
+        default=1.0, gt=0.0, title="Gradient clip", description="Largest norm of the gradient of one step."
+    )
+
+
+class DistillConfig(_Settings):
+    """Everything a distillation needs to run, and to run again."""
+
+    data: DataConfig = Field(title="Data")
+    teacher: NetworkChoice = Field(
+        default_factory=lambda: NetworkChoice(architecture="unet/resnet18"),
+        title="Teacher",
+        description="The large network. Without a checkpoint it is trained first.",
+    )
+    student: NetworkChoice = Field(
+        default_factory=lambda: NetworkChoice(architecture="enet"),
+        title="Student",
+        description="The small network that learns from it.",
+    )
+    method: str = Field(
+        default="plc-kd",
+        title="Method",
+        description="Name of the distillation method; 'kdseg methods' lists all.",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, title="Settings", description="Constants of the method, by name."
+    )
+    teacher_epochs: int = Field(
+        default=6, ge=1, title="Epochs of the teacher", description="If it has to be trained."
+    )
+    epochs: int = Field(
+        default=12,
+        ge=1,
+        title="Epochs",
+        description="Of the student; the assistants of a method take a share of it.",
+    )
+    batch_size: int = Field(
+        default=16, ge=2, title="Batch size", description="Tiles per step; halve it when memory runs out."
+    )
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, title="Optimiser")
+    augment: bool = Field(
+        default=True, title="Augment", description="Flips, quarter turns and a light change of the stain."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", title="Device", description="'auto' takes the GPU if there is one."
+    )
+    precision: Literal["auto", "32", "bf16", "16"] = Field(
+        default="auto", title="Precision", description="'auto' is bf16 on a GPU that has it, else 32 bits."
+    )
+    seed: int = Field(default=0, ge=0, title="Seed", description="Of weights, order and augmentation.")
+    output: Path = Field(
+        default=Path("run"),
+        title="Run folder",
+        description="A new folder; the same one again resumes the run.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, title="CPU threads", description="Default: as torch chooses."
+    )
+    previews: bool = Field(
+        default=False,
+        title="Previews",
+        description="Save one predicted validation tile an epoch as a picture.",
+    )
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DistillConfig:
+        """Read a configuration from its JSON file.
+
+        Relative paths in it start from the folder of the file, so that a study can be moved as a whole.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file cannot be read, is no JSON, or its settings do not work.
+        """
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigurationError(f"The configuration cannot be read. {explain(error)}") from error
+        except ValueError as error:
+            raise ConfigurationError(
+                f"{path.name} is not a JSON file ({error}). Save the configuration again."
+            ) from error
+        try:
+            return cls.model_validate(values)._anchored(path.resolve().parent)
+        except ValidationError as error:
+            raise ConfigurationError(f"{path.name}: {explain(error)}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the configuration as JSON with absolute paths, so that it runs from anywhere on this machine.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        path = Path(path)
+        text = self._anchored(Path.cwd()).model_dump_json(indent=2)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise OutputError(f"The configuration could not be saved. {explain(error)}") from error
+
+    def same_training(self, other: DistillConfig) -> bool:
+        """Tell whether ``other`` computes the same, wherever and however fast it runs."""
+        return not self.differences(other)
+
+    def differences(self, other: DistillConfig) -> list[str]:
+        """Names of the settings by which ``other`` would compute something else."""
+        mine, theirs = (config._anchored(Path.cwd()).model_dump(mode="json") for config in (self, other))
+        return [name for name in mine if name not in RUN_ONLY and mine[name] != theirs[name]]
+
+    def _anchored(self, folder: Path) -> DistillConfig:
+        """Return a copy whose relative paths start from ``folder``."""
+
+        def anchor(path: Path | None) -> Path | None:
+            return None if path is None else Path(os.path.abspath(folder / path.expanduser()))
+
+        copy = self.model_copy(deep=True)
+        copy.data.folder = anchor(self.data.folder) or folder
+        copy.data.manifest = anchor(self.data.manifest)
+        copy.teacher.checkpoint = anchor(self.teacher.checkpoint)
+        copy.student.checkpoint = anchor(self.student.checkpoint)
+        copy.output = anchor(self.output) or folder
+        return copy

@@ -1,0 +1,277 @@
+"""Annotated tiles on disk: pairs of image and mask, what is wrong with them, and what the masks mean.
+
+Every problem is a sentence that names the first few files and the count. Loads no torch, so a dock can count tiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_kdseg.errors import DataError
+from napari_kdseg.training.config import DataConfig
+from napari_kdseg.training.manifest import Row, find_manifest, read_manifest
+from napari_kdseg.training.pictures import SUFFIXES, PictureError, picture_header, read_mask
+from napari_kdseg.training.split import divide
+from napari_kdseg.training.tile import Tile, refuse, stable_hash
+
+IGNORE = 255
+"""The value of a pixel that nobody annotated."""
+
+
+@dataclass(frozen=True)
+class TileCollection:
+    """All tiles of a data set, divided, and what their masks mean.
+
+    Attributes
+    ----------
+    train, val, test
+        Tiles of each split; no patient is in two of them.
+    classes
+        Names, background first.
+    channels
+        Channels of the images: 1 or 3, or more for a multi-channel TIFF.
+    white_is_one
+        Masks hold only 0 and 255, and 255 means class 1.
+    by_class_index
+        The foreground of a tile takes the tile's ``class_index``.
+    messages
+        What a person should know about the data, in sentences.
+    """
+
+    train: tuple[Tile, ...]
+    val: tuple[Tile, ...]
+    test: tuple[Tile, ...]
+    classes: tuple[str, ...]
+    channels: int = 3
+    white_is_one: bool = False
+    by_class_index: bool = False
+    messages: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of tiles in each split."""
+        return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of names, sizes, splits and classes: a run is resumed on the same data only."""
+        lines = [f"{self.classes} {self.channels} {self.white_is_one} {self.by_class_index}"]
+        for split in ("train", "val", "test"):
+            lines += [f"{split} {tile.name} {tile.size} {tile.class_index}" for tile in getattr(self, split)]
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+    def target(self, tile: Tile, mask: np.ndarray) -> np.ndarray:
+        """Turn the values of a mask as stored into classes (``uint8``, 255 ignored)."""
+        if self.white_is_one:
+            mask = (mask == 255).astype(np.uint8)
+        if self.by_class_index:
+            mask = np.where((mask != 0) & (mask != IGNORE), np.uint8(tile.class_index or 0), mask).astype(
+                np.uint8
+            )
+        return mask
+
+
+def discover(config: DataConfig, check: Callable[[], None] = lambda: None) -> TileCollection:
+    """Find, check and divide the tiles of a folder.
+
+    Parameters
+    ----------
+    config
+        Where they lie and what they mean.
+    check
+        Called once a tile: ``control.check`` of a job.
+
+    Raises
+    ------
+    DataError
+        If anything is missing, unpaired, unreadable or contradictory.
+    """
+    tiles, messages, names = _pair(config)
+    tiles, channels = _check_sizes(tiles, check)
+    values = _mask_values(tiles, check)
+    used = set().union(*values.values())
+    white_is_one = used <= {0, 255} and 255 in used
+    if white_is_one:
+        used = {0, 1}
+    elif IGNORE in used:
+        ignoring = sum(IGNORE in found for found in values.values())
+        messages.append(f"The value 255 occurs in {ignoring} masks and is taken as 'not annotated'.")
+    classes = _classes(config, tiles, used, names)
+    if config.labels == "mask" and not white_is_one:
+        _refuse_values(tiles, values, len(classes))
+    train, val, test, about_split = divide(tiles, config)
+    collection = TileCollection(
+        train=_limited(train, config),
+        val=_limited(val, config),
+        test=_limited(test, config),
+        classes=classes,
+        channels=channels,
+        white_is_one=white_is_one,
+        by_class_index=config.labels == "class_index",
+        messages=(*messages, *about_split),
+    )
+    if len(collection.train) < 2:
+        raise DataError(
+            "There is only one tile to train on. Add tiles, or keep fewer for validation and test."
+        )
+    return collection
+
+
+def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
+    """Pair images with masks by stem, as the manifest says where there is one."""
+    folder = config.folder.expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"The data folder {folder} does not exist. Choose the folder that holds '{config.images}'."
+        )
+    images, masks = _files(folder, config.images), _files(folder, config.masks)
+    messages: list[str] = []
+    manifest = find_manifest(config)
+    rows: dict[str, Row] = {}
+    names: dict[int, str] = {}
+    if manifest is not None:
+        rows, names = read_manifest(manifest)
+        refuse(
+            sorted(set(rows) - set(images)),
+            f"{manifest.name} names {{count}} that {{is_}} not in '{config.images}': {{names}}. "
+            "Add the files or remove their lines.",
+        )
+        if len(images) > len(rows):
+            messages.append(f"{len(images) - len(rows)} images are not in {manifest.name} and are left out.")
+        images = {name: images[name] for name in rows}
+    elif config.labels == "class_index":
+        raise DataError(
+            "Labels by 'class_index' need a manifest.csv with the columns tile and class_index. Add one."
+        )
+    refuse(
+        sorted(set(images) - set(masks)),
+        f"{{count}} {{has}} no mask of the same name in '{config.masks}': {{names}}. Add the masks, or remove the "
+        "images.",
+        "image",
+    )
+    unused = len(set(masks) - set(images))
+    if unused and not rows:
+        messages.append(f"{unused} masks have no image of the same name and are left out.")
+    tiles = []
+    for name in sorted(images):
+        row = rows.get(name, Row())
+        tiles.append(Tile(name, images[name], masks[name], (0, 0), row.patient, row.split, row.class_index))
+    return tiles, messages, names
+
+
+def _files(folder: Path, sub: str) -> dict[str, Path]:
+    """Pictures below ``folder / sub`` by stem, or by relative path where stems occur more than once."""
+    root = folder / sub
+    if not root.is_dir():
+        raise DataError(
+            f"There is no folder '{sub}' in {folder}. Choose another folder, or name the one that is meant."
+        )
+    paths = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not paths:
+        raise DataError(
+            f"The folder '{sub}' in {folder} holds no PNG, TIFF or JPEG file. Choose another folder."
+        )
+    relative = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
+    doubles = [name for name, count in Counter(relative).items() if count > 1]
+    refuse(
+        doubles,
+        f"{{count}} in '{sub}' {{is_}} there more than once, with different suffixes: {{names}}. Keep one.",
+    )
+    stems = [path.stem for path in paths]
+    keys = stems if len(set(stems)) == len(stems) else relative
+    return dict(zip(keys, paths, strict=True))
+
+
+def _check_sizes(tiles: Sequence[Tile], check: Callable[[], None]) -> tuple[list[Tile], int]:
+    """Compare every image with its mask; return the tiles with their sizes, and the number of channels."""
+    unreadable, different, checked, channels = [], [], [], Counter[int]()
+    for tile in tiles:
+        check()
+        try:
+            size, count = picture_header(tile.image)
+            mask_size, _ = picture_header(tile.mask)
+        except PictureError as error:
+            unreadable.append(str(error))
+            continue
+        if size != mask_size:
+            different.append(
+                f"{tile.name} (image {size[1]} x {size[0]}, mask {mask_size[1]} x {mask_size[0]})"
+            )
+        channels[count] += 1
+        checked.append(replace(tile, size=size))
+    refuse(unreadable, "{count} cannot be read: {names}. Replace or remove {them}.")
+    refuse(
+        different,
+        "{count} {has} another size than the image: {names}. Export image and mask at the same size.",
+        "mask",
+    )
+    if set(channels) - {1, 3} and len(channels) > 1:
+        found = ", ".join(f"{number} with {count}" for count, number in sorted(channels.items()))
+        raise DataError(
+            f"The images have different numbers of channels ({found}). Train on images of one kind."
+        )
+    return checked, max(channels)
+
+
+def _mask_values(tiles: Sequence[Tile], check: Callable[[], None]) -> dict[Tile, set[int]]:
+    """Values that occur in each mask."""
+    values, unreadable = {}, []
+    for tile in tiles:
+        check()
+        try:
+            values[tile] = {int(value) for value in np.unique(read_mask(tile.mask))}
+        except PictureError as error:
+            unreadable.append(str(error))
+    refuse(unreadable, "{count} cannot be used: {names}. Replace or remove {them}.", "mask")
+    return values
+
+
+def _classes(
+    config: DataConfig, tiles: Sequence[Tile], used: set[int], names: dict[int, str]
+) -> tuple[str, ...]:
+    """Names of the classes: as given, else from the manifest, else by number."""
+    if config.labels == "class_index":
+        without = [tile.name for tile in tiles if tile.class_index is None]
+        refuse(without, "{count} {has} no class_index in the manifest: {names}. Fill in the column.")
+        highest = max(tile.class_index or 0 for tile in tiles)
+        if highest >= len(config.classes or range(highest + 1)):
+            raise DataError(
+                f"The manifest holds class_index {highest}, but only {len(config.classes or ())} classes are "
+                "named (background is number 0). Name them all, or correct the manifest."
+            )
+    else:
+        highest = max(used - {IGNORE}, default=0)
+    if config.classes is not None:
+        return config.classes
+    if highest == 0:
+        raise DataError("The masks hold nothing but background. Choose masks that show something.")
+    if highest > 63:
+        raise DataError(
+            f"The masks hold values up to {highest}, which are hardly classes. If they number single objects, "
+            "save class masks instead; if they are classes, name them all."
+        )
+    if config.labels == "class_index":
+        return ("background", *(names.get(index, f"class {index}") for index in range(1, highest + 1)))
+    return (
+        ("background", "foreground")
+        if highest == 1
+        else ("background", *(f"class {i}" for i in range(1, highest + 1)))
+    )
+
+
+def _limited(tiles: Sequence[Tile], config: DataConfig) -> tuple[Tile, ...]:
+    """At most ``limit`` tiles, drawn evenly and always the same."""
+    if config.limit is None or len(tiles) <= config.limit:
+        return tuple(tiles)
+    drawn = sorted(tiles, key=lambda tile: stable_hash(config.seed, "limit", tile.name))[: config.limit]
+    return tuple(sorted(drawn, key=lambda tile: tile.name))

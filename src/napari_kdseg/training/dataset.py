@@ -1,0 +1,177 @@
+"""Tiles as arrays of one size, in an order and with an augmentation that depend on nothing but the seed.
+
+Every random choice is drawn from a hash of (seed, stage, epoch, tile), so that a resumed run sees what the run that was
+never stopped would have seen, in whatever order and thread the tiles are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_kdseg.errors import DataError
+from napari_kdseg.training.augmentation import augmented, crop
+from napari_kdseg.training.data import TileCollection
+from napari_kdseg.training.pictures import PictureError, read_image, read_mask
+from napari_kdseg.training.tile import Tile, stable_hash
+
+CACHE_BYTES = 2 * 1024**3
+
+
+class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
+    """Tiles of one split as ``uint8 [S, S, C]`` images and ``uint8 [S, S]`` masks.
+
+    Decoded tiles stay in memory until ``cache_bytes`` are used up; those that came later are decoded anew each time
+    (with a shuffled order, throwing out the oldest would keep nothing useful).
+
+    Parameters
+    ----------
+    collection
+        Says what the masks mean.
+    tiles
+        Tiles of the split.
+    input_size
+        Side ``S``: the shorter side is resized to it, the longer one cropped.
+    cache_bytes
+        Most memory that decoded tiles may take.
+    """
+
+    def __init__(
+        self,
+        collection: TileCollection,
+        tiles: Sequence[Tile],
+        input_size: int,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ):
+        self.collection = collection
+        self.tiles = tuple(tiles)
+        self.input_size = input_size
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._room = cache_bytes
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the middle of a tile, as it is."""
+        image, mask = self._resized(index)
+        return crop(image, mask, self.input_size)
+
+    def example(self, index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a tile augmented as ``seed`` says."""
+        image, mask = self._resized(index)
+        return augmented(image, mask, self.input_size, np.random.default_rng(seed))
+
+    def masks(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw ``count`` masks at random: int64 ``[count, S, S]``, from tiles that show something where there are any."""
+        drawn: list[Tensor] = []
+        for attempt in range(20 * count):
+            index = int(torch.randint(len(self), (1,), generator=generator))
+            mask = self[index][1]
+            labels = np.unique(mask[mask != 255])
+            if len(labels) > 1 or attempt >= 19 * count:
+                drawn.append(torch.from_numpy(mask.astype(np.int64)))
+            if len(drawn) == count:
+                break
+        return torch.stack(drawn)
+
+    def _resized(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if index in self._cache:
+            return self._cache[index]
+        tile = self.tiles[index]
+        try:
+            image = read_image(tile.image, self.collection.channels)
+            mask = self.collection.target(tile, read_mask(tile.mask))
+        except PictureError as error:
+            raise DataError(f"A tile cannot be used: {error}. Replace or remove it.") from error
+        pair = _resize(image, mask, self.input_size)
+        size = pair[0].nbytes + pair[1].nbytes
+        if size <= self._room:
+            self._room -= size
+            self._cache[index] = pair
+        return pair
+
+
+def _resize(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bring the shorter side to ``side``: images by area average or bicubic, masks by nearest neighbour."""
+    height, width = mask.shape
+    factor = side / min(height, width)
+    if factor == 1:
+        return image, mask
+    size = (max(side, round(width * factor)), max(side, round(height * factor)))
+    method = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(size, method))
+        for channel in range(image.shape[2])
+    ]
+    return np.stack(planes, axis=2), np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+def train_batches(
+    dataset: TileDataset,
+    batch_size: int,
+    *,
+    seed: int,
+    stage: str,
+    epoch: int,
+    start: int = 0,
+    augment: bool = True,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the shuffled batches of an epoch from number ``start`` on.
+
+    The incomplete batch at the end is left out (batch normalisation suffers from a single tile; the order changes
+    every epoch, so nothing is lost for good).
+
+    Yields
+    ------
+    tuple of Tensor
+        ``uint8 [N, S, S, C]`` images and int64 ``[N, S, S]`` targets.
+    """
+    order = sorted(range(len(dataset)), key=lambda i: stable_hash(seed, stage, epoch, dataset.tiles[i].name))
+
+    def example(index: int) -> tuple[np.ndarray, np.ndarray]:
+        if not augment:
+            return dataset[index]
+        return dataset.example(index, stable_hash(seed, "augment", stage, epoch, dataset.tiles[index].name))
+
+    size = min(batch_size, len(order))
+    chosen = [order[number * size : (number + 1) * size] for number in range(start, len(order) // size)]
+    yield from _prefetched(chosen, example)
+
+
+def batch_count(tiles: int, batch_size: int) -> int:
+    """Batches in an epoch of :func:`train_batches`."""
+    return tiles // min(batch_size, tiles)
+
+
+def all_batches(dataset: TileDataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every tile once, in order, as it is: for validation and test."""
+    indices = range(len(dataset))
+    chosen = [list(indices[first : first + batch_size]) for first in range(0, len(dataset), batch_size)]
+    yield from _prefetched(chosen, dataset.__getitem__)
+
+
+def _prefetched(chosen, example) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
+    """Collate batches of indices; one thread prepares the next batch while the network works on this one."""
+
+    def collate(indices: list[int]) -> tuple[Tensor, Tensor]:
+        pairs = [example(index) for index in indices]
+        images = torch.from_numpy(np.stack([image for image, _ in pairs]))
+        return images, torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
+
+    if not chosen:
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="kdseg-tiles") as pool:
+        waiting = pool.submit(collate, chosen[0])
+        for indices in [*chosen[1:], None]:
+            batch = waiting.result()
+            if indices is not None:
+                waiting = pool.submit(collate, indices)
+            yield batch

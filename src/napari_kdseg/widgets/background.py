@@ -1,0 +1,150 @@
+"""Work off the GUI thread, and its news brought back to it.
+
+Short work (opening a file, reading a checkpoint) goes through :func:`in_background`; long work is a job, and
+:class:`JobHandle` passes its events on at most ten times a second.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_kdseg.errors import explain
+from napari_kdseg.jobs import Failed, Job, RunningJob, Step, Terminal, start_in_process, start_in_thread
+
+REFRESH_MS = 100
+
+
+def in_background(
+    function: Callable[[], Any],
+    on_done: Callable[[Any], None],
+    on_failed: Callable[[str], None] | None = None,
+) -> None:
+    """Call ``function`` in a thread, then ``on_done(result)`` or ``on_failed(sentence)`` in the GUI thread.
+
+    Without ``on_failed`` the sentence is shown as a napari notification. A receiver whose widget was closed
+    meanwhile is not called.
+    """
+    report = on_failed or show_error
+
+    def work() -> tuple[bool, Any]:
+        try:
+            return True, function()
+        except Exception as error:
+            traceback.print_exc()
+            return False, explain(error)
+
+    def deliver(outcome: tuple[bool, Any]) -> None:
+        succeeded, value = outcome
+        try:
+            (on_done if succeeded else report)(value)
+        except RuntimeError as error:
+            if "deleted" not in str(error):
+                raise
+
+    worker = create_worker(work, _start_thread=False)
+    worker.returned.connect(deliver)
+    worker.start()
+
+
+class JobHandle(QObject):
+    """A running job as the window sees it.
+
+    Signals
+    -------
+    events(list)
+        Events since the last time, in order, in the GUI thread; steps of one stage in between are dropped.
+    ended(object)
+        The terminal event.
+    """
+
+    events = Signal(list)
+    ended = Signal(object)
+
+    def __init__(
+        self,
+        kind: str,
+        title: str,
+        job: Job,
+        config: Any,
+        *,
+        in_process: bool = False,
+        parent: QObject | None = None,
+    ):
+        super().__init__(parent)
+        self.kind = kind
+        self.title = title
+        self.config = config
+        self.latest: Step | None = None
+        self._queue: deque[Any] = deque()
+        start = start_in_process if in_process else start_in_thread
+        self.running: RunningJob = start(job, config, self._queue.append)
+        self._watch = _watch_for_closing(self.running, title)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self._drain)
+        self._timer.start(REFRESH_MS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the terminal event has not been delivered yet."""
+        return self._timer.isActive()
+
+    @property
+    def history(self) -> list[Any]:
+        """Every event so far, for a dock that opens late."""
+        return list(self.running.history)
+
+    def pause_or_resume(self) -> None:
+        """Pause a working job, wake a paused one."""
+        control = self.running.control
+        (control.resume if control.paused else control.pause)()
+
+    def cancel(self) -> None:
+        """Ask the job to stop; it ends after the current batch or tile, with everything so far on disk."""
+        self.running.control.cancel()
+
+    def _drain(self) -> None:
+        batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        if not batch:
+            return
+        steps = [event for event in batch if isinstance(event, Step)]
+        if steps:
+            self.latest = steps[-1]
+        end = next((event for event in batch if isinstance(event, Terminal)), None)
+        if end is not None:
+            self._timer.stop()
+        self.events.emit(batch)
+        if end is not None:
+            if isinstance(end, Failed):
+                show_error(f"{self.title}: {end.message}")
+            self.ended.emit(end)
+
+
+class _Watch:
+    """Keeps a napari worker alive as long as the job: the window then asks before closing, and stops the job."""
+
+    def __init__(self, running: RunningJob, title: str):
+        self.running = running
+        self.title = title
+        self.worker: Any = None
+
+    def __call__(self) -> None:
+        while not self.running.join(0.1):
+            if self.worker.abort_requested:
+                self.running.control.cancel()
+
+    def __repr__(self) -> str:
+        return f"{self.title} (what is done so far is kept)"
+
+
+def _watch_for_closing(running: RunningJob, title: str) -> Any:
+    watch = _Watch(running, title)
+    watch.worker = create_worker(watch, _start_thread=False)
+    watch.worker.start()
+    return watch.worker

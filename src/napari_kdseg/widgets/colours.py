@@ -1,0 +1,71 @@
+"""One set of colours for every view: Okabe-Ito (Okabe & Ito 2008), safe for colour-blind eyes.
+
+Fill shows the class; outline, pane title and legend show the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+
+ORANGE, SKY_BLUE, BLUISH_GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, REDDISH_PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
+
+SOURCES = {"teacher": BLUE, "corrected": BLUISH_GREEN, "student": ORANGE, "disagreement": VERMILION}
+CLASSES = (BLUISH_GREEN, ORANGE, SKY_BLUE, REDDISH_PURPLE, YELLOW, BLUE, VERMILION)
+DISAGREEMENT = {
+    1: ("only the teacher", BLUE),
+    2: ("only the student", ORANGE),
+    3: ("different class", VERMILION),
+}
+STAGES = {
+    1: ("false-pixel-aware assistant", SKY_BLUE),
+    2: ("boundary-aware assistant", BLUISH_GREEN),
+    3: ("similarity", REDDISH_PURPLE),
+    4: ("fallback", YELLOW),
+}
+
+
+def class_colour(index: int, colours: Sequence[Any] | None = None) -> str:
+    """Colour of class ``index`` (1 is the first that is not background): the checkpoint's, else Okabe-Ito.
+
+    ``colours`` are ``"#rrggbb"`` or ``(r, g, b)`` of 0..255, one a class.
+    """
+    if colours and index < len(colours):
+        given = colours[index]
+        return given if isinstance(given, str) else "#{:02x}{:02x}{:02x}".format(*given)
+    return CLASSES[(index - 1) % len(CLASSES)]
+
+
+def label_colormap(colours: dict[int, str]) -> DirectLabelColormap:
+    """Colours by label; every other value (background, 255 = not computed) is transparent."""
+    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+
+
+def class_colormap(classes: int, colours: Sequence[Any] | None = None) -> DirectLabelColormap:
+    """Fill colours: one a class, background transparent."""
+    return label_colormap({index: class_colour(index, colours) for index in range(1, classes)})
+
+
+def source_colormap(source: str, classes: int) -> DirectLabelColormap:
+    """Outline colours: every class in the colour of the source the mask comes from."""
+    return label_colormap(dict.fromkeys(range(1, classes), SOURCES[source]))
+
+
+def confidence_colormap() -> Colormap:
+    """Probability of the annotated class: 0 dark vermilion, 1 bluish green, translucent."""
+    stops = np.array(
+        [[0.50, 0.18, 0.0, 0.85], [0.84, 0.37, 0.0, 0.75], [0.94, 0.89, 0.26, 0.6], [0.0, 0.62, 0.45, 0.35]]
+    )
+    return Colormap(stops, controls=[0.0, 0.35, 0.65, 1.0], name="kdseg confidence", nan_color="transparent")
+
+
+def change_colormap() -> Colormap:
+    """Change of that probability: -1 vermilion, 0 transparent, +1 blue."""
+    stops = np.array(
+        [[0.84, 0.37, 0.0, 0.9], [0.84, 0.37, 0.0, 0.0], [0.0, 0.45, 0.7, 0.0], [0.0, 0.45, 0.7, 0.9]]
+    )
+    return Colormap(stops, controls=[0.0, 0.499, 0.501, 1.0], name="kdseg change", nan_color="transparent")

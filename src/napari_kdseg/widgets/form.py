@@ -1,0 +1,98 @@
+"""A form for a pydantic model: one magicgui widget a field, with its title, sentence and bounds."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Union, get_origin
+
+from magicgui.widgets import Container, LineEdit, create_widget
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}
+
+
+class SettingsForm:
+    """Edits one pydantic model.
+
+    Parameters
+    ----------
+    model
+        The model's class; its defaults fill the form.
+    only
+        The fields to show, in this order; all of them when empty.
+    """
+
+    def __init__(self, model: type[BaseModel], only: tuple[str, ...] = ()):
+        self.model = model
+        fields = {name: model.model_fields[name] for name in only or model.model_fields}
+        self.container = Container(
+            widgets=[_widget(name, field) for name, field in fields.items()], labels=True
+        )
+
+    @property
+    def native(self) -> Any:
+        """The Qt widget."""
+        return self.container.native
+
+    def values(self) -> dict[str, Any]:
+        """What the form says now, by field name; validated by whoever builds the model of it."""
+        return {widget.name: _parsed(widget) for widget in self.container}
+
+    def fill(self, values: dict[str, Any]) -> None:
+        """Show ``values``; fields that are not named keep what they show."""
+        for widget in self.container:
+            if widget.name in values:
+                value = values[widget.name]
+                widget.value = (
+                    ("" if value is None else str(value)) if isinstance(widget, LineEdit) else value
+                )
+
+
+def _widget(name: str, field: FieldInfo) -> Any:
+    symbol = (
+        (field.json_schema_extra or {}).get("symbol") if isinstance(field.json_schema_extra, dict) else None
+    )
+    label = (field.title or name.replace("_", " ")) + (f" ({symbol})" if symbol else "")
+    options: dict[str, Any] = {"tooltip": field.description or ""}
+    annotation = field.annotation
+    if get_origin(annotation) in (Union, types.UnionType):
+        value = "" if field.default is None else str(field.default)
+        made = LineEdit(value=value, name=name, label=label, **options)
+        made.native.setPlaceholderText("none")
+        return made
+    for bound in field.metadata:
+        for attribute, option in BOUNDS.items():
+            limit = getattr(bound, attribute, None)
+            if limit is not None:
+                options[option] = limit
+    if annotation is float:
+        options.setdefault("min", -1e6)
+        options.setdefault("max", 1e6)
+        options["step"] = 10 ** _exponent(field.default)
+    elif annotation is int:
+        options.setdefault("max", 10**7)
+    return create_widget(value=field.default, annotation=annotation, name=name, label=label, options=options)
+
+
+def _exponent(value: Any) -> int:
+    """Decimal place to step by: a tenth of the default, a hundredth at most for values around one."""
+    magnitude = abs(float(value)) if value else 0.1
+    exponent = -1
+    while magnitude < 10 ** (exponent + 1) and exponent > -7:
+        exponent -= 1
+    return exponent
+
+
+def _parsed(widget: Any) -> Any:
+    if not isinstance(widget, LineEdit):
+        return widget.value
+    text = widget.value.strip()
+    if text in ("", "None", "none"):
+        return None
+    if text.lstrip("-").isdigit():
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,56 @@
+"""Keys on the viewer.
+
+Plain digits, P, B, [ and Space belong to napari's layer modes, so all of these are combinations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from napari_kdseg.widgets import overlays
+from napari_kdseg.widgets.session import session_of
+
+KEYS = {
+    "Alt-1": "show or hide the teacher's mask",
+    "Alt-2": "show or hide the corrected soft label",
+    "Alt-3": "show or hide the student's mask",
+    "Alt-4": "show or hide the disagreement",
+    "Alt-0": "hold to see the slide only",
+    "Alt-O": "outline or fill",
+    "Alt-Up": "overlays more opaque",
+    "Alt-Down": "overlays less opaque",
+}
+
+
+def bind_keys(viewer: Any) -> None:
+    """Bind :data:`KEYS` on ``viewer``. Safe to repeat."""
+    session = session_of(viewer)
+    viewer = session.viewer
+    for key, group in zip(("Alt-1", "Alt-2", "Alt-3", "Alt-4"), overlays.GROUPS, strict=True):
+        viewer.bind_key(key, _toggle(session, group), overwrite=True)
+    viewer.bind_key("Alt-0", _peek(session), overwrite=True)
+    viewer.bind_key(
+        "Alt-O", lambda _viewer: overlays.set_outline(session, not session.outline), overwrite=True
+    )
+    viewer.bind_key("Alt-Up", lambda _viewer: overlays.fade(session, 0.1), overwrite=True)
+    viewer.bind_key("Alt-Down", lambda _viewer: overlays.fade(session, -0.1), overwrite=True)
+
+
+def _toggle(session: Any, group: str) -> Any:
+    def act(_viewer: Any) -> None:
+        overlays.toggle(session, group)
+
+    return act
+
+
+def _peek(session: Any) -> Any:
+    def act(_viewer: Any) -> Iterator[None]:
+        hidden = overlays.shown(session)
+        for layer in hidden:
+            layer.visible = False
+        yield  # until the key is released
+        for layer in hidden:
+            layer.visible = True
+
+    return act

@@ -1,0 +1,204 @@
+"""Slides and masks as napari layers: one place for names, colours and where they lie.
+
+Every layer carries micrometres (pixels for a slide without scale) and the transform of its own downsample, so a
+mask of any level sits on the slide to the level-0 pixel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_kdseg.slides import layer_transform
+from napari_kdseg.widgets import colours
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_kdseg.inference import MaskPyramid
+    from napari_kdseg.slides import Slide
+
+ROLE_KEY = "kdseg_role"
+LAYER_NAMES = {
+    "teacher": "teacher mask",
+    "student": "student mask",
+    "stage": "corrected: who mended it",
+    "confidence": "corrected: probability of the annotated class",
+    "change": "corrected: change from the teacher's",
+    "disagreement": "disagreement",
+    "annotation": "annotation",
+}
+ORDER = ("slide", "annotation", "confidence", "change", "stage", "teacher", "student", "disagreement")
+
+
+def placement(downsample: float | tuple[float, float], mpp: tuple[float, float] | None) -> dict[str, Any]:
+    """Scale, translation and units of a layer whose pixels are ``downsample`` level-0 pixels wide."""
+    scale, translate = layer_transform(downsample, mpp)
+    units = ("um", "um") if mpp is not None else ("pixel", "pixel")
+    return {"scale": scale, "translate": translate, "units": units, "axis_labels": ("y", "x")}
+
+
+def slide_layer(slide: Slide) -> tuple[Sequence[Any], dict[str, Any], str]:
+    """The slide as a napari layer tuple (data, options, type)."""
+    options: dict[str, Any] = {
+        "name": slide.name,
+        "multiscale": True,
+        "metadata": {"kdseg_slide": slide, ROLE_KEY: "slide"},
+        **placement(1.0, slide.mpp),
+    }
+    if slide.brightfield or slide.channels == 3:
+        options["rgb"] = True
+    else:
+        options["channel_axis"] = 2
+    if slide.dtype == np.uint8 and options.get("rgb"):
+        options["contrast_limits"] = (0, 255)
+    return slide.as_layers(), options, "image"
+
+
+def annotation_layer(source: str, slide: Slide) -> tuple[Sequence[Any], dict[str, Any], str]:
+    """An annotation of ``slide`` as a napari layer tuple; outlines in black, so that masks stay readable."""
+    from napari_kdseg.slides import open_annotation
+
+    annotation = open_annotation(source, slide)
+    names = dict(enumerate(annotation.classes))
+    options = {
+        "name": LAYER_NAMES["annotation"],
+        "multiscale": True,
+        "metadata": {"kdseg_annotation": source, ROLE_KEY: "annotation"},
+        "colormap": colours.label_colormap(dict.fromkeys(range(1, len(names)), colours.BLACK)),
+        "opacity": 0.8,
+        "features": {"index": list(names), "class": list(names.values())},
+        **placement(annotation.downsample, slide.mpp),
+    }
+    return annotation.levels, options, "labels"
+
+
+def add_slide(viewer: Any, slide: Slide, annotation: str | None = None) -> None:
+    """Show ``slide`` instead of whatever slide and masks are shown now."""
+    remove_all(viewer)
+    data, options, _ = slide_layer(slide)
+    viewer.add_image(data, **options)
+    if annotation is not None:
+        data, options, _ = annotation_layer(annotation, slide)
+        viewer.add_labels(data, **options).contour = 2
+    viewer.canvas.overlays.scale_bar.visible = True
+    viewer.fit_to_view()
+
+
+def remove_all(viewer: Any) -> None:
+    """Take away every layer of ours; layers of other plugins stay."""
+    for layer in [layer for layer in viewer.layers if ROLE_KEY in layer.metadata]:
+        viewer.layers.remove(layer)
+
+
+def find(viewer: Any, role: str) -> Any | None:
+    """Return the layer that plays ``role``, if it is shown."""
+    return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role), None)
+
+
+def show_mask(
+    viewer: Any, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, *, outline: bool = True
+) -> Any:
+    """Show or renew the mask of the teacher or the student."""
+    layer = _labels(viewer, role, masks.levels, masks.downsample, mpp)
+    layer.metadata["kdseg_masks"] = masks
+    layer.features = {"index": list(range(len(masks.classes))), "class": list(masks.classes)}
+    style_mask(layer, role, outline=outline)
+    return layer
+
+
+def style_mask(layer: Any, role: str, *, outline: bool) -> None:
+    """Outline in the colour of the source, or fill in the colours of the classes."""
+    masks = layer.metadata["kdseg_masks"]
+    if outline:
+        layer.contour = 3
+        layer.colormap = colours.source_colormap(role, len(masks.classes))
+    else:
+        layer.contour = 0
+        layer.colormap = colours.class_colormap(len(masks.classes), masks.colours)
+
+
+def show_codes(
+    viewer: Any, role: str, levels: Sequence[Any], downsample: Any, mpp: tuple[float, float] | None
+) -> Any:
+    """Show or renew a map of codes: the disagreement, or the stage map."""
+    table = colours.DISAGREEMENT if role == "disagreement" else colours.STAGES
+    layer = _labels(viewer, role, levels, downsample, mpp)
+    layer.colormap = colours.label_colormap({code: colour for code, (_, colour) in table.items()})
+    layer.features = {"index": list(table), "meaning": [text for text, _ in table.values()]}
+    return layer
+
+
+def show_heat(
+    viewer: Any, role: str, levels: Sequence[Any], downsample: Any, mpp: tuple[float, float] | None
+) -> Any:
+    """Show or renew a map of floats: confidence in [0, 1] or change in [-1, 1]; NaN is transparent."""
+    layer = find(viewer, role)
+    if layer is not None:
+        layer.data = levels
+        return layer
+    low = 0.0 if role == "confidence" else -1.0
+    colormap = colours.confidence_colormap() if role == "confidence" else colours.change_colormap()
+    layer = viewer.add_image(
+        levels,
+        name=LAYER_NAMES[role],
+        multiscale=True,
+        rgb=False,
+        contrast_limits=(low, 1.0),
+        colormap=colormap,
+        blending="translucent",
+        interpolation2d="nearest",
+        metadata={ROLE_KEY: role},
+        **placement(downsample, mpp),
+    )
+    put_in_order(viewer)
+    return layer
+
+
+def renew(layer: Any) -> None:
+    """Show what was written to the mask since; ``refresh`` alone would leave napari's cached coarsest level stale."""
+    layer.data = layer.data
+
+
+def _labels(
+    viewer: Any, role: str, levels: Sequence[Any], downsample: Any, mpp: tuple[float, float] | None
+) -> Any:
+    layer = find(viewer, role)
+    if layer is not None:
+        layer.data = levels
+        for name, value in placement(downsample, mpp).items():
+            setattr(layer, name, value)
+        return layer
+    layer = viewer.add_labels(
+        levels,
+        name=LAYER_NAMES[role],
+        multiscale=True,
+        opacity=0.9 if role in ("teacher", "student") else 0.7,
+        metadata={ROLE_KEY: role},
+        **placement(downsample, mpp),
+    )
+    put_in_order(viewer)
+    return layer
+
+
+def put_in_order(viewer: Any) -> None:
+    """Bring our layers into their fixed order, above the slide, without touching layers of other plugins."""
+    ours = [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) in ORDER]
+    wanted = sorted(ours, key=lambda layer: ORDER.index(layer.metadata[ROLE_KEY]))
+    for place, layer in zip(sorted(viewer.layers.index(layer) for layer in ours), wanted, strict=True):
+        viewer.layers.move(viewer.layers.index(layer), place)
+
+
+def visible_region(viewer: Any, slide: Slide) -> tuple[int, int, int, int]:
+    """What of the slide is on screen: (y, x, height, width) in level-0 pixels, cut to the slide.
+
+    Computed from the camera and the canvas: since napari 0.9 ``corner_pixels`` is grown to whole chunks.
+    """
+    mpp = np.asarray(slide.mpp or (1.0, 1.0))
+    centre = np.asarray(viewer.scene.camera.center[-2:]) / mpp
+    half = np.asarray(viewer.canvas.size) / viewer.scene.camera.zoom / 2 / mpp
+    height, width = slide.levels[0].shape
+    top, left = np.clip(np.floor(centre - half), 0, (height, width)).astype(int)
+    bottom, right = np.clip(np.ceil(centre + half), 0, (height, width)).astype(int)
+    return int(top), int(left), int(bottom - top), int(right - left)

@@ -1,0 +1,33 @@
+"""Settings people change once, kept by napari under Preferences > Plugins > KD Seg."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari.settings import get_plugin_settings
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Where results are kept, and how jobs run."""
+
+    folder: Path
+    jobs_in_process: bool
+
+    @property
+    def masks_folder(self) -> Path:
+        """Folder of the mask pyramids, one a slide."""
+        return self.folder / "masks"
+
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of the distillation runs."""
+        return self.folder / "runs"
+
+
+def preferences() -> Preferences:
+    """Read the settings as they are now."""
+    stored = get_plugin_settings("napari-kdseg").results
+    folder = Path(stored.folder).expanduser() if stored.folder else Path.home() / "napari-kdseg"
+    return Preferences(folder=folder, jobs_in_process=bool(stored.jobs_in_process))

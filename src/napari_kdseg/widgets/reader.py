@@ -1,0 +1,47 @@
+"""napari's reader contribution: drag a slide into the window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tifffile
+
+SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
+TIFF_SUFFIXES = {".tif", ".tiff", ".btf"}
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[Any]] | None:
+    """Return a reader for ``path`` if it is a slide, ``None`` if it is not.
+
+    A TIFF is a slide when it is tiled or larger than 4096 px; smaller images stay with napari's own reader.
+    """
+    if isinstance(path, list):
+        if len(path) != 1:
+            return None
+        path = path[0]
+    place = Path(path)
+    suffix = place.suffix.lower()
+    if suffix in SLIDE_SUFFIXES or (suffix == ".zarr" and place.is_dir()):
+        return read_slide
+    if suffix in TIFF_SUFFIXES and _is_slide_tiff(place):
+        return read_slide
+    return None
+
+
+def _is_slide_tiff(path: Path) -> bool:
+    try:
+        with tifffile.TiffFile(path) as tif:
+            page = tif.pages.first
+            return bool(page.is_tiled) or max(page.imagewidth, page.imagelength) > 4096
+    except Exception:
+        return False  # not a readable TIFF: let napari say so
+
+
+def read_slide(path: str | list[str]) -> list[Any]:
+    """Open the slide and return it as a lazy multiscale layer."""
+    from napari_kdseg.slides import open_slide
+    from napari_kdseg.widgets.layers import slide_layer
+
+    return [slide_layer(open_slide(path[0] if isinstance(path, list) else path))]

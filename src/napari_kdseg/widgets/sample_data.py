@@ -1,0 +1,24 @@
+"""Slides to try everything on, computed tile by tile where they are looked at: nothing is downloaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ADDRESS = "synthetic:100000x80000?seed=0&mpp=0.25"
+
+
+def synthetic_slide() -> list[Any]:
+    """A gigapixel H&E-like slide."""
+    from napari_kdseg.slides import open_slide
+    from napari_kdseg.widgets.layers import slide_layer
+
+    return [slide_layer(open_slide(ADDRESS))]
+
+
+def annotated_synthetic_slide() -> list[Any]:
+    """The same slide with the exact outlines of its glands."""
+    from napari_kdseg.slides import open_slide
+    from napari_kdseg.widgets.layers import annotation_layer, slide_layer
+
+    slide = open_slide(ADDRESS)
+    return [slide_layer(slide), annotation_layer(ADDRESS, slide)]

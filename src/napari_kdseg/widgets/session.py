@@ -1,0 +1,175 @@
+"""What the docks of one viewer share: the slide, the models, the masks, the jobs.
+
+State belongs to the viewer: a dock may be closed and opened again, or exist twice, and finds all as it was.
+"""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QObject, Signal
+
+from napari_kdseg.widgets._compat import real_viewer
+from napari_kdseg.widgets.background import JobHandle, in_background
+from napari_kdseg.widgets.preferences import preferences
+
+if TYPE_CHECKING:
+    from napari_kdseg.jobs import Job
+    from napari_kdseg.networks import NetworkSpec
+    from napari_kdseg.slides import Slide
+
+ROLES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
+ROLE_TITLES = {
+    "teacher": "Teacher",
+    "false_pixel_assistant": "False-pixel-aware assistant",
+    "boundary_assistant": "Boundary-aware assistant",
+    "student": "Student",
+}
+
+
+class LoadedModel:
+    """A checkpoint chosen for a role: where it is, and what its header says."""
+
+    def __init__(self, path: Path, spec: NetworkSpec, parameters: int):
+        self.path = path
+        self.spec = spec
+        self.parameters = parameters
+
+
+class Session(QObject):
+    """The state of one viewer. Its signals are emitted in the GUI thread."""
+
+    slide_changed = Signal(object)
+    annotation_changed = Signal(object)
+    models_changed = Signal(str)
+    job_started = Signal(object)
+    overlays_changed = Signal()
+    overlays_restyled = Signal()
+    problem = Signal(str)
+
+    def __init__(self, viewer: Any):
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.slide: Slide | None = None
+        self.slide_identity: str | None = None
+        self.store: Path | None = None
+        self.annotation: str | None = None
+        self.models: dict[str, LoadedModel] = {}
+        self.jobs: dict[str, JobHandle] = {}
+        self.outline = True
+        self.corrected_view = "stage"
+        self.refreshing = False
+        self.problem.connect(show_error)
+        viewer.layers.events.inserted.connect(self._on_layer_inserted)
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer this state belongs to."""
+        return self._viewer()
+
+    # -- slide -------------------------------------------------------------------------------------
+
+    def open_slide(self, path: str, *, annotation: str | None = None, on_failed: Any = None) -> None:
+        """Open a slide off the GUI thread, then show it in place of the present one."""
+
+        def work() -> Any:
+            from napari_kdseg.slides import open_slide
+
+            return open_slide(path)
+
+        def show(slide: Slide) -> None:
+            from napari_kdseg.widgets.layers import add_slide
+
+            add_slide(self.viewer, slide, annotation=annotation)
+
+        in_background(work, show, on_failed)
+
+    def _on_layer_inserted(self, event: Any) -> None:
+        layer = event.value
+        if "kdseg_role" in layer.metadata:
+            layer.events.visible.connect(self._on_restyled)
+            layer.events.opacity.connect(self._on_restyled)
+        slide = layer.metadata.get("kdseg_slide")
+        if slide is not None and slide is not self.slide:
+            self._adopt(slide)
+        annotation = layer.metadata.get("kdseg_annotation")
+        if annotation is not None:
+            self.set_annotation(annotation)
+
+    def _on_restyled(self, _event: Any) -> None:
+        self.overlays_restyled.emit()
+
+    def _adopt(self, slide: Slide) -> None:
+        self.slide = slide
+        self.slide_identity = None
+        self.store = None
+        self.annotation = None
+        self.slide_changed.emit(slide)
+        self.annotation_changed.emit(None)
+
+        def found(identity: str) -> None:
+            if self.slide is slide:
+                self.slide_identity = identity
+                self.refresh_masks()
+
+        in_background(slide.identity, found)
+
+    def set_annotation(self, source: str | None) -> None:
+        """Take ``source`` (a mask file or a ``synthetic:`` address) as the annotation of this slide."""
+        self.annotation = source
+        self.annotation_changed.emit(source)
+
+    # -- models ------------------------------------------------------------------------------------
+
+    def set_model(self, role: str, model: LoadedModel | None) -> None:
+        """Fill or clear the card of ``role``."""
+        if model is None:
+            self.models.pop(role, None)
+        else:
+            self.models[role] = model
+        self.models_changed.emit(role)
+
+    # -- masks and jobs ----------------------------------------------------------------------------
+
+    def masks_path(self) -> Path | None:
+        """Where the masks of this slide are kept, or ``None`` while the slide is still being identified."""
+        if self.store is not None:
+            return self.store
+        if self.slide is None or self.slide_identity is None:
+            return None
+        stem = (
+            "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(self.slide.name).stem)[:60]
+            or "slide"
+        )
+        return preferences().masks_folder / f"{stem}-{self.slide_identity[:8]}.ome.zarr"
+
+    def refresh_masks(self) -> None:
+        """Show the masks of this slide as they are on disk now."""
+        from napari_kdseg.widgets.overlays import refresh
+
+        refresh(self)
+
+    def start(self, kind: str, title: str, job: Job, config: Any) -> JobHandle | None:
+        """Start a job of this kind, unless one of the same kind is still running."""
+        present = self.jobs.get(kind)
+        if present is not None and present.alive:
+            show_info(f"{present.title} is still running. Stop it first, or wait for it.")
+            return None
+        handle = JobHandle(kind, title, job, config, in_process=preferences().jobs_in_process, parent=self)
+        self.jobs[kind] = handle
+        self.job_started.emit(handle)
+        return handle
+
+
+_SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+
+
+def session_of(viewer: Any) -> Session:
+    """Return the one session of ``viewer``, made on first use."""
+    viewer = real_viewer(viewer)
+    if viewer not in _SESSIONS:
+        _SESSIONS[viewer] = Session(viewer)
+    return _SESSIONS[viewer]

@@ -1,0 +1,180 @@
+"""A slide with its overlays, on the screen or as a picture: what ``kdseg view`` and the demo show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from PIL import Image
+from qtpy.QtWidgets import QApplication
+
+from napari_kdseg.errors import OutputError, explain
+from napari_kdseg.slides import open_slide
+from napari_kdseg.widgets import layers, legend, overlays
+from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.virtual_display import ensure_display
+from napari_kdseg.widgets.workspace import open_workspace, raise_dock
+
+CANVAS = (1000, 1500)
+
+
+def show(
+    slide_path: str,
+    *,
+    stores: Sequence[Path] = (),
+    annotation: str | None = None,
+    run: Path | None = None,
+    slide_mpp: float | None = None,
+    region: tuple[int, int, int, int] | None = None,
+) -> None:
+    """Open the window with everything in place and return when it is closed."""
+    viewer = napari.Viewer(title="KD Seg")
+    docks = open_workspace(viewer)
+    prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=region)
+    if run is not None:
+        from napari_kdseg.widgets.models_dock import load_run
+
+        load_run(session_of(viewer), run, session_of(viewer).problem.emit)
+    if stores:
+        raise_dock(docks["4 Compare"])
+    napari.run()
+
+
+def screenshot(
+    slide_path: str,
+    picture: Path,
+    *,
+    stores: Sequence[Path] = (),
+    annotation: str | None = None,
+    slide_mpp: float | None = None,
+    region: tuple[int, int, int, int] | None = None,
+    window: bool = False,
+    panes: bool = False,
+    hide: Sequence[str] = (),
+) -> Path:
+    """Render the slide with its overlays and a legend into ``picture``, without a person.
+
+    Parameters
+    ----------
+    slide_path, annotation
+        As for :func:`~napari_kdseg.slides.open_slide` and :func:`~napari_kdseg.slides.open_annotation`.
+    picture
+        PNG file to write.
+    stores
+        Mask stores to lay over the slide.
+    region
+        ``(y, x, height, width)`` in level-0 pixels to show; the whole slide when absent.
+    window
+        The whole window with its docks instead of the canvas with a legend.
+    panes
+        Teacher, corrected label and student side by side instead of over one another.
+    hide
+        Roles not to show (``"annotation"``, ``"stage"``, ``"teacher"`` ...).
+
+    Raises
+    ------
+    OutputError
+        If the picture cannot be written.
+    """
+    ensure_display()
+    viewer = napari.Viewer(title="KD Seg")
+    try:
+        viewer.window.resize(1500, 940)
+        docks = open_workspace(viewer) if window else {}
+        prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=None)
+        for role in hide:
+            layer = layers.find(viewer, role)
+            if layer is not None:
+                layer.visible = False
+        if window:
+            raise_dock(docks["4 Compare" if stores else "1 Slide"])
+        if panes:
+            side_by_side(viewer)
+        settle()
+        go_to(viewer, session_of(viewer).slide, region)
+        settle()
+        shot = viewer.screenshot(canvas_only=not window, flash=False)
+        drawn = shot[..., :3] if window else legend.draw(shot, legend.entries(viewer))
+        try:
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(drawn)).save(picture)
+        except OSError as error:
+            raise OutputError(f"The picture {picture.name} could not be written. {explain(error)}") from error
+    finally:
+        viewer.close()
+    return picture
+
+
+def prepare(
+    viewer: Any,
+    slide_path: str,
+    *,
+    stores: Sequence[Path],
+    annotation: str | None,
+    slide_mpp: float | None,
+    region: tuple[int, int, int, int] | None,
+) -> None:
+    """Put slide, annotation and the overlays of every store into ``viewer`` and look at ``region``."""
+    slide = open_slide(slide_path, mpp=slide_mpp)
+    session = session_of(viewer)
+    layers.add_slide(viewer, slide, annotation=annotation)
+    session.store = Path(stores[0]) if stores else None
+    for store in stores:
+        overlays.show_found(session, overlays.read_store(Path(store)))
+    go_to(viewer, slide, region)
+
+
+def go_to(viewer: Any, slide: Any, region: tuple[int, int, int, int] | None) -> None:
+    """Centre ``region`` (level-0 pixels) and zoom so that it fills the canvas; without one, the whole slide."""
+    if region is None or slide is None:
+        viewer.fit_to_view()
+        return
+    mpp = np.asarray(slide.mpp or (1.0, 1.0))
+    top, left, height, width = region
+    size = np.asarray((height, width)) * mpp
+    viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
+    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min())
+
+
+def side_by_side(viewer: Any) -> None:
+    """Show teacher, corrected label and student in three linked panes, each over the slide."""
+    slide = layers.find(viewer, "slide")
+    annotation = layers.find(viewer, "annotation")
+    if annotation is not None:
+        annotation.visible = False
+    present = [role for role in ("teacher", "stage", "student") if layers.find(viewer, role) is not None]
+    disagreement = layers.find(viewer, "disagreement")
+    if disagreement is not None:
+        disagreement.visible = False
+    for index, role in enumerate(present):
+        layer = layers.find(viewer, role)
+        under = slide
+        if index:
+            under = viewer.add_image(
+                slide.data, rgb=slide.rgb, multiscale=True, name=f"{slide.name} {index + 1}", scale=slide.scale,
+                translate=slide.translate, units=slide.units, metadata={layers.ROLE_KEY: "slide copy"},
+            )  # fmt: skip
+        layer.name_overlay.visible = True
+        _to_end(viewer, under)
+        _to_end(viewer, layer)
+    for layer in [layer for layer in viewer.layers if not layer.visible]:
+        viewer.layers.move(viewer.layers.index(layer), 0)
+    viewer.canvas.grid.shape = (1, len(present))
+    viewer.canvas.grid.stride = 2
+    viewer.canvas.grid.enabled = True
+
+
+def _to_end(viewer: Any, layer: Any) -> None:
+    viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
+
+
+def settle(seconds: float = 1.0) -> None:
+    """Let the window draw and the background work of the docks arrive."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.02)

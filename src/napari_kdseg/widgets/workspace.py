@@ -1,0 +1,57 @@
+"""All four docks at once, as tabs on the right, with the status line below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import QDockWidget
+
+from napari_kdseg.widgets.parts import Dock, Note, button
+
+PLUGIN = "napari-kdseg"
+DOCKS = ("1 Slide", "2 Models", "3 Distil", "4 Compare")
+STATUS = "KD Seg status"
+
+
+def open_workspace(viewer: Any) -> dict[str, Any]:
+    """Open the four docks as tabs and the status line; return the docks by name. Safe to repeat."""
+    from napari_kdseg.widgets.job_bar import JobBar
+    from napari_kdseg.widgets.keys import bind_keys
+
+    docks: dict[str, Any] = {}
+    frames = []
+    for name in DOCKS:
+        frame, docks[name] = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=bool(frames))
+        frames.append(frame)
+    if STATUS not in viewer.window.dock_widgets:
+        docks[STATUS] = JobBar(viewer)
+        viewer.window.add_dock_widget(docks[STATUS], name=STATUS, area="bottom", add_vertical_stretch=False)
+    bind_keys(viewer)
+    raise_dock(docks["1 Slide"])
+    return docks
+
+
+def raise_dock(widget: Any) -> None:
+    """Bring the tab of a dock to the front."""
+    parent = widget
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    if parent is not None:
+        parent.show()
+        parent.raise_()
+
+
+class WorkspaceDock(Dock):
+    """The plugin's entry in the menu that arranges everything else."""
+
+    def __init__(self, napari_viewer: Any):
+        super().__init__(napari_viewer)
+        self.column.addWidget(Note("The four docks belong together: 1 Slide, 2 Models, 3 Distil, 4 Compare."))
+        self.column.addWidget(
+            button(
+                "Open all four",
+                "As tabs on the right, with the status line below",
+                lambda: open_workspace(self.viewer),
+            )
+        )
+        self.column.addStretch(1)
