@@ -46,7 +46,7 @@ def test_tiles_come_from_the_middle_outward():
 
 
 def test_a_tile_that_does_not_fit_the_network_is_refused_with_one_that_does():
-    with pytest.raises(ConfigurationError, match="multiple of 32.*Use 96 instead"):
+    with pytest.raises(ConfigurationError, match=r"multiple of 32.*Use 96 instead"):
         plan_tiles((100, 100), None, 100, 0, 32)
 
 

@@ -10,25 +10,26 @@ from napari_kdseg.comparison.config import CorrectConfig
 if TYPE_CHECKING:
     from napari_kdseg.comparison.agreement import (
         Confusion,
-        LazyPyramid,
         confusion,
         disagreement,
         disagreement_levels,
     )
-    from napari_kdseg.comparison.correct import STAGES, CorrectResult, change_levels, correct
+    from napari_kdseg.comparison.correction import STAGES, CorrectResult, correct
+    from napari_kdseg.comparison.lazy import LazyPyramid, change_levels, probability_levels
     from napari_kdseg.comparison.summary import ComparisonSummary, summarise
 
 _HOMES = {
-    "STAGES": "correct",
+    "STAGES": "correction",
     "ComparisonSummary": "summary",
     "Confusion": "agreement",
-    "CorrectResult": "correct",
-    "LazyPyramid": "agreement",
-    "change_levels": "correct",
+    "CorrectResult": "correction",
+    "LazyPyramid": "lazy",
+    "change_levels": "lazy",
     "confusion": "agreement",
-    "correct": "correct",
+    "correct": "correction",
     "disagreement": "agreement",
     "disagreement_levels": "agreement",
+    "probability_levels": "lazy",
     "summarise": "summary",
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "correct",
     "disagreement",
     "disagreement_levels",
+    "probability_levels",
     "summarise",
 ]
 
@@ -51,7 +53,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    # Importing the submodule `correct` binds it to this package under the name of its function; put the function back.
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

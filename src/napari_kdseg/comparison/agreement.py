@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from napari_kdseg.comparison.lazy import LazyPyramid
 from napari_kdseg.errors import DataError
 from napari_kdseg.inference.mask_pyramid import MaskPyramid
 from napari_kdseg.inference.reduction import NOT_COMPUTED
@@ -44,29 +45,17 @@ def disagreement(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
     return codes
 
 
-@dataclass(frozen=True)
-class LazyPyramid:
-    """Levels computed when they are looked at.
-
-    Attributes
-    ----------
-    levels
-        From fine to coarse.
-    downsamples
-        ``(y, x)`` of every level against level 0 of the slide.
-    """
-
-    levels: tuple[LevelArray, ...]
-    downsamples: tuple[Pair, ...]
-
-    @property
-    def downsample(self) -> Pair:
-        """``(y, x)`` of the finest level."""
-        return self.downsamples[0]
-
-
 def finer(teacher: MaskPyramid, student: MaskPyramid) -> MaskPyramid:
-    """Return the mask whose grid both are compared on."""
+    """Return the mask whose grid both are compared on.
+
+    Raises
+    ------
+    DataError
+        If they lie on different slides.
+    """
+    slides = {mask.metadata["made_by"].get("slide") for mask in (teacher, student)}
+    if len(slides) > 1:
+        raise DataError("The two masks lie on two different slides. Choose masks of one slide.")
     return teacher if teacher.downsample <= student.downsample else student
 
 

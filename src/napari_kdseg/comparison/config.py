@@ -82,7 +82,10 @@ def _settings_of(run: Path) -> PlcKdSettings:
     config = run / "config.json"
     if not config.is_file():
         return PlcKdSettings()
-    given = json.loads(config.read_text(encoding="utf-8")).get("settings") or {}
+    try:
+        given = json.loads(config.read_text(encoding="utf-8")).get("settings") or {}
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{config} is damaged ({error}). Choose another run.") from error
     return PlcKdSettings(
         **{name: value for name, value in given.items() if name in PlcKdSettings.model_fields}
     )

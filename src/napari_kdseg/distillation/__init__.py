@@ -1,14 +1,25 @@
 """Knowledge distillation in plain PyTorch: losses, PLC-KD's correction of soft labels, and methods made of them.
 
-No files and no window. Settings and the list of methods load without torch; what computes is imported when first asked for.
+No files and no window. Settings and the list of methods load without torch; what computes is imported when
+first asked for.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_kdseg.distillation.distiller import LOGITS, SOFT_LABELS, Method, Stage, Term
 from napari_kdseg.distillation.methods import METHODS, get_method, method_names
 from napari_kdseg.distillation.settings import AloneSettings, KdSettings, PlcKdSettings
+
+if TYPE_CHECKING:
+    from napari_kdseg.distillation.assistants import BoundaryAssistantStage, FalsePixelAssistantStage
+    from napari_kdseg.distillation.correction.boundary import boundary_transform
+    from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
+    from napari_kdseg.distillation.correction.similarity import similarity_correction
+    from napari_kdseg.distillation.correction.teacher_team import Correction, CorrectionCounts, TeacherTeam
+    from napari_kdseg.distillation.losses.knowledge_distillation import kd, soft_label_kl
+    from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
+    from napari_kdseg.distillation.stages import StudentStage, freeze
 
 _WITH_TORCH = {
     "BoundaryAssistantStage": "assistants",
@@ -43,11 +54,25 @@ __all__ = [
     "METHODS",
     "SOFT_LABELS",
     "AloneSettings",
+    "BoundaryAssistantStage",
+    "Correction",
+    "CorrectionCounts",
+    "FalsePixelAssistantStage",
+    "FalsePixelQueues",
     "KdSettings",
     "Method",
     "PlcKdSettings",
     "Stage",
+    "StudentStage",
+    "TeacherTeam",
     "Term",
+    "boundary_transform",
+    "cross_entropy_dice",
+    "false_pixel_images",
+    "freeze",
     "get_method",
+    "kd",
     "method_names",
+    "similarity_correction",
+    "soft_label_kl",
 ]

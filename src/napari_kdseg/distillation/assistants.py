@@ -1,6 +1,7 @@
 """How PLC-KD's two assistants are trained: on false-pixel images, and on boundary-transformed images.
 
-Wang et al., MICCAI 2024, sect. 2.2 to 2.4 (losses L_F and L_B). Both have the teacher's architecture.
+Wang et al., MICCAI 2024, sect. 2.2 to 2.4 (losses L_F and L_B). Both have the teacher's architecture. They keep their
+last weights: an assistant is there to be right where T is wrong, and its epoch of the best Dice is the one most like T.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ DRAWS = 8
 def new_assistant(teacher: nn.Module, settings: PlcKdSettings, seed: int) -> nn.Module:
     """Return a trainable network of the teacher's architecture.
 
-    The paper does not say where assistants start. From the teacher's weights (default) they need little training to
-    complement it; ``settings.initialise = "scratch"`` draws new weights with ``reset_parameters`` of each layer, and a
-    truncated normal of deviation 0.02 for bare parameters such as a transformer's position embeddings.
+    The paper does not say where assistants start. From the teacher's weights (default) they need little
+    training to complement it; ``settings.initialise = "scratch"`` draws new weights with ``reset_parameters``
+    of each layer, and a truncated normal of deviation 0.02 for bare parameters such as a transformer's
+    position embeddings.
 
     Raises
     ------
@@ -62,8 +64,8 @@ def _draw_new_weights(name: str, module: nn.Module) -> None:
     for parameter_name, parameter in module.named_parameters(recurse=False):
         if parameter.ndim < 2:
             raise ConfigurationError(
-                f"The layer '{name}' of the teacher does not know how to draw new weights for '{parameter_name}', so an "
-                "assistant cannot start from scratch. Let the assistants start from the teacher."
+                f"The layer '{name}' of the teacher does not know how to draw new weights for '{parameter_name}', so "
+                "an assistant cannot start from scratch. Let the assistants start from the teacher."
             )
         nn.init.trunc_normal_(parameter, std=0.02)
 
@@ -71,18 +73,23 @@ def _draw_new_weights(name: str, module: nn.Module) -> None:
 class FalsePixelAssistantStage(TrainingStage):
     """Train TA_f on synthetic images made of the pixels the teacher gets wrong, and on a share of real ones.
 
-    Until the queues are full only they are filled ("only the former operation is performed during the initial training
-    phase until the false pixel queues are filled"), and the loss is 0; afterwards both alternate: each batch first feeds
-    the queues, then gives the shape of the synthetic images trained on.
+    Until the queues are full only they are filled ("only the former operation is performed during the initial
+    training phase until the false pixel queues are filled"), and the loss is 0; afterwards both alternate:
+    each batch first feeds the queues, then gives the shape of the synthetic images trained on.
 
     Decided here, as the paper is silent or its literal reading breaks down:
 
-    - The frozen T feeds the queues, from the augmented batches: TransUNet makes few mistakes on what it has fitted.
-    - A teacher may make too few mistakes to ever fill them, so the warm-up ends after ``warm_up_epochs``, and after half
-      the epochs at the latest. From then on a queue that is empty is seeded with the least confident right pixels.
-    - Half of each batch is real (``real_fraction``; the paper: none), since noise images alone would spoil TA_f for
-      real ones. The two parts go through the network separately, and the running statistics of batch normalisation come
-      from the real part only. With ``real_fraction = 0`` they come from the synthetic images, literally as printed.
+    - The frozen T feeds the queues, from the augmented batches: TransUNet makes few mistakes on what it has
+    fitted.
+    - A teacher may make too few mistakes to ever fill them, so the warm-up ends after ``warm_up_epochs``, and
+    after half
+      the epochs at the latest. From then on a queue that is empty is seeded with the least confident right
+      pixels.
+    - Half of each batch is real (``real_fraction``; the paper: none), since noise images alone would spoil
+    TA_f for
+      real ones. The two parts go through the network separately, and the running statistics of batch
+      normalisation come from the real part only. With ``real_fraction = 0`` they come from the synthetic
+      images, literally as printed.
 
     Parameters
     ----------
@@ -114,6 +121,7 @@ class FalsePixelAssistantStage(TrainingStage):
             settings,
             epochs_factor=settings.assistant_epochs_factor,
             learning_rate_factor=settings.assistant_learning_rate_factor,
+            keep="last",
         )
         self.settings = settings
         self.teacher = teacher
@@ -125,7 +133,7 @@ class FalsePixelAssistantStage(TrainingStage):
         self._warm = False
 
     def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:
-        """Begin an epoch; after ``warm_up_epochs``, or half of ``epochs``, training starts with what queues there are."""
+        """Begin an epoch; after ``warm_up_epochs``, or half of ``epochs``, training starts even with short queues."""
         super().begin_epoch(epoch, epochs)
         if epochs is not None:
             self._warm_up_epochs = min(self.settings.warm_up_epochs, epochs // 2)
@@ -136,7 +144,7 @@ class FalsePixelAssistantStage(TrainingStage):
         return not self._warm
 
     def loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Feed the queues; after the warm-up return L_F as ``synthetic``, ``real`` and their mean over images, ``loss``."""
+        """Feed the queues; after the warm-up return L_F as ``synthetic`` and ``real``, and their mean as ``loss``."""
         probabilities = self._fill_queues(image, target)
         if self.warming_up:
             return {"loss": self._nothing()}
@@ -151,7 +159,9 @@ class FalsePixelAssistantStage(TrainingStage):
         if self.queues is None:
             self.queues = FalsePixelQueues(probabilities.shape[1], image.shape[1], self.settings.queue_length)
         self.queues.to(image.device)
-        self.queues.push(image, target, probabilities.argmax(dim=1), self.settings.pixels_per_image, self._generator)
+        self.queues.push(
+            image, target, probabilities.argmax(dim=1), self.settings.pixels_per_image, self._generator
+        )
         self._remember(target)
         # Once warm, always warm: full queues stay full, and the cap is passed for good.
         self._warm = self._warm or self.queues.full or self.epoch >= self._warm_up_epochs
@@ -161,9 +171,12 @@ class FalsePixelAssistantStage(TrainingStage):
         assert self.queues is not None
         if 0 not in self.queues.sizes:
             return
-        for c in self.queues.seed_least_confident(image, target, probabilities, self.settings.pixels_per_image):
+        for c in self.queues.seed_least_confident(
+            image, target, probabilities, self.settings.pixels_per_image
+        ):
             logger.warning(
-                "The teacher made no mistake in class %d; its false pixels are replaced by its least confident right ones.", c
+                "The teacher made no mistake in class %d; the least confident right pixels stand in for false ones.",
+                c,
             )
 
     def _training_loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -175,7 +188,9 @@ class FalsePixelAssistantStage(TrainingStage):
         if masks is not None:
             assert self.queues is not None
             made, labels = false_pixel_images(self.queues, masks.to(image.device), self._generator)
-            quiet = _keep_running_statistics(self.network) if self.settings.real_fraction > 0 else nullcontext()
+            quiet = (
+                _keep_running_statistics(self.network) if self.settings.real_fraction > 0 else nullcontext()
+            )
             with quiet:
                 values["synthetic"] = self.segmentation(self.network(made.to(image.dtype)), labels)
             parts.append(values["synthetic"] * (synthetic / count))
@@ -187,8 +202,10 @@ class FalsePixelAssistantStage(TrainingStage):
         return {**values, "loss": torch.stack(parts).sum() if parts else self._nothing()}
 
     def _count_real(self, count: int) -> int:
-        """Share of the batch that stays real; a fraction of an image is rounded at random, so that it holds on average."""
-        return math.floor(self.settings.real_fraction * count + float(torch.rand((), generator=self._generator)))
+        """Images of the batch that stay real; rounded at random, so that the fraction holds on average."""
+        return math.floor(
+            self.settings.real_fraction * count + float(torch.rand((), generator=self._generator))
+        )
 
     def _remember(self, target: Tensor) -> None:
         """Keep the last masks that hold more than one class, as bytes."""
@@ -256,8 +273,8 @@ class FalsePixelAssistantStage(TrainingStage):
 class BoundaryAssistantStage(TrainingStage):
     """Train TA_b on boundary-transformed images X' with the true labels: loss L_B.
 
-    ``boundary_real_fraction`` of each batch stays as it is (default and paper: none); both go through the network in one
-    batch, as X' has nearly the statistics of X.
+    ``boundary_real_fraction`` of each batch stays as it is (default and paper: none); both go through the
+    network in one batch, as X' has nearly the statistics of X.
 
     Parameters
     ----------
@@ -277,6 +294,7 @@ class BoundaryAssistantStage(TrainingStage):
             settings,
             epochs_factor=settings.assistant_epochs_factor,
             learning_rate_factor=settings.assistant_learning_rate_factor,
+            keep="last",
         )
         self.settings = settings
         self._generator = random_generator(seed, self.name)

@@ -1,7 +1,8 @@
 """What a distillation is made of: a Method builds Stages, and a student's stage sums Terms.
 
-A method is declared, not programmed (after Keras ``keras.distillation`` and NVIDIA ModelOpt): a list of losses, what each
-reads of student and teacher, and its weight. Nothing here imports torch, so that forms can list the methods at once.
+A method is declared, not programmed (after Keras ``keras.distillation`` and NVIDIA ModelOpt): a list of
+losses, what each reads of student and teacher, and its weight. Nothing here imports torch, so that forms can
+list the methods at once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.errors import ConfigurationError
@@ -38,8 +39,8 @@ class Term:
     name
         Key of the raw value in what :meth:`Stage.loss` returns.
     loss
-        ``loss(student, teacher, target, ignore_index=255) -> scalar``. ``student`` and ``teacher`` are a tensor each, or
-        a tuple of tensors where several taps are named.
+        ``loss(student, teacher, target, ignore_index=255) -> scalar``. ``student`` and ``teacher`` are a
+        tensor each, or a tuple of tensors where several taps are named.
     student_taps
         What the loss reads of the student: :data:`LOGITS`, or dotted paths of modules whose output is wanted.
     teacher_taps
@@ -47,8 +48,9 @@ class Term:
     weight
         Factor of the term in the sum.
     connector
-        ``connector(student_shapes, teacher_shapes) -> module``, given the shapes ``[1, c, h, w]`` of all taps: builds the
-        module that brings the student's taps into the teacher's form, called with them and trained with the student.
+        ``connector(student_shapes, teacher_shapes) -> module``, given the shapes ``[1, c, h, w]`` of all
+        taps: builds the module that brings the student's taps into the teacher's form, called with them and
+        trained with the student.
     schedule
         ``schedule(epoch) -> factor`` on top of ``weight``, e.g. a warm-up.
     """
@@ -65,9 +67,11 @@ class Term:
 class Stage(Protocol):
     """One network being trained, from the first epoch to its checkpoint.
 
-    The loop that runs a stage sets ``network.train()``, calls :meth:`begin_epoch` before each epoch, steps an optimiser
-    over :meth:`trainable_parameters` on ``loss(...)["loss"]``, and keeps :meth:`state_dict` beside the network's weights.
-    ``network`` may be replaced by a wrapper (for data-parallel training) before the first step.
+    The loop that runs a stage sets ``network.train()``, calls :meth:`begin_epoch` before each epoch, steps an
+    optimiser over :meth:`trainable_parameters` on ``loss(...)["loss"]``, and keeps :meth:`state_dict` beside the
+    network's weights; a resumed run calls :meth:`load_state_dict` after :meth:`begin_epoch`. ``network`` may be
+    replaced by a wrapper (for data-parallel training) before the first step. ``keep`` says whether to go on with the
+    weights that are best on validation or with the last.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Stage(Protocol):
     network: nn.Module
     epochs_factor: float
     learning_rate_factor: float
+    keep: Literal["best", "last"]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters an optimiser must step: the network's, and those of connectors."""
@@ -87,7 +92,8 @@ class Stage(Protocol):
     def loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the raw value of each part, and under ``"loss"`` the weighted sum to go backward from.
 
-        ``image`` is a normalised float batch ``[N, D, H, W]``, ``target`` int64 ``[N, H, W]`` with 255 for ignored.
+        ``image`` is a normalised float batch ``[N, D, H, W]``, ``target`` int64 ``[N, H, W]`` with 255 for
+        ignored.
         """
         ...
 
@@ -154,7 +160,9 @@ class Method:
                 f"The method '{self.name}' has no variant '{name}'.{did_you_mean(name, self.presets)}"
             )
         full_name = f"{self.name}:{name}"
-        return replace(self, name=full_name, title=f"{self.title} ({name})", presets={}, overrides=self.presets[name])
+        return replace(
+            self, name=full_name, title=f"{self.title} ({name})", presets={}, overrides=self.presets[name]
+        )
 
     def settings(self, values: Mapping[str, Any] | None = None) -> AloneSettings:
         """Return the method's constants, ``values`` replacing those of the preset.
@@ -189,8 +197,8 @@ class Method:
         seed
             Of every random choice the stages make.
         sample_masks
-            ``sample_masks(count, generator)`` -> ``[count, h, w]`` random ground-truth masks of the training set, or
-            ``None`` to reuse masks of recent batches.
+            ``sample_masks(count, generator)`` -> ``[count, h, w]`` random ground-truth masks of the training
+            set, or ``None`` to reuse masks of recent batches.
         input_shape
             ``(D, H, W)`` of an image, to find the shapes of tapped features with.
 
@@ -202,10 +210,13 @@ class Method:
         settings = self.settings() if settings is None else settings
         if not isinstance(settings, self.settings_class):
             raise ConfigurationError(
-                f"The settings given are {type(settings).__name__}, but '{self.name}' needs {self.settings_class.__name__}."
+                f"The settings given are {type(settings).__name__}, but the method '{self.name}' needs "
+                f"{self.settings_class.__name__}. Make them with the method's own settings()."
             )
         if self.needs_teacher and teacher is None:
-            raise ConfigurationError(f"The method '{self.name}' needs a teacher. Choose a trained network as teacher.")
+            raise ConfigurationError(
+                f"The method '{self.name}' needs a teacher. Choose a trained network as teacher."
+            )
         return self.build(
             teacher, student, settings, seed=seed, sample_masks=sample_masks, input_shape=input_shape
         )

@@ -1,21 +1,21 @@
 """Constants of the methods as pydantic models: the docks and the command line build their forms from these.
 
-Nothing here imports torch. PLC-KD's own values stand in a supplement that is not available, so every default below is
-ours; the symbol a paper gives a constant is kept beside it (``json_schema_extra["symbol"]``).
+Nothing here imports torch. PLC-KD's own values stand in a supplement that is not available, so every default
+below is ours; the symbol a paper gives a constant is kept beside it (``json_schema_extra["symbol"]``).
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 OURS = "The default is ours: the paper's supplement is not available."
 
 
 def _constant(default: Any, title: str, description: str, *, symbol: str = "", **bounds: Any) -> Any:
     """Return a field with a title for people, one plain sentence and the paper's symbol."""
-    extra = {"symbol": symbol} if symbol else {}
+    extra: dict[str, JsonValue] = {"symbol": symbol} if symbol else {}
     return Field(default=default, title=title, description=description, json_schema_extra=extra, **bounds)
 
 
@@ -36,107 +36,169 @@ class KdSettings(AloneSettings):
     """Constants of Hinton's distillation at every pixel."""
 
     temperature: float = _constant(
-        4.0, "Temperature", "Softens both maps before they are compared; 1 leaves them as they are.",
-        symbol="τ", gt=0, le=100,
+        4.0,
+        "Temperature",
+        "Softens both maps before they are compared; 1 leaves them as they are.",
+        symbol="τ",
+        gt=0,
+        le=100,
     )
     kd_weight: float = _constant(
-        1.0, "Distillation weight", "Weight of the distillation loss beside the segmentation loss.",
-        symbol="λ", ge=0, le=10000,
+        1.0,
+        "Distillation weight",
+        "Weight of the distillation loss beside the segmentation loss.",
+        symbol="λ",
+        ge=0,
+        le=10000,
     )
 
 
 class PlcKdSettings(KdSettings):
-    """Constants of PLC-KD (Wang et al., MICCAI 2024). All defaults are ours: the paper's supplement is not available."""
+    """Constants of PLC-KD (Wang et al., MICCAI 2024). All defaults are ours: its supplement is not available."""
 
     temperature: float = _constant(
-        1.0, "Temperature", f"Softens both maps before they are compared; 1 leaves them as they are. {OURS}",
-        symbol="τ", gt=0, le=100,
+        1.0,
+        "Temperature",
+        f"Softens both maps before they are compared; 1 leaves them as they are. {OURS}",
+        symbol="τ",
+        gt=0,
+        le=100,
     )
     kd_weight: float = _constant(
-        1.0, "Distillation weight", f"Weight of the corrected soft labels beside the segmentation loss. {OURS}",
-        symbol="λ", ge=0, le=10000,
+        1.0,
+        "Distillation weight",
+        f"Weight of the corrected soft labels beside the segmentation loss. {OURS}",
+        symbol="λ",
+        ge=0,
+        le=10000,
     )
 
     use_false_pixel_assistant: bool = _constant(
-        True, "Use the false-pixel-aware assistant",
-        "Let an assistant trained on images made of the teacher's false pixels mend soft labels.", symbol="TA_f",
+        True,
+        "Use the false-pixel-aware assistant",
+        "Let an assistant trained on images made of the teacher's false pixels mend soft labels.",
+        symbol="TA_f",
     )
     use_boundary_assistant: bool = _constant(
-        True, "Use the boundary-aware assistant",
-        "Let an assistant trained on boundary-transformed images mend soft labels.", symbol="TA_b",
+        True,
+        "Use the boundary-aware assistant",
+        "Let an assistant trained on boundary-transformed images mend soft labels.",
+        symbol="TA_b",
     )
     use_similarity: bool = _constant(
-        True, "Use the similarity correction",
-        "Give each pixel that is still wrong the soft label of the most similar right pixel.", symbol="SC",
+        True,
+        "Use the similarity correction",
+        "Give each pixel that is still wrong the soft label of the most similar right pixel.",
+        symbol="SC",
     )
 
     initialise: Literal["teacher", "scratch"] = _constant(
-        "teacher", "Assistants start from",
+        "teacher",
+        "Assistants start from",
         f"Start the assistants from the teacher's weights, or from random weights. {OURS}",
     )
     assistant_learning_rate_factor: float = _constant(
-        0.1, "Assistants' learning rate factor", f"Learning rate of the assistants relative to the student's. {OURS}",
-        gt=0, le=100,
+        0.1,
+        "Assistants' learning rate factor",
+        f"Learning rate of the assistants relative to the student's. {OURS}",
+        gt=0,
+        le=100,
     )
     assistant_epochs_factor: float = _constant(
-        0.5, "Assistants' epochs factor", f"Epochs of each assistant relative to the student's. {OURS}", gt=0, le=100
+        0.5,
+        "Assistants' epochs factor",
+        f"Epochs of each assistant relative to the student's. {OURS}",
+        gt=0,
+        le=100,
     )
 
     queue_length: int = _constant(
-        16384, "Queue length", f"How many false pixels are remembered for each class. {OURS}",
-        symbol="M, N", ge=1, le=2**24,
+        16384,
+        "Queue length",
+        f"How many false pixels are remembered for each class. {OURS}",
+        symbol="M, N",
+        ge=1,
+        le=2**24,
     )
     pixels_per_image: int = _constant(
-        256, "False pixels per image", f"How many false pixels of each class are taken from one image. {OURS}",
-        symbol="k", ge=1, le=2**20,
+        256,
+        "False pixels per image",
+        f"How many false pixels of each class are taken from one image. {OURS}",
+        symbol="k",
+        ge=1,
+        le=2**20,
     )
     warm_up_epochs: int = _constant(
-        5, "Warm-up epochs",
-        f"Epochs after which training starts even if the queues of false pixels are not full. {OURS}", ge=0, le=10000,
+        5,
+        "Warm-up epochs",
+        f"Epochs after which training starts even if the queues of false pixels are not full. {OURS}",
+        ge=0,
+        le=10000,
     )
     real_fraction: float = _constant(
-        0.5, "Real images for the false-pixel-aware assistant",
+        0.5,
+        "Real images for the false-pixel-aware assistant",
         "Share of real images in its batches; the paper trains on synthetic images only (0), which spoils batch "
         f"normalisation for real ones. {OURS}",
-        ge=0, le=1,
+        ge=0,
+        le=1,
     )
 
     boundary_width: int = _constant(
-        5, "Boundary width", f"Width in pixels of the boundary band inside a lesion. {OURS}",
-        symbol="δ", ge=1, le=1000,
+        5,
+        "Boundary width",
+        f"Width in pixels of the boundary band inside a lesion. {OURS}",
+        symbol="δ",
+        ge=1,
+        le=1000,
     )
     swap_fraction: float = _constant(
-        0.5, "Swapped share",
+        0.5,
+        "Swapped share",
         f"Share of the smaller of boundary band and inner region whose pixels are swapped with the other. {OURS}",
-        symbol="ρ", ge=0, le=1,
+        symbol="ρ",
+        ge=0,
+        le=1,
     )
     boundary_real_fraction: float = _constant(
-        0.0, "Real images for the boundary-aware assistant",
-        "Share of images in its batches left as they are; the paper transforms all (0).", ge=0, le=1,
+        0.0,
+        "Real images for the boundary-aware assistant",
+        "Share of images in its batches left as they are; the paper transforms all (0).",
+        ge=0,
+        le=1,
     )
 
     rule: Literal["replace_if_right", "replace_if_wrong", "mean"] = _constant(
-        "replace_if_right", "How an assistant corrects",
+        "replace_if_right",
+        "How an assistant corrects",
         "Replace a wrong soft label where the assistant is right, or wherever it is wrong, or average the members of "
         "the team; the paper does not say which.",
     )
     boundary_only: int | None = _constant(
-        None, "Limit to the boundary",
+        None,
+        "Limit to the boundary",
         "Let the boundary-aware assistant correct only within this many pixels of a true contour; empty for no limit.",
-        ge=1, le=10000,
+        ge=1,
+        le=10000,
     )
     similarity: Literal["feature", "rgb", "prob"] = _constant(
-        "feature", "Similarity of",
+        "feature",
+        "Similarity of",
         "What two pixels are compared by: the teacher's last feature, their colour, or their soft label. The paper "
         "does not say which.",
     )
     bank_chunk: int = _constant(
-        16384, "Pixels compared at once", "How many right pixels are compared at a time; bounds the memory only.",
-        ge=1, le=2**24,
+        4096,
+        "Pixels compared at once",
+        "How many right pixels are compared at a time; bounds the memory only.",
+        ge=1,
+        le=2**24,
     )
     class_mean_momentum: float = _constant(
-        0.9, "Class mean momentum",
+        0.9,
+        "Class mean momentum",
         "How slowly the running mean soft label of a class moves, used where a batch has no right pixel of the class. "
         f"{OURS}",
-        ge=0, lt=1,
+        ge=0,
+        lt=1,
     )

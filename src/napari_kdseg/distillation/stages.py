@@ -1,7 +1,7 @@
 """Stages that train one network: what all have in common, and the student's.
 
-The student's loss is eq. 1 of PLC-KD (Wang et al., MICCAI 2024), and of nearly every other method: the segmentation loss
-plus a weighted sum of distillation terms.
+The student's loss is eq. 1 of PLC-KD (Wang et al., MICCAI 2024), and of nearly every other method: the
+segmentation loss plus a weighted sum of distillation terms.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, 
 from napari_kdseg.distillation.distiller import LOGITS, SOFT_LABELS, Term
 from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
 from napari_kdseg.distillation.settings import AloneSettings
-from napari_kdseg.distillation.taps import capture
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks import capture
 
 IGNORE_INDEX = 255
 
@@ -47,6 +47,8 @@ class TrainingStage:
         Weights of the segmentation loss.
     epochs_factor, learning_rate_factor
         Relative to the student's.
+    keep
+        Which weights to go on with: ``"best"`` on validation, or ``"last"``.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class TrainingStage:
         *,
         epochs_factor: float = 1.0,
         learning_rate_factor: float = 1.0,
+        keep: Literal["best", "last"] = "best",
     ) -> None:
         self.name = name
         self.title = title
         self.network = network
         self.epochs_factor = epochs_factor
         self.learning_rate_factor = learning_rate_factor
+        self.keep = keep
         self.epoch = 0
         self._settings = settings
         self._sums: Counter[str] = Counter()
@@ -101,9 +105,10 @@ class TrainingStage:
         return {"epoch": self.epoch, "sums": dict(self._sums)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` returned."""
-        self.epoch = int(state["epoch"])
-        self._sums = Counter(state["sums"])
+        """Take back what :meth:`state_dict` returned; sums of an epoch that is over are dropped."""
+        if int(state["epoch"]) >= self.epoch:
+            self.epoch = int(state["epoch"])
+            self._sums = Counter(state["sums"])
 
 
 class StudentStage(TrainingStage):
@@ -144,13 +149,16 @@ class StudentStage(TrainingStage):
         self.terms = tuple(terms)
         self.teacher = teacher
         self.team = team
-        self._student = student  # stays the bare network where ``network`` is wrapped
         self._student_taps = sorted({tap for term in self.terms for tap in term.student_taps} - {LOGITS})
         self._teacher_taps = {tap for term in self.terms for tap in term.teacher_taps}
         if self._teacher_taps and teacher is None:
-            raise ConfigurationError("A distillation term reads the teacher, but there is none. Choose a teacher.")
+            raise ConfigurationError(
+                "A distillation term reads the teacher, but there is none. Choose a teacher."
+            )
         if SOFT_LABELS in self._teacher_taps and team is None:
-            raise ConfigurationError("A distillation term reads corrected soft labels, but there is no teacher team.")
+            raise ConfigurationError(
+                "A distillation term reads corrected soft labels, but there is no teacher team."
+            )
         self.connectors = self._build_connectors(input_shape)
 
     def _build_connectors(self, input_shape: tuple[int, int, int]) -> nn.ModuleDict:
@@ -158,14 +166,14 @@ class StudentStage(TrainingStage):
         connectors = nn.ModuleDict()
         if not any(term.connector for term in self.terms):
             return connectors
-        some = next(self._student.parameters())
+        some = next(self.network.parameters())
         image = torch.zeros(1, *input_shape, device=some.device)
-        training = self._student.training
+        target = torch.full((1, *input_shape[1:]), IGNORE_INDEX, device=some.device)
+        self.network.eval()  # a blank image must not enter running statistics
         with torch.no_grad():
-            seen_by_student = self._read_student(self._student.eval(), image)
-            target = torch.full((1, *input_shape[1:]), IGNORE_INDEX, device=some.device)
-            seen_by_teacher = self._read_teacher(image, target)
-        self._student.train(training)
+            seen_by_student = self._read_student(image)
+        self.network.train()
+        seen_by_teacher = self._read_teacher(image, target)
         for term in self.terms:
             if term.connector is not None:
                 student_shapes = [seen_by_student[tap].shape for tap in term.student_taps]
@@ -184,7 +192,7 @@ class StudentStage(TrainingStage):
             ``[N, H, W]`` int64, 255 = ignored.
         """
         by_teacher = self._read_teacher(image, target)
-        by_student = self._read_student(self.network, image)
+        by_student = self._read_student(image)
         values = {"segmentation": self.segmentation(by_student[LOGITS], target)}
         total = values["segmentation"]
         for term in self.terms:
@@ -198,9 +206,9 @@ class StudentStage(TrainingStage):
         values["loss"] = total
         return values
 
-    def _read_student(self, network: nn.Module, image: Tensor) -> dict[str, Tensor]:
-        with capture(self._student, self._student_taps) as seen:
-            logits = network(image)
+    def _read_student(self, image: Tensor) -> dict[str, Tensor]:
+        with capture(self.network, self._student_taps) as seen:
+            logits = self.network(image)
         return {LOGITS: logits, **seen}
 
     @torch.no_grad()
@@ -210,15 +218,13 @@ class StudentStage(TrainingStage):
             return {}
         self.teacher.eval()
         modules = sorted(self._teacher_taps - {LOGITS, SOFT_LABELS})
-        if SOFT_LABELS not in self._teacher_taps:
-            with capture(self.teacher, modules) as seen:
-                logits = self.teacher(image)
-            return {LOGITS: logits, **seen}
-        assert self.team is not None  # checked in __init__
-        with capture(self.teacher, [*modules, ""]) as seen:
+        with capture(self.teacher, modules) as seen:
+            if SOFT_LABELS not in self._teacher_taps:
+                return {LOGITS: self.teacher(image), **seen}
+            assert self.team is not None  # checked in __init__
             correction = self.team.correct(image, target)
         self._tally(correction.counts())
-        return {LOGITS: seen.pop(""), SOFT_LABELS: correction.ultimate, **seen}
+        return {LOGITS: correction.logits, SOFT_LABELS: correction.ultimate, **seen}
 
     def _tally(self, counts: CorrectionCounts) -> None:
         self._sums["labelled"] += counts.labelled

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
     from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
     from napari_kdseg.inference.mask_writer import MaskWriter
-    from napari_kdseg.inference.predict import PredictResult, predict
+    from napari_kdseg.inference.prediction import PredictResult, predict
     from napari_kdseg.inference.tiling import Tile, plan_tiles
 
 _HOMES = {
@@ -19,11 +19,11 @@ _HOMES = {
     "MaskSpec": "mask_store",
     "MaskStore": "mask_store",
     "MaskWriter": "mask_writer",
-    "PredictResult": "predict",
+    "PredictResult": "prediction",
     "Tile": "tiling",
     "open_masks": "mask_pyramid",
     "plan_tiles": "tiling",
-    "predict": "predict",
+    "predict": "prediction",
 }
 
 __all__ = [
@@ -44,7 +44,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    # Importing the submodule `predict` binds it to this package under the name of its function; put the function back.
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

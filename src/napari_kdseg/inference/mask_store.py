@@ -81,15 +81,11 @@ class MaskStore:
         self.path = Path(path)
         self._slide = slide
         with writing(self.path.name):
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()  # a folder that was only just made for the masks
             if not self.path.exists():
                 self._create()
         self._check_slide()
-
-    def overview(self) -> tuple[np.ndarray, Pair]:
-        """Return the overview of the slide, uint8 ``[h, w, 3]``, and its ``(y, x)`` downsample."""
-        group = zarr.open_group(self.path, mode="r")
-        downsample = group.attrs.asdict()["kdseg"]["overview_downsample"]
-        return np.moveaxis(np.asarray(group["0"][:]), 0, -1), (float(downsample[0]), float(downsample[1]))
 
     def begin(
         self,
@@ -134,7 +130,7 @@ class MaskStore:
             return MaskWriter(folders, tile=tile, downsample=downsample)
 
     def _create(self) -> None:
-        height, width = self._slide.levels[0].shape
+        height, width = self._slide.shape
         factor = max(1.0, max(height, width) / OVERVIEW_SIDE)
         rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
         downsample = (height / rows, width / columns)

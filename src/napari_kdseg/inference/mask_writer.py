@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import zarr
@@ -106,7 +107,7 @@ class MaskWriter:
         self._pending.clear()
         self._committed_at = time.monotonic()
 
-    def finish(self, region: Sequence[int] | None, **attributes: object) -> None:
+    def finish(self, region: Sequence[int] | None, **attributes: Any) -> None:
         """Commit, and mark ``region`` (level-0 pixels; ``None`` is the whole slide) as finished.
 
         Parameters
@@ -120,7 +121,7 @@ class MaskWriter:
         with writing(self._what):
             self._update(status="complete", regions=[None if region is None else list(region)], **attributes)
 
-    def annotate(self, **attributes: object) -> None:
+    def annotate(self, **attributes: Any) -> None:
         """Keep ``attributes`` (JSON) in the masks' metadata."""
         with writing(self._what):
             self._update(**attributes)
@@ -139,7 +140,7 @@ class MaskWriter:
         finally:
             self._journal.close()
 
-    def _update(self, regions: Iterable[object] = (), **attributes: object) -> None:
+    def _update(self, regions: Iterable[object] = (), **attributes: Any) -> None:
         for folder in self._folders:
             group = zarr.open_group(folder, mode="r+")
             about = group.attrs.asdict()["kdseg"]

@@ -50,7 +50,6 @@ class PyramidWriter:
         top, left = row * self._tile, column * self._tile
         self._arrays[0][top : top + block.shape[0], left : left + block.shape[1]] = block
         self._unflushed.add((0, row, column))
-        height, width = block.shape
         for level in range(1, len(self._arrays)):
             # Grown to even bounds, a tile never leaves the chunk it lies in: chunks begin at even pixels.
             parent = self._reduce(block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Read = TypeVar("Read")
 
 def read_ahead(
     read: Callable[[Item], Read], items: Iterable[Item], ahead: int = 2
-) -> Iterator[tuple[Item, Read]]:
+) -> Generator[tuple[Item, Read], None, None]:
     """Yield ``(item, read(item))`` in order while a thread reads the next ``ahead`` items."""
     waiting: deque[tuple[Item, Future[Read]]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="kdseg-read")

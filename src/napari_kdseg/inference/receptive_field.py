@@ -44,7 +44,7 @@ def _reach(module: nn.Module, in_channels: int, radius: int, multiple: int, devi
     margin = -(-radius // multiple) * multiple
     side = 2 * margin + multiple
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(2, in_channels, side, side, generator=generator).to(device).requires_grad_()
+    image = torch.randn(1, in_channels, side, side, generator=generator).to(device).requires_grad_()
     centre = slice(margin, margin + multiple)
     with torch.enable_grad():
         output = module(image)[..., centre, centre]

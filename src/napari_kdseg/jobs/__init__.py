@@ -16,6 +16,7 @@ from napari_kdseg.jobs.events import (
     Validated,
 )
 from napari_kdseg.jobs.runners import (
+    DeferredJob,
     Emit,
     Job,
     RunningJob,
@@ -29,6 +30,7 @@ __all__ = [
     "Cancelled",
     "Checkpointed",
     "Control",
+    "DeferredJob",
     "Done",
     "Emit",
     "Event",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import multiprocessing
 import sys
 import threading
@@ -21,6 +22,24 @@ from napari_kdseg.jobs.events import Cancelled, Done, Event, Failed, Terminal
 
 Emit = Callable[[Event], None]
 Job = Callable[[Any, Emit, Control], Any]
+
+
+class DeferredJob:
+    """A job named by where it is defined, imported in the thread or process that runs it.
+
+    Parameters
+    ----------
+    name
+        ``"module:function"``.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, config: Any, emit: Emit, control: Control) -> Any:
+        """Import the job and run it."""
+        module, _, function = self.name.partition(":")
+        return getattr(importlib.import_module(module), function)(config, emit, control)
 
 
 def run_job(job: Job, config: Any, emit: Emit, control: Control) -> Terminal:

@@ -1,7 +1,7 @@
 """Segmentation networks: names -> torch modules, checkpoints on disk, and what the other rooms ask of a network.
 
-What describes a network (:class:`NetworkSpec`, :func:`names`, :func:`input_multiple`, :func:`inspect`) is imported at once and
-needs no torch; everything that computes is imported when it is first used.
+What describes a network (:class:`NetworkSpec`, :func:`names`, :func:`input_multiple`, :func:`inspect`) is imported
+at once and needs no torch; everything that computes is imported when it is first used.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
     Returns
     -------
     torch.nn.Module
-        In training mode, on the CPU. Forward: float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``; H and W
-        multiples of :func:`napari_kdseg.networks.input_multiple`.
+        In training mode, on the CPU. Forward: float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``;
+        H and W are multiples of :func:`napari_kdseg.networks.input_multiple`.
 
     Raises
     ------
@@ -76,6 +76,12 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
             )
         return ENet(in_channels, classes)
     return _create_smp(architecture, find_encoder(encoder), in_channels, classes, options)
+
+
+def canonical_name(name: str) -> str:
+    """Spell a name as the libraries do, ``"U-Net / ResNet-18"`` as ``"unet/resnet18"``; errors as :func:`create`."""
+    architecture, encoder = split_name(name)
+    return architecture if encoder is None else f"{architecture}/{find_encoder(encoder)}"
 
 
 def create_from(spec: NetworkSpec) -> nn.Module:
@@ -107,7 +113,7 @@ def find_encoder(name: str) -> str:
         if timm.is_model(name.removeprefix("tu-")) and ":" not in name:
             return name
     elif name.startswith("timm-"):  # older spelling that the library still translates
-        known = [*known, *(f"timm-{encoder}" for encoder in timm.list_models())]
+        known = [*known, *(f"timm-{encoder.removeprefix('tf_')}" for encoder in timm.list_models())]
     spelling = {_squash(encoder): encoder for encoder in reversed(known)}
     if name in known or _squash(name) in spelling:
         return name if name in known else spelling[_squash(name)]

@@ -1,6 +1,7 @@
 """Which networks there are, for listings and name checks: a plain table that needs no torch.
 
-``"enet"`` is written here after its paper; every other name is ``"<architecture>/<encoder>"`` of segmentation-models-pytorch.
+``"enet"`` is written here after its paper; every other name is ``"<architecture>/<encoder>"`` of
+segmentation-models-pytorch, whose sizes differ from those printed in papers for PSPNet and DeepLabV3+.
 """
 
 from __future__ import annotations
@@ -36,7 +37,19 @@ _ALIASES = {"unetpp": "unetplusplus", "deeplabv3p": "deeplabv3plus"}
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """One recommended network: its name, the role it suits, its size (3 channels, 2 classes) and a sentence about it."""
+    """One recommended network.
+
+    Attributes
+    ----------
+    name
+        As :func:`napari_kdseg.networks.create` takes it.
+    role
+        What its size suits it for.
+    parameters
+        With three channels and two classes.
+    description
+        A short sentence for the choice in the window.
+    """
 
     name: str
     role: Literal["teacher", "student"]
@@ -45,32 +58,26 @@ class NetworkChoice:
 
 
 _CHOICES = (
-    NetworkChoice("enet", "student", 349_212, "Very small and fast; the student of CoCo DistillNet."),
-    NetworkChoice("segformer/mit_b0", "student", 3_715_170, "Small transformer that sees wide context."),
     NetworkChoice(
-        "deeplabv3plus/mobilenet_v2", "student", 4_378_482, "Small, with context from dilated convolutions."
+        "enet", "student", 349_212, "Very small and fast; the student of CoCo DistillNet and EMKD."
+    ),
+    NetworkChoice("segformer/mit_b0", "student", 3_714_658, "Small transformer that sees wide context."),
+    NetworkChoice(
+        "deeplabv3plus/mobilenet_v2", "student", 4_378_770, "Small, with context from dilated convolutions."
+    ),
+    NetworkChoice("unet/mobilenet_v2", "student", 6_629_090, "U-Net on an encoder made for phones."),
+    NetworkChoice("unet/resnet18", "student", 14_328_354, "Plain U-Net, the largest of the students."),
+    NetworkChoice(
+        "pspnet/resnet50", "teacher", 24_305_602, "Context from pooling; half the size of EMKD's PSPNet."
+    ),
+    NetworkChoice("unet/resnet34", "teacher", 24_436_514, "Plain U-Net, a safe first choice."),
+    NetworkChoice("segformer/mit_b2", "teacher", 24_722_626, "Transformer that sees wide context."),
+    NetworkChoice("unetplusplus/resnet34", "teacher", 26_078_754, "Nested U-Net for fine contours; slow."),
+    NetworkChoice(
+        "deeplabv3plus/resnet50", "teacher", 26_677_842, "Wide context; half the size of EMKD's DeepLabV3+."
     ),
     NetworkChoice(
-        "unet/mobilenet_v2", "student", 6_628_946, "U-Net on a network made for phones; sharp contours."
-    ),
-    NetworkChoice("unet/resnet18", "student", 14_328_354, "Plain U-Net; a safe first choice with a GPU."),
-    NetworkChoice(
-        "unet/resnet34", "teacher", 24_436_514, "Plain U-Net; learns well from a few hundred patches."
-    ),
-    NetworkChoice(
-        "unetplusplus/resnet34", "teacher", 26_078_754, "Nested U-Net; fine contours, slow on large tiles."
-    ),
-    NetworkChoice(
-        "deeplabv3plus/resnet50", "teacher", 26_677_842, "Wide context; not the larger Xception form of EMKD."
-    ),
-    NetworkChoice(
-        "pspnet/resnet50", "teacher", 24_300_000, "Context from pooling; lighter than the form EMKD used."
-    ),
-    NetworkChoice(
-        "segformer/mit_b2", "teacher", 24_700_000, "Transformer; strong with a few thousand patches."
-    ),
-    NetworkChoice(
-        "upernet/tu-convnext_tiny", "teacher", 30_000_000, "Modern convolutions; the largest listed here."
+        "upernet/tu-convnext_tiny", "teacher", 37_044_130, "Modern convolutions, the largest listed here."
     ),
 )
 

@@ -1,10 +1,13 @@
-"""Networks on disk: safetensors with the spec as JSON in its header, written whole or not at all, read strictly or not at all."""
+"""Networks on disk: safetensors with the spec as JSON in its header.
+
+A file is written whole or not at all, and read strictly or not at all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
-import json
 import os
 import secrets
 from dataclasses import dataclass
@@ -17,12 +20,12 @@ from torch import Tensor, nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError, OutputError, explain
 from napari_kdseg.networks.build import create_from
-from napari_kdseg.networks.catalogue import split_name
 from napari_kdseg.networks.describe import unwrap
 from napari_kdseg.networks.formats import HEADER_KEY, read_spec, resolve, weights_only_message
+from napari_kdseg.networks.misfit import spec_misfit, weights_misfit
 from napari_kdseg.networks.smp_folder import with_background, without_image_head
 from napari_kdseg.networks.spec import NetworkSpec
-from napari_kdseg.networks.weights import describe_misfit, read_weights
+from napari_kdseg.networks.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,8 @@ def save(path: str | Path, module: nn.Module, spec: NetworkSpec) -> Path:
     if not spec.versions:
         spec = spec.model_copy(update={"versions": _versions()})
     state = unwrap(module).state_dict()
-    problem = describe_misfit(
-        {k: t.shape for k, t in state.items()}, _blank(_structure(spec)), spec, "The network to be saved"
-    )
-    if problem:
+    shapes = {key: tensor.shape for key, tensor in state.items()}
+    if problem := weights_misfit(shapes, _blank(_structure(spec)), spec, "The network to be saved"):
         raise CheckpointError(problem)
     content = to_bytes(_separate(state), metadata={HEADER_KEY: spec.model_dump_json(), "format": "pt"})
     try:
@@ -94,13 +95,15 @@ def load(
     Parameters
     ----------
     path
-        A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, or a plain state dict
-        (.safetensors, .pt, .pth; possibly nested under ``state_dict`` or ``model``, or with ``module.`` before every name).
+        A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, or a plain state
+        dict (.safetensors, .pt, .pth; possibly nested under ``state_dict`` or ``model``, or with ``module.`` before
+        every name).
     device
         Where the network goes.
     expect
-        What the network must be: architecture, options, number of classes and of channels. A file of weights only needs
-        it; names of classes, colours and normalisation then come from here, too.
+        What the network must be: architecture, options, number of classes and of channels. A file of weights only
+        needs it. Where a file does not say what its classes are called or how images are normalised (only this
+        project's do), that is taken from here.
 
     Returns
     -------
@@ -114,26 +117,26 @@ def load(
     ConfigurationError
         If the device is not there, or ``expect`` names no network.
     """
+    target = _device(device)
     place = resolve(path)
+    subject = f"This checkpoint ({place.name})"
     own = read_spec(place)
+    state = read_weights(place)
     spec = own or expect
     if spec is None:
         raise CheckpointError(weights_only_message(place))
-    if own and expect:
-        _compare(own, expect, place)
-        if (
-            place.is_dir()
-        ):  # such a folder does not name classes or normalisation; who expects it may know them
-            spec = expect
-    target = _device(device)
     try:
         module = _build(spec)
     except ConfigurationError as error:
-        if not own:
+        if own is None:
             raise
         raise CheckpointError(f"The network described in {place} cannot be built. {error}") from error
-    state = without_image_head(with_background(read_weights(place), module))
-    _fill(module, state, spec, f"This checkpoint ({place.name})")
+    if own and expect and (problem := spec_misfit(own, expect, subject)):
+        raise CheckpointError(problem)
+    if own is None or place.is_dir():  # written by another program
+        state = without_image_head(with_background(state, module))
+        spec = expect or spec
+    _fill(module, state, spec, subject)
     return Checkpoint(module.eval().to(target), spec, place)
 
 
@@ -141,47 +144,19 @@ def _fill(module: nn.Module, state: dict[str, Tensor], spec: NetworkSpec, subjec
     try:
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        problem = describe_misfit({key: tensor.shape for key, tensor in state.items()}, module, spec, subject)
+        shapes = {key: tensor.shape for key, tensor in state.items()}
+        problem = weights_misfit(shapes, module, spec, subject)
         raise CheckpointError(problem or f"{subject} cannot be loaded: {error}") from error
 
 
-def _compare(have: NetworkSpec, want: NetworkSpec, path: Path) -> None:
-    """Raise unless a checkpoint holds the network that was asked for."""
-    rows = {
-        "architecture": (_name(have), _name(want)),
-        "classes": (len(have.classes), len(want.classes)),
-        "channels": (have.in_channels, want.in_channels),
-        "options": (json.dumps(have.options), json.dumps(want.options)),
-    }
-    differ = {label: pair for label, pair in rows.items() if pair[0] != pair[1]}
-    if not differ:
-        return
-    label, (found, asked) = next(iter(differ.items()))
-    has = f"has {found} {label}" if label in ("classes", "channels") else f"has the {label} {found}"
-    width = max(len(str(found)) for found, _ in rows.values())
-    table = "\n".join(
-        f"  {name:12}  {found!s:{width}}  asked for: {asked}{'  <- differs' if name in differ else ''}"
-        for name, (found, asked) in rows.items()
-    )
-    raise CheckpointError(
-        f"This checkpoint {has}, the network asked for {asked}. Choose another checkpoint, or ask for the network it holds "
-        f"({path.name}).\n{table}"
-    )
-
-
-def _name(spec: NetworkSpec) -> str:
-    return "/".join(part for part in split_name(spec.architecture) if part)
-
-
 def _build(spec: NetworkSpec) -> nn.Module:
-    """Build without drawing from the random generator of the program: loading must not change what is trained next."""
+    """Build without drawing from the program's random generator: loading must not change what is trained next."""
     with torch.random.fork_rng(devices=[]):
         return create_from(spec)
 
 
 def _structure(spec: NetworkSpec) -> str:
-    fields = {"architecture", "in_channels", "classes", "options"}
-    return spec.model_dump_json(include=fields)
+    return spec.model_dump_json(include={"architecture", "in_channels", "classes", "options"})
 
 
 @functools.lru_cache(maxsize=8)
@@ -215,9 +190,8 @@ def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}.part"
-    )  # beside it, so that the last step is a rename
+    # Beside the file and on the same disk, so that the last step is a rename.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("xb") as file:
             file.write(content)
@@ -228,10 +202,9 @@ def _write_whole(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself is on disk once its folder is
         folder = os.open(path.parent, os.O_RDONLY)
-        try:
+        with contextlib.suppress(OSError):  # some network file systems cannot be asked
             os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.close(folder)
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "_FabricModule": "_original_module",
     "DistributedDataParallel": "module",
+    "DataParallel": "module",
 }
 
 
@@ -63,5 +64,6 @@ def last_feature(module: nn.Module) -> str:
     if hasattr(module, "decoder") and hasattr(module, "segmentation_head"):
         return "decoder"
     raise ConfigurationError(
-        f"It is not known which layer of a {type(module).__name__} feeds its classifier. Name the layer in the settings."
+        f"It is not known which layer of a {type(module).__name__} feeds its classifier. "
+        "Name the layer in the settings."
     )

@@ -1,7 +1,7 @@
 """ENet (Paszke et al. 2016, arXiv:1606.02147), in the form that CoCo DistillNet (BIBM 2021) and Graph-FLow distil into.
 
-PReLU with one slope in the encoder, ReLU in the decoder, no bias in any convolution: 0.3490 M parameters for grey images and
-two classes. Each stage is a named submodule, so that feature losses can tap ``stage1`` or ``stage4`` by name.
+PReLU with one slope in the encoder, ReLU in the decoder, no bias in any convolution: 0.3490 M parameters for grey
+images and two classes. Each stage is a named submodule, so that feature losses can tap ``stage1`` or ``stage4``.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ class ENet(nn.Module):
 
     Notes
     -----
-    Submodules and what they put out, for an input of H x W: ``initial`` 16 at 1/2, ``stage1`` 64 at 1/4, ``stage2`` and ``stage3``
-    128 at 1/8, ``stage4`` 64 at 1/4, ``stage5`` 16 at 1/2, ``classifier`` the logits. Any size from 8 x 8 works.
+    Submodules, and the channels and scale of what they put out: ``initial`` 16 at 1/2, ``stage1`` 64 at 1/4, ``stage2``
+    and ``stage3`` 128 at 1/8, ``stage4`` 64 at 1/4, ``stage5`` 16 at 1/2, ``classifier`` the logits at full size.
+    Any size from 8 x 8 works.
     """
 
     def __init__(self, in_channels: int = 3, classes: int = 2):

@@ -35,7 +35,8 @@ def inspect(path: str | Path) -> NetworkSpec:
     Parameters
     ----------
     path
-        A checkpoint of this project (``.safetensors``) or a folder that ``save_pretrained`` of segmentation-models-pytorch wrote.
+        A checkpoint of this project (``.safetensors``), or a folder that ``save_pretrained`` of
+        segmentation-models-pytorch wrote.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def sniff(path: Path) -> Format:
         if "_model_class" in _read_json(path / "config.json"):
             return Format.SMP_FOLDER
         raise CheckpointError(
-            f"The folder {path} holds no network: it has no config.json written by segmentation-models-pytorch. "
+            f"The folder {path} holds no network: it has no readable config.json of segmentation-models-pytorch. "
             "Choose the checkpoint file itself."
         )
     try:
@@ -120,7 +121,8 @@ def sniff(path: Path) -> Format:
     if start[8:9] == b"{" and start[6:8] == b"\0\0":
         return Format.SAFETENSORS
     raise CheckpointError(
-        f"{path} is not a checkpoint: it is neither safetensors nor a PyTorch file. Choose a .safetensors, .pt or .pth file."
+        f"{path} is not a checkpoint: it is neither safetensors nor a PyTorch file. "
+        "Choose a .safetensors, .pt or .pth file."
     )
 
 
@@ -131,7 +133,10 @@ def damaged_message(path: Path) -> str:
 
 def weights_only_message(path: Path) -> str:
     """Say that a file does not tell what network its weights belong to."""
-    return f"{path} holds weights only and does not say which network they belong to. Name the architecture and the classes."
+    return (
+        f"{path} holds weights only and does not say which network they belong to. "
+        "Name the architecture and the classes."
+    )
 
 
 def _read_metadata(path: Path) -> dict[str, str]:

@@ -20,8 +20,8 @@ def to_input(tiles: np.ndarray | Tensor, spec: NetworkSpec, device: str | torch.
     spec
         The network's description.
     device
-        Where the network is. Bytes travel there, a quarter of what floats would be; a tensor in pinned memory travels beside
-        the computation.
+        Where the network is. Bytes travel there, a quarter of what floats would be; a tensor in pinned memory
+        travels beside the computation.
 
     Returns
     -------
@@ -35,7 +35,8 @@ def to_input(tiles: np.ndarray | Tensor, spec: NetworkSpec, device: str | torch.
     """
     if tiles.dtype not in (np.uint8, torch.uint8):
         raise ConfigurationError(
-            f"Networks take 8-bit images, these tiles are {tiles.dtype}. Choose how bright is white, and convert them to 8 bit first."
+            f"Networks take 8-bit images, these tiles are {tiles.dtype}. "
+            "Choose how bright is white, and convert them to 8 bit first."
         )
     if tiles.ndim != 4:
         raise ConfigurationError(

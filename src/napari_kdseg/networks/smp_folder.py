@@ -1,7 +1,7 @@
 """Folders written by ``save_pretrained`` of segmentation-models-pytorch (config.json beside model.safetensors).
 
-Two things differ from networks made here and are put right: a network with one sigmoid output is given the second, background
-output that says the same, and an extra head that classifies whole images is left out.
+Two things differ from networks made here and are put right: a network with one sigmoid output is given a background
+output so that it says the same, and an extra head that classifies whole images is left out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def spec_from_config(folder: Path, config: dict[str, Any]) -> NetworkSpec:
     Returns
     -------
     NetworkSpec
-        Classes are called ``background``, ``class 1`` ...: such a folder does not name them. Neither does it say how images were
-        normalised; the spec's defaults are those of smp for encoders trained on ImageNet.
+        Classes are called ``background``, ``class 1`` ...: such a folder does not name them. Neither does it say how
+        images were normalised; the spec's defaults are those of smp for encoders trained on ImageNet.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def spec_from_config(folder: Path, config: dict[str, Any]) -> NetworkSpec:
     model_class = smp.MODEL_ARCHITECTURES_MAPPING.get(architecture)
     if model_class is None:
         raise CheckpointError(
-            f"The folder {folder} holds a {config['_model_class']}, which is no network of segmentation-models-pytorch. "
+            f"The folder {folder} holds a {config['_model_class']}, no network of segmentation-models-pytorch. "
             f"Known are {', '.join(m.__name__ for m in smp.MODEL_ARCHITECTURES_MAPPING.values())}."
         )
     defaults = {

@@ -29,9 +29,9 @@ class NetworkSpec(BaseModel):
     colours
         One ``#rrggbb`` a class, or None.
     mean, std
-        Statistics of each channel after pixels were scaled from 0..255 to 0..1. The input is ``(pixel / 255 - mean) / std``.
-        Where not given: those of ImageNet for three channels (what encoders of smp and timm are trained
-        with), 0.5 and 0.25 for any other number.
+        Statistics of each channel after pixels were scaled from 0..255 to 0..1; the input is
+        ``(pixel / 255 - mean) / std``. Where not given: those of ImageNet for three channels (what encoders of smp
+        and timm are trained with), 0.5 and 0.25 for any other number.
     mpp
         Micrometres a pixel the network was trained at; None where this is not known.
     input_size

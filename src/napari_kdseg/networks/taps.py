@@ -31,14 +31,14 @@ def capture(module: nn.Module, paths: Sequence[str]) -> Iterator[Features]:
     module
         The network; wrappers of DDP, lightning-fabric and ``torch.compile`` are looked through.
     paths
-        Dotted paths as in ``module.named_modules()``: ``"decoder"``, ``"encoder.layer2"``. Of a layer that puts out several tensors,
-        the last (deepest) is taken.
+        Dotted paths as in ``module.named_modules()``: ``"decoder"``, ``"encoder.layer2"``. Of a layer that puts out
+        several tensors, the last (deepest) is taken.
 
     Yields
     ------
     Features
-        Filled by every forward pass, ``features["decoder"]`` being ``[N, c, h, w]`` with its gradient. Each is a copy, because
-        an in-place activation behind the layer would overwrite it.
+        Filled by every forward pass, ``features["decoder"]`` being ``[N, c, h, w]`` with its gradient. Each is a
+        copy, because an in-place activation behind the layer would overwrite it.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What a slide format has to offer: a description of the slide and its tiles, behind one small protocol.
 
-The idea of one small class per reader is that of napari-wsi; here its heart is ``read_tile``, so that every format shares
-one cache, one way to cut regions out of tiles and one way to live with damaged ones.
+The idea of one small class per reader is that of napari-wsi; here its heart is ``read_tile``, so that every format
+shares one cache, one way to cut regions out of tiles and one way to live with damaged ones.
 """
 
 from __future__ import annotations

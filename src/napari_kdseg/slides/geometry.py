@@ -1,7 +1,7 @@
 """Where a level lies on the slide: the one place of the half-pixel rule.
 
-Level-0 pixel centres are the coordinates of everything. Pixel 0 of a level of downsample ``f`` covers the level-0 pixels
-``0 .. f - 1``, whose middle lies at ``(f - 1) / 2``.
+Level-0 pixel centres are the coordinates of everything. Pixel 0 of a level of downsample ``f`` covers the level-0
+pixels ``0 .. f - 1``, whose middle lies at ``(f - 1) / 2``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ class ArrayBackend:
             levels=(Level((height, width), (1.0, 1.0), (512, 512)),),
             channels=channels,
             dtype=pixels.dtype,
-            channel_names=("red", "green", "blue") if rgb else tuple(f"channel {i + 1}" for i in range(channels)),
+            channel_names=("red", "green", "blue")
+            if rgb
+            else tuple(f"channel {i + 1}" for i in range(channels)),
             brightfield=None if rgb else False,
             icc=icc,
         )
@@ -70,7 +72,9 @@ def open_picture(path: Path) -> Image.Image:
     try:
         image = Image.open(path, formats=("PNG", "JPEG", "BMP"))
     except Image.DecompressionBombError as error:
-        raise SlideError(f"{path.name} is too large for a plain picture. Convert it to a pyramidal TIFF.") from error
+        raise SlideError(
+            f"{path.name} is too large for a plain picture. Convert it to a pyramidal TIFF."
+        ) from error
     except (Image.UnidentifiedImageError, OSError, ValueError) as error:
         raise SlideError(
             f"{path.name} is not a slide in a format that is known here. Whole-slide formats of all common scanners, "

@@ -63,7 +63,9 @@ class LevelArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("the pixels of a slide cannot be had without reading them: copy=False is impossible")
+            raise ValueError(
+                "the pixels of a slide cannot be had without reading them: copy=False is impossible"
+            )
         pixels = self._region(0, 0, *self.shape[:2])
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
@@ -71,7 +73,9 @@ class LevelArray:
         keys = self._complete(key)
         if self.ndim == 3 and isinstance(keys[2], int) and keys[:2] == (slice(None), slice(None)):
             return self.channel(keys[2])
-        spans, after = zip(*(_span(part, side) for part, side in zip(keys[:2], self.shape, strict=False)), strict=True)
+        spans, after = zip(
+            *(_span(part, side) for part, side in zip(keys[:2], self.shape, strict=False)), strict=True
+        )
         (top, bottom), (left, right) = spans
         pixels = self._region(top, left, bottom - top, right - left)
         return pixels[(*after, *keys[2:])]
@@ -80,12 +84,17 @@ class LevelArray:
         """Return one channel of the whole level, read lazily too."""
         if not -self.shape[2] <= index < self.shape[2]:
             raise IndexError(f"channel {index} is out of bounds for {self.shape[2]} channels")
-        return LevelArray(lambda *box: self._region(*box)[..., index], self.shape[:2], self.dtype, self.chunks[:2])
+        return LevelArray(
+            lambda *box: self._region(*box)[..., index], self.shape[:2], self.dtype, self.chunks[:2]
+        )
 
     def _complete(self, key: Any) -> tuple[Any, ...]:
         """Return one integer or slice per axis."""
         keys = key if isinstance(key, tuple) else (key,)
-        if sum(part is Ellipsis for part in keys) > 1 or len([part for part in keys if part is not Ellipsis]) > self.ndim:
+        if (
+            sum(part is Ellipsis for part in keys) > 1
+            or len([part for part in keys if part is not Ellipsis]) > self.ndim
+        ):
             raise IndexError(f"too many indices for an array of {self.ndim} axes: {key!r}")
         if Ellipsis in keys:
             place = keys.index(Ellipsis)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import openslide
-import tifffile
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.backend import Backend
@@ -67,7 +66,9 @@ def choose_backend(path: Path) -> Backend:
         if openslide.OpenSlide.detect_format(path) is not None:
             return OpenSlideBackend(path)
     except PermissionError as error:
-        raise SlideError(f"{path} may not be read by you. Ask its owner for permission, or copy it.") from error
+        raise SlideError(
+            f"{path} may not be read by you. Ask its owner for permission, or copy it."
+        ) from error
     return read_picture(path)
 
 
@@ -78,20 +79,13 @@ def _folder_backend(path: Path) -> Backend:
     if instances:
         return OpenSlideBackend(instances[0])
     raise SlideError(
-        f"The folder {path.name} holds no slide. Choose a slide file, an OME-Zarr folder, or a folder of DICOM (.dcm) files."
+        f"The folder {path.name} holds no slide. Choose a slide file, an OME-Zarr folder, or a "
+        f"folder of DICOM (.dcm) files."
     )
 
 
 def _tiff_backend(path: Path) -> Backend:
-    """Scanner formats go to OpenSlide; it would show one level of SubIFD pyramids and eight bits of deeper images."""
+    """Scanner formats go to OpenSlide; of plain TIFF it shows no SubIFD levels, eight bits, and inexact levels."""
     check_tiff(path)
     vendor = openslide.OpenSlide.detect_format(path)
-    if vendor is None or (vendor == "generic-tiff" and not _is_plain_rgb(path)):
-        return TiffBackend(path)
-    return OpenSlideBackend(path)
-
-
-def _is_plain_rgb(path: Path) -> bool:
-    with tifffile.TiffFile(path) as tif:
-        page = tif.pages.first
-        return not tif.is_ome and not page.subifds and page.samplesperpixel == 3 and page.bitspersample == 8
+    return TiffBackend(path) if vendor in (None, "generic-tiff") else OpenSlideBackend(path)

@@ -1,5 +1,6 @@
-"""Slides that OpenSlide reads: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss, DICOM, plain tiled TIFF and more.
+"""Slides that OpenSlide reads: Aperio, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss, DICOM and more.
 
+Plain tiled TIFF is not read here: levels whose size is no whole part of level 0 come out slightly shifted.
 OpenSlide's own work per call is large beside decoding, so tiles are blocks of near 512 px, one ``read_region`` each.
 """
 
@@ -12,14 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import openslide
-from PIL import Image
+from PIL import Image, ImageCms
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.backend import Level, Metadata, block_of
 from napari_kdseg.slides.geometry import Pair
-
-PLAUSIBLE_MPP = (0.05, 20.0)
-"""Micrometres per pixel that a plain TIFF is believed: others are print resolutions, 72 dpi being 352.8 um."""
 
 NATIVE_CACHE_BYTES = 16 * 2**20
 
@@ -109,17 +107,15 @@ class OpenSlideBackend:
 
 def _describe(handle: openslide.OpenSlide) -> Metadata:
     properties = dict(handle.properties)
-    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")
     colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)
-    profile = handle.color_profile
     fingerprint = properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
     return Metadata(
         reader="openslide",
         levels=_levels(handle, properties),
-        mpp=_mpp(properties, vendor),
+        mpp=_mpp(properties),
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         background=tuple(bytes.fromhex(colour)) if colour else None,
-        icc=profile.tobytes() if profile is not None else None,
+        icc=_icc(handle),
         properties=properties,
         associated=tuple(handle.associated_images),
         fingerprint=f"quickhash:{fingerprint}" if fingerprint else None,
@@ -130,21 +126,32 @@ def _levels(handle: openslide.OpenSlide, properties: dict[str, str]) -> tuple[Le
     width0, height0 = handle.dimensions
     levels = []
     for index, (width, height) in enumerate(handle.level_dimensions):
-        native = tuple(_number(properties.get(f"openslide.level[{index}].tile-{side}")) for side in ("height", "width"))
+        native = tuple(
+            _number(properties.get(f"openslide.level[{index}].tile-{side}")) for side in ("height", "width")
+        )
         # NDPI has tiles of 8 x 3968: what is far from square or from 512 is cut into blocks of 512 instead
         usable = [int(side) if side and 64 <= side <= 1024 else 512 for side in native]
-        levels.append(Level((height, width), (height0 / height, width0 / width), block_of((usable[0], usable[1]))))
+        levels.append(
+            Level((height, width), (height0 / height, width0 / width), block_of((usable[0], usable[1])))
+        )
     return tuple(levels)
 
 
-def _mpp(properties: dict[str, str], vendor: str) -> Pair | None:
+def _mpp(properties: dict[str, str]) -> Pair | None:
     y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
     x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
     if y is None or x is None or not (math.isfinite(y) and math.isfinite(x) and min(y, x) > 0):
         return None
-    if vendor == "generic-tiff" and not all(PLAUSIBLE_MPP[0] <= side <= PLAUSIBLE_MPP[1] for side in (y, x)):
-        return None
     return y, x
+
+
+def _icc(handle: openslide.OpenSlide) -> bytes | None:
+    """Return the ICC profile; a damaged one is none."""
+    try:
+        profile = handle.color_profile
+    except ImageCms.PyCMSError:
+        return None
+    return profile.tobytes() if profile is not None else None
 
 
 def _number(text: str | None) -> float | None:

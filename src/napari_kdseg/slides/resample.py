@@ -17,7 +17,12 @@ BAND_PIXELS = 2**24
 
 
 def resample(
-    read: Callable[[int, int, int, int], np.ndarray], ratio: tuple[float, float], y: int, x: int, height: int, width: int
+    read: Callable[[int, int, int, int], np.ndarray],
+    ratio: tuple[float, float],
+    y: int,
+    x: int,
+    height: int,
+    width: int,
 ) -> np.ndarray:
     """Read a region of a level that is ``ratio`` coarser than the one ``read`` reads.
 
@@ -56,7 +61,10 @@ def resample(
 
 
 def _resize(
-    pixels: np.ndarray, size: tuple[int, int], method: Image.Resampling, box: tuple[float, float, float, float]
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    method: Image.Resampling,
+    box: tuple[float, float, float, float],
 ) -> np.ndarray:
     # PIL checks the box against the size without tolerance for rounding.
     box = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], pixels.shape[1]), min(box[3], pixels.shape[0]))
@@ -76,7 +84,13 @@ def _resize(
 def halve(pixels: np.ndarray) -> np.ndarray:
     """Average blocks of 2 x 2 pixels of ``[h, w, c]``; an odd last row or column stands for two."""
     pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
-    wide = np.float64 if np.issubdtype(pixels.dtype, np.floating) else np.int64 if pixels.itemsize > 2 else np.uint32
+    wide = (
+        np.float64
+        if np.issubdtype(pixels.dtype, np.floating)
+        else np.int64
+        if pixels.itemsize > 2
+        else np.uint32
+    )
     total = pixels[0::2].astype(wide) + pixels[1::2]
     total = total[:, 0::2] + total[:, 1::2]
     if np.issubdtype(pixels.dtype, np.floating):

@@ -7,6 +7,7 @@ calling the codec itself and works from many threads.
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,12 +17,23 @@ import tifffile
 
 from napari_kdseg.slides.backend import BLOCK, Level, Metadata
 from napari_kdseg.slides.geometry import Pair
-from napari_kdseg.slides.openslide_backend import PLAUSIBLE_MPP
-from napari_kdseg.slides.tiff_check import damaged
+from napari_kdseg.slides.tiff_check import damaged, quiet_tifffile
 
 MAX_CHANNELS = 64
-LENGTHS_UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "in": 25400.0}
+PLAUSIBLE_MPP = (0.05, 20.0)
+"""Micrometres per pixel that resolution tags are believed: others are print resolutions, 72 dpi being 352.8 um."""
 
+LENGTHS_UM = {
+    "nm": 1e-3,
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "Å": 1e-4,
+    "in": 25400.0,
+}
 
 
 class TiffBackend:
@@ -36,14 +48,17 @@ class TiffBackend:
     """
 
     def __init__(self, path: Path):
+        self._file = threading.Lock()  # that of tifffile's own file handle does nothing unless it is asked to
         try:
-            self._tif = tifffile.TiffFile(path)
+            with quiet_tifffile():
+                self._tif = tifffile.TiffFile(path)
         except Exception as error:  # tifffile raises errors of many types on malformed headers
             raise damaged(path, error) from error
         try:
-            series = self._tif.series[0]
-            self._pages = [_channel_pages(level) for level in series.levels]
-            self.metadata = self._describe(series)
+            with quiet_tifffile():
+                series = self._tif.series[0]
+                self._pages = [_channel_pages(level) for level in series.levels]
+                self.metadata = self._describe(series)
         except Exception as error:
             self._tif.close()
             raise damaged(path, error) from error
@@ -52,30 +67,32 @@ class TiffBackend:
         """Decode one tile, or as many strips as make one block, of all channels."""
         there = self.metadata.levels[level]
         height, width = there.tile_shape(row, column)
-        top, left = row * there.tile[0], column * there.tile[1]
-        planes = []
-        for page in self._pages[level]:
-            key = page.keyframe
-            out = np.zeros((height, width, key.samplesperpixel), key.dtype)
-            step = key.tilelength if key.is_tiled else min(key.rowsperstrip, key.imagelength)
-            across = math.ceil(key.imagewidth / key.tilewidth) if key.is_tiled else 1
-            down = math.ceil(key.imagelength / step)
-            copies = key.samplesperpixel if key.planarconfig == 2 else 1
-            for line in range(top // step, math.ceil((top + height) / step)):
-                for copy in range(copies):
-                    index = (copy * down * key.imagedepth + line) * across + column
-                    piece = self._decode(page, index)
-                    y = line * step - top
-                    part = out[y : y + piece.shape[0], :, copy : copy + piece.shape[2]]
-                    part[:] = piece[: part.shape[0], : part.shape[1]]
-            planes.append(out)
+        top = row * there.tile[0]
+        planes = [self._read_page(page, top, column, height, width) for page in self._pages[level]]
         pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         return _plain_pixels(pixels, self._pages[level][0].keyframe)
+
+    def _read_page(self, page: Any, top: int, column: int, height: int, width: int) -> np.ndarray:
+        """Put together the segments of one page that lie in rows ``top`` and on, in one column of tiles."""
+        key = page.keyframe
+        out = np.zeros((height, width, key.samplesperpixel), key.dtype)
+        step = key.tilelength if key.is_tiled else min(key.rowsperstrip, key.imagelength)
+        across = math.ceil(key.imagewidth / key.tilewidth) if key.is_tiled else 1
+        down = math.ceil(key.imagelength / step)
+        copies = key.samplesperpixel if key.planarconfig == 2 else 1
+        for line in range(top // step, math.ceil((top + height) / step)):
+            for copy in range(copies):
+                piece = self._decode(page, (copy * down * key.imagedepth + line) * across + column)
+                part = out[line * step - top :, :, copy : copy + piece.shape[2]]
+                rows, columns = min(len(part), len(piece)), min(width, piece.shape[1])
+                part[:rows, :columns] = piece[:rows, :columns]
+        return out
 
     def read_associated(self, name: str) -> np.ndarray:
         """Read another series of the file."""
         series = next(series for series in self._tif.series[1:] if series.name.lower() == name)
-        pixels = _plain_pixels(np.atleast_3d(series.asarray()), series.keyframe)
+        with self._file:
+            pixels = _plain_pixels(np.atleast_3d(series.asarray()), series.keyframe)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def close(self) -> None:
@@ -88,10 +105,9 @@ class TiffBackend:
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         data = None
         if count:
-            handle = self._tif.filehandle
-            with handle.lock:
-                handle.seek(offset)
-                data = handle.read(count)
+            with self._file:
+                self._tif.filehandle.seek(offset)
+                data = self._tif.filehandle.read(count)
             if len(data) < count:
                 raise EOFError("the file ends within this tile")
         options: dict[str, Any] = {}
@@ -126,7 +142,9 @@ class TiffBackend:
             brightfield=None if rgb else False,
             icc=key.iccprofile,
             properties=_properties(key),
-            associated=tuple(series.name.lower() for series in self._tif.series[1:] if self._tif.is_svs and series.name),
+            associated=tuple(
+                series.name.lower() for series in self._tif.series[1:] if self._tif.is_svs and series.name
+            ),
         )
 
 
@@ -202,5 +220,14 @@ def _resolution_mpp(key: Any) -> Pair | None:
 
 
 def _properties(key: Any) -> dict[str, str]:
-    tags = ("ImageDescription", "Software", "Make", "Model", "DateTime", "XResolution", "YResolution", "ResolutionUnit")
+    tags = (
+        "ImageDescription",
+        "Software",
+        "Make",
+        "Model",
+        "DateTime",
+        "XResolution",
+        "YResolution",
+        "ResolutionUnit",
+    )
     return {f"tiff.{name}": str(key.tags[name].value) for name in tags if name in key.tags}

@@ -5,8 +5,14 @@ A 60 000 px tile in a 3 kB file makes OpenSlide ask for 14 GB, and GLib aborts w
 
 from __future__ import annotations
 
+import logging
 import math
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -28,7 +34,24 @@ def is_tiff(path: Path) -> bool:
 
 def damaged(path: Path, reason: object) -> SlideError:
     """Say that a file cannot be read, and why."""
-    return SlideError(f"This slide is truncated or damaged: {reason}. Copy {path.name} again from where it came from.")
+    return SlideError(
+        f"This slide is truncated or damaged: {reason}. Copy {path.name} again from where it came from."
+    )
+
+
+@contextmanager
+def quiet_tifffile() -> Iterator[None]:
+    """Keep the hundreds of lines that tifffile logs about a malformed header out of the log of this thread."""
+    here, logger = threading.get_ident(), logging.getLogger("tifffile")
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    logger.addFilter(elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(elsewhere)
 
 
 def check_tiff(path: Path) -> None:
@@ -40,9 +63,11 @@ def check_tiff(path: Path) -> None:
         If anything is missing from the file, or larger than any slide needs.
     """
     try:
-        with tifffile.TiffFile(path) as tif:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tif:
             if len(tif.pages) > MAX_PAGES:
                 raise damaged(path, f"it claims {len(tif.pages)} images, more than {MAX_PAGES}")
+            if not _list_is_whole(tif):
+                raise damaged(path, "the list of the images in it is cut off")
             size = path.stat().st_size
             for page in _all_pages(tif):
                 problem = _problem(page, size, is_ndpi=bool(tif.is_ndpi))
@@ -54,10 +79,23 @@ def check_tiff(path: Path) -> None:
         raise damaged(path, error) from error
 
 
-def _all_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    pages = []
+def _list_is_whole(tif: tifffile.TiffFile) -> bool:
+    """Tell whether the chain of pages comes to its end; tifffile stops silently where it points beyond the file."""
+    try:
+        last, form, handle = tif.pages[-1], tif.tiff, tif.filehandle
+    except IndexError:
+        return False
+    handle.seek(last.offset)
+    (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+    handle.seek(last.offset + form.tagnosize + tags * form.tagsize)
+    end = handle.read(form.offsetsize)
+    return len(end) == form.offsetsize and not any(end)
+
+
+def _all_pages(tif: tifffile.TiffFile) -> list[Any]:
+    pages: list[Any] = []
     for index in range(len(tif.pages)):
-        page = tif.pages.get(index, aspage=True) if hasattr(tif.pages, "get") else tif.pages[index]
+        page: Any = tif.pages[index]
         pages.append(page)
         if page.subifds:
             if len(page.subifds) + len(pages) > MAX_PAGES:
@@ -66,7 +104,7 @@ def _all_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     return pages
 
 
-def _problem(page: tifffile.TiffPage, file_size: int, *, is_ndpi: bool) -> str | None:
+def _problem(page: Any, file_size: int, *, is_ndpi: bool) -> str | None:
     """Say what is wrong with a page, if anything is."""
     page = page.keyframe
     width, height = page.imagewidth, page.imagelength

@@ -16,7 +16,14 @@ from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.backend import Level, Metadata, block_of
 from napari_kdseg.slides.geometry import Pair
 
-UNITS_UM = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4}
+UNITS_UM = {
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+    "angstrom": 1e-4,
+}
 MAX_CHUNK_PIXELS = 4096**2
 
 
@@ -44,7 +51,8 @@ class ZarrBackend:
             self.metadata = self._describe(image, attributes)
         except Exception as error:  # zarr raises errors of many types on malformed metadata
             raise SlideError(
-                f"This folder is not an OME-Zarr image that can be read: {path.name} ({type(error).__name__}: {error}). "
+                f"This folder is not an OME-Zarr image that can be read: {path.name} "
+                f"({type(error).__name__}: {error}). "
                 "Choose the folder that holds the multiscales, usually the one ending in .zarr."
             ) from error
 
@@ -86,10 +94,15 @@ class ZarrBackend:
             levels=tuple(levels),
             channels=channels,
             dtype=dtype,
-            channel_names=tuple((names[i] if i < len(names) else None) or f"channel {i + 1}" for i in range(channels)),
+            channel_names=tuple(
+                (names[i] if i < len(names) else None) or f"channel {i + 1}" for i in range(channels)
+            ),
             mpp=_mpp(image, self._axes),
             brightfield=None if rgb else False,
-            properties={"ome-zarr.name": str(image.get("name", "")), "ome-zarr.version": _version(image, attributes)},
+            properties={
+                "ome-zarr.name": str(image.get("name", "")),
+                "ome-zarr.version": _version(image, attributes),
+            },
         )
 
 

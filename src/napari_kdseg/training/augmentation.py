@@ -1,7 +1,7 @@
 """Augmentation of a tile: a crop, flips, quarter turns, and a light change of the stain.
 
-The stain is changed in haematoxylin-eosin-DAB space (Ruifrok & Johnston, Anal. Quant. Cytol. Histol. 2001; augmentation
-after Tellez et al., IEEE TMI 2018). Separation, change and mixing are linear in optical density, so they are one matrix.
+The stain is changed in haematoxylin-eosin-DAB space (Ruifrok & Johnston, Anal. Quant. Cytol. Histol. 2001; as
+augmentation: Tellez et al., IEEE TMI 2018). All of it is linear in optical density, so it is one matrix.
 """
 
 from __future__ import annotations

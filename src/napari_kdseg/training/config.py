@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, OutputError, explain
 
 RUN_ONLY = ("output", "device", "threads", "previews")
@@ -49,7 +50,7 @@ class DataConfig(_Settings):
     classes: tuple[str, ...] | None = Field(
         default=None,
         title="Classes",
-        description="Names of the classes, background first. Default: from the data.",
+        description="Names of the classes, background first. Default: from classes.txt or the data.",
     )
     labels: Literal["mask", "class_index"] = Field(
         default="mask",
@@ -81,7 +82,7 @@ class DataConfig(_Settings):
         default=None,
         gt=0.0,
         title="Micrometres per pixel",
-        description="Scale of the tiles as they are stored; leave empty if unknown.",
+        description="Scale of the tiles as they are stored. Default: column 'mpp' of the manifest.",
     )
     limit: int | None = Field(
         default=None,
@@ -215,6 +216,17 @@ class DistillConfig(_Settings):
     def _plain(cls, value: Any) -> Any:
         return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
+    @model_validator(mode="after")
+    def _settings_of_the_method(self) -> DistillConfig:
+        get_method(self.method).settings(self.settings)
+        return self
+
+    def resolved(self) -> DistillConfig:
+        """Return a copy with absolute paths that names every constant, also those left at their defaults."""
+        copy = self._anchored(Path.cwd())
+        copy.settings = get_method(self.method).settings(self.settings).model_dump(mode="json")
+        return copy
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DistillConfig:
         """Read a configuration from its JSON file.
@@ -258,13 +270,9 @@ class DistillConfig(_Settings):
         except OSError as error:
             raise OutputError(f"The configuration could not be saved. {explain(error)}") from error
 
-    def same_training(self, other: DistillConfig) -> bool:
-        """Tell whether ``other`` computes the same, wherever and however fast it runs."""
-        return not self.differences(other)
-
     def differences(self, other: DistillConfig) -> list[str]:
         """Names of the settings by which ``other`` would compute something else."""
-        mine, theirs = (config._anchored(Path.cwd()).model_dump(mode="json") for config in (self, other))
+        mine, theirs = (config.resolved().model_dump(mode="json") for config in (self, other))
         return [name for name in mine if name not in RUN_ONLY and mine[name] != theirs[name]]
 
     def _anchored(self, folder: Path) -> DistillConfig:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_kdseg.errors import DataError
+from napari_kdseg.errors import DataError, explain
 from napari_kdseg.training.config import DataConfig
 from napari_kdseg.training.manifest import Row, find_manifest, read_manifest
 from napari_kdseg.training.pictures import SUFFIXES, PictureError, picture_header, read_mask
@@ -40,6 +40,8 @@ class TileCollection:
         Masks hold only 0 and 255, and 255 means class 1.
     by_class_index
         The foreground of a tile takes the tile's ``class_index``.
+    mpp
+        Micrometres per pixel of the tiles as stored: as given, else from the manifest if all tiles agree.
     messages
         What a person should know about the data, in sentences.
     """
@@ -51,6 +53,7 @@ class TileCollection:
     channels: int = 3
     white_is_one: bool = False
     by_class_index: bool = False
+    mpp: float | None = None
     messages: tuple[str, ...] = ()
 
     @property
@@ -114,6 +117,7 @@ def discover(config: DataConfig, check: Callable[[], None] = lambda: None) -> Ti
         channels=channels,
         white_is_one=white_is_one,
         by_class_index=config.labels == "class_index",
+        mpp=config.mpp or _one({tile.mpp for tile in tiles}),
         messages=(*messages, *about_split),
     )
     if len(collection.train) < 2:
@@ -121,6 +125,20 @@ def discover(config: DataConfig, check: Callable[[], None] = lambda: None) -> Ti
             "There is only one tile to train on. Add tiles, or keep fewer for validation and test."
         )
     return collection
+
+
+def describe(config: DataConfig) -> str:
+    """Say what a folder of tiles holds, in a few sentences for people; raises as :func:`discover`."""
+    collection = discover(config)
+    counts = collection.counts
+    return " ".join(
+        [
+            f"{sum(counts.values())} tiles: {counts['train']} for training, {counts['val']} for validation, "
+            f"{counts['test']} for the test.",
+            f"Classes: {', '.join(collection.classes)}.",
+            *collection.messages,
+        ]
+    )
 
 
 def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
@@ -141,6 +159,7 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
             sorted(set(rows) - set(images)),
             f"{manifest.name} names {{count}} that {{is_}} not in '{config.images}': {{names}}. "
             "Add the files or remove their lines.",
+            "tile",
         )
         if len(images) > len(rows):
             messages.append(f"{len(images) - len(rows)} images are not in {manifest.name} and are left out.")
@@ -161,7 +180,9 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
     tiles = []
     for name in sorted(images):
         row = rows.get(name, Row())
-        tiles.append(Tile(name, images[name], masks[name], (0, 0), row.patient, row.split, row.class_index))
+        tiles.append(
+            Tile(name, images[name], masks[name], (0, 0), row.patient, row.split, row.class_index, row.mpp)
+        )
     return tiles, messages, names
 
 
@@ -236,13 +257,24 @@ def _mask_values(tiles: Sequence[Tile], check: Callable[[], None]) -> dict[Tile,
     return values
 
 
+def _refuse_values(tiles: Sequence[Tile], values: dict[Tile, set[int]], classes: int) -> None:
+    """Refuse masks that hold anything but the numbers of classes and 255."""
+    extra = {tile: sorted(values[tile] - {*range(classes), IGNORE}) for tile in tiles}
+    refuse(
+        [f"{tile.name} ({', '.join(map(str, found[:3]))})" for tile, found in extra.items() if found],
+        f"{{count}} {{has}} values that are none of the {classes} classes 0 to {classes - 1}: {{names}}. "
+        "Correct the masks, or name all classes.",
+        "mask",
+    )
+
+
 def _classes(
     config: DataConfig, tiles: Sequence[Tile], used: set[int], names: dict[int, str]
 ) -> tuple[str, ...]:
     """Names of the classes: as given, else from the manifest, else by number."""
     if config.labels == "class_index":
         without = [tile.name for tile in tiles if tile.class_index is None]
-        refuse(without, "{count} {has} no class_index in the manifest: {names}. Fill in the column.")
+        refuse(without, "{count} {has} no class_index in the manifest: {names}. Fill in the column.", "tile")
         highest = max(tile.class_index or 0 for tile in tiles)
         if highest >= len(config.classes or range(highest + 1)):
             raise DataError(
@@ -253,6 +285,9 @@ def _classes(
         highest = max(used - {IGNORE}, default=0)
     if config.classes is not None:
         return config.classes
+    listed = _listed_classes(config)
+    if listed is not None and config.labels == "mask":
+        return listed
     if highest == 0:
         raise DataError("The masks hold nothing but background. Choose masks that show something.")
     if highest > 63:
@@ -267,6 +302,23 @@ def _classes(
         if highest == 1
         else ("background", *(f"class {i}" for i in range(1, highest + 1)))
     )
+
+
+def _listed_classes(config: DataConfig) -> tuple[str, ...] | None:
+    """Names in ``classes.txt``, one a line, background first; ``None`` where there is no such file."""
+    path = config.folder.expanduser() / "classes.txt"
+    if not path.is_file():
+        return None
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        return DataConfig(folder=config.folder, classes=tuple(names)).classes
+    except (OSError, ValueError) as error:
+        raise DataError(f"classes.txt cannot be used. {explain(error)} Correct it, or remove it.") from error
+
+
+def _one(values: set[float | None]) -> float | None:
+    """Return the only value there is, or ``None``."""
+    return values.pop() if len(values) == 1 else None
 
 
 def _limited(tiles: Sequence[Tile], config: DataConfig) -> tuple[Tile, ...]:

@@ -6,7 +6,7 @@ never stopped would have seen, in whatever order and thread the tiles are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -70,7 +70,7 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return augmented(image, mask, self.input_size, np.random.default_rng(seed))
 
     def masks(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``count`` masks at random: int64 ``[count, S, S]``, from tiles that show something where there are any."""
+        """Draw ``count`` masks at random, int64 ``[count, S, S]``: those that show two classes, if there are any."""
         drawn: list[Tensor] = []
         for attempt in range(20 * count):
             index = int(torch.randint(len(self), (1,), generator=generator))
@@ -158,10 +158,12 @@ def all_batches(dataset: TileDataset, batch_size: int) -> Iterator[tuple[Tensor,
     yield from _prefetched(chosen, dataset.__getitem__)
 
 
-def _prefetched(chosen, example) -> Iterator[tuple[Tensor, Tensor]]:  # type: ignore[no-untyped-def]
+def _prefetched(
+    chosen: Sequence[Sequence[int]], example: Callable[[int], tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Collate batches of indices; one thread prepares the next batch while the network works on this one."""
 
-    def collate(indices: list[int]) -> tuple[Tensor, Tensor]:
+    def collate(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         pairs = [example(index) for index in indices]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         return images, torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))

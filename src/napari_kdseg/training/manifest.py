@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Row:
     split: str | None = None
     patient: str | None = None
     class_index: int | None = None
+    mpp: float | None = None
 
 
 def find_manifest(config: DataConfig) -> Path | None:
@@ -47,7 +49,7 @@ def find_manifest(config: DataConfig) -> Path | None:
 
 
 def read_manifest(path: Path) -> tuple[dict[str, Row], dict[int, str]]:
-    """Read the columns ``tile``, ``split``, ``patient``, ``class_index`` and ``class``; leave others alone.
+    """Read the columns ``tile``, ``split``, ``patient``, ``class_index``, ``class`` and ``mpp``.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Row], dict[int, str]]:
         number, name = None if index is None else int(index), _text(line, "class")
         if number is not None and name is not None and names.setdefault(number, name) != name:
             bad_name.append(f"{tile} ({number} is '{names[number]}' and '{name}')")
-        rows[tile] = Row(SPLITS.get((split or "").lower()), _text(line, "patient"), number)
+        rows[tile] = Row(SPLITS.get((split or "").lower()), _text(line, "patient"), number, _scale(line))
     refuse(twice, f"{path.name} names {{count}} more than once: {{names}}. Keep one line for each.", "tile")
     refuse(
         bad_split,
@@ -108,6 +110,15 @@ def read_manifest(path: Path) -> tuple[dict[str, Row], dict[int, str]]:
     if not rows:
         raise DataError(f"{path.name} names no tiles. Fill it in, or remove it to use all tiles.")
     return rows, names
+
+
+def _scale(line: dict[str, str]) -> float | None:
+    """Return micrometres per pixel, or ``None`` where the cell holds no positive number."""
+    try:
+        value = float(_text(line, "mpp") or 0)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
 
 
 def _text(line: dict[str, str], column: str) -> str | None:

@@ -33,6 +33,7 @@ def divide(tiles: Sequence[Tile], config: DataConfig) -> tuple[list[Tile], list[
         refuse(
             without,
             "{count} {has} no split in the manifest: {names}. Fill in the column, or leave it out for all.",
+            "tile",
         )
     parts: dict[str, list[Tile]] = {"train": list(tiles), "val": [], "test": []}
     if all(given):

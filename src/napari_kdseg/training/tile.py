@@ -24,6 +24,7 @@ class Tile:
     patient: str | None = None
     split: str | None = None
     class_index: int | None = None
+    mpp: float | None = None
 
 
 def stable_hash(*parts: object) -> int:

@@ -1,7 +1,13 @@
-"""What this plugin needs of napari that its public interface does not offer. Checked with napari 0.9.2."""
+"""What this plugin needs that public interfaces do not offer. Checked with napari 0.9.2, torch 2.15, triton 3.9."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 
@@ -11,3 +17,21 @@ def real_viewer(viewer: Any) -> Any:
     Needed as a dictionary key: a proxy dies with the widget that was given it, the viewer does not.
     """
     return getattr(viewer, "__wrapped__", viewer)
+
+
+@cache
+def keep_llvms_apart() -> Any:
+    """Make it safe to import torch after the window has drawn.
+
+    On Linux, Mesa's drivers (software rendering, AMD) and triton, which torchvision imports, each bring an LLVM of
+    their own. Loaded after Mesa's, triton's binds to the wrong symbols and the process dies of a segmentation
+    fault. Loading it once with ``RTLD_DEEPBIND`` keeps it to its own; the handle must stay alive.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None or "triton" in sys.modules:
+        return None
+    libraries = sorted((Path(spec.origin).parent / "_C").glob("libtriton*.so"))
+    mode = os.RTLD_NOW | os.RTLD_DEEPBIND
+    return [ctypes.CDLL(str(library), mode=mode) for library in libraries]

@@ -9,7 +9,6 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QGridLayout,
     QLabel,
     QProgressBar,
@@ -21,7 +20,8 @@ from qtpy.QtWidgets import (
 from napari_kdseg.widgets import colours, layers, overlays
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.keys import KEYS
-from napari_kdseg.widgets.parts import Dock, Note, button, clear, heading, row, swatch
+from napari_kdseg.widgets.parts import Dock, Note, button, clear, combo, heading, row, swatch
+from napari_kdseg.widgets.session import given_mpp
 
 TITLES = {
     "teacher": "Teacher",
@@ -87,8 +87,7 @@ class CompareDock(Dock):
             choice.setToolTip(f"{KEYS['Alt-O']} (Alt-O)")
         self.outline.toggled.connect(lambda on: overlays.set_outline(self.session, on))
         self.column.addWidget(row(self.outline, self.fill))
-        self.view = QComboBox()
-        self.view.setToolTip("What of the corrected soft label is shown; it is blank outside the annotation")
+        self.view = combo("What of the corrected soft label is shown; it is blank outside the annotation")
         for role, text in VIEWS.items():
             self.view.addItem(f"Corrected: {text}", role)
         self.view.setCurrentIndex(list(VIEWS).index(self.session.corrected_view))
@@ -132,7 +131,7 @@ class CompareDock(Dock):
 
     def start_correction(self) -> JobHandle | None:
         """Start the correction of the soft labels on what is on screen."""
-        from napari_kdseg.comparison import CorrectConfig, correct
+        from napari_kdseg.comparison import CorrectConfig
 
         session, slide, output = self.session, self.session.slide, self.session.masks_path()
         teacher = session.models.get("teacher")
@@ -148,7 +147,7 @@ class CompareDock(Dock):
         }
         config = CorrectConfig(
             slide=str(slide.path),
-            slide_mpp=slide.mpp[0] if slide.mpp else None,
+            slide_mpp=given_mpp(slide),
             annotation=session.annotation,
             teacher=teacher.path,
             **assistants,
@@ -156,7 +155,9 @@ class CompareDock(Dock):
             region=region,
             overwrite=True,
         )
-        return session.start("correct", f"Correction on {slide.name}", correct, config)
+        return session.start(
+            "correct", f"Correction on {slide.name}", "napari_kdseg.comparison:correct", config
+        )
 
     def _on_job(self, job: JobHandle) -> None:
         if job.kind != "correct":
@@ -253,30 +254,46 @@ class CompareDock(Dock):
 
 def count(path: Path) -> dict[str, Any]:
     """Put the stage map and the disagreement of a store into words."""
-    from napari_kdseg.comparison import agreement_counts, stage_counts
+    from napari_kdseg.comparison import confusion
     from napari_kdseg.inference import open_masks
 
     masks = open_masks(path)
     result: dict[str, Any] = {"stages": {}, "disagreement": {}, "agreement": ""}
     if "stage" in masks:
-        counts = stage_counts(masks["stage"])
-        total = max(sum(counts.values()), 1)
-        names = {0: "right from the start", **{code: text for code, (text, _) in colours.STAGES.items()}}
-        result["stages"] = {
-            code: (names[code], f"{counts.get(code, 0):,} px", f"{100 * counts.get(code, 0) / total:.2f} %")
-            for code in names
-        }
+        result["stages"] = _stage_lines(masks["stage"].metadata.get("counts"))
     if "teacher" in masks and "student" in masks:
-        counts, dice = agreement_counts(masks["teacher"], masks["student"])
-        total = max(sum(counts.values()), 1)
+        table = confusion(masks["teacher"], masks["student"], level=_countable(masks["teacher"]))
+        counts, total = table.counts, max(int(table.counts.sum()), 1)
+        same = int(counts.trace())
+        only_teacher, only_student = int(counts[1:, 0].sum()), int(counts[0, 1:].sum())
+        pixels = {1: only_teacher, 2: only_student, 3: int(counts.sum()) - same - only_teacher - only_student}
         result["disagreement"] = {
-            code: (text, f"{100 * counts.get(code, 0) / total:.2f} %", "")
+            code: (text, f"{100 * pixels[code] / total:.2f} %")
             for code, (text, _) in colours.DISAGREEMENT.items()
         }
-        result["agreement"] = (
-            f"Dice between teacher and student where both looked: {dice:.3f}" if dice == dice else ""
-        )
+        dice = [value for value in list(table.dice.values())[1:] if value == value]
+        if dice:
+            result["agreement"] = (
+                f"Dice between teacher and student where both looked: {sum(dice) / len(dice):.3f}"
+            )
     return result
+
+
+def _stage_lines(counts: dict[str, Any] | None) -> dict[int, tuple[str, ...]]:
+    if not counts or not counts["labelled"]:
+        return {}
+    mended = [sum(by_class) for by_class in counts["mended"].values()]
+    pixels = [counts["labelled"] - counts["wrong"][0], *mended]
+    texts = ["right from the start", *(text for text, _ in colours.STAGES.values())]
+    return {
+        code: (text, f"{number:,} px", f"{100 * number / counts['labelled']:.2f} %")
+        for code, (text, number) in enumerate(zip(texts, pixels, strict=True))
+    }
+
+
+def _countable(mask: Any, pixels: int = 2**24) -> int:
+    """The finest level that can be counted in about a second."""
+    return next((i for i, level in enumerate(mask.levels) if level.size <= pixels), len(mask.levels) - 1)
 
 
 def _legend_row(grid: QGridLayout, index: int, colour: str | None, *texts: str) -> None:

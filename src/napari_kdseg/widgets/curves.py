@@ -51,7 +51,7 @@ class Curves(QWidget):
 
     def clear(self) -> None:
         """Forget everything, for a new run."""
-        self.points: dict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+        self.points: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
         self.lines: dict[tuple[str, str], Any] = {}
         for plot in (self.loss, self.dice):
             plot.clear()
@@ -65,15 +65,15 @@ class Curves(QWidget):
             elif isinstance(event, Validated) and "val_dice" in event.metrics:
                 changed.add(self._add("dice", event.stage, event.epoch, event.metrics["val_dice"]))
         for key in changed:
-            x, y = self.points[key]
-            self._line(key).setData(x, y)
+            points = sorted(self.points[key].items())
+            self._line(key).setData([x for x, _ in points], [y for _, y in points])
 
     def _add(self, plot: str, stage: str, x: float, y: float) -> tuple[str, str]:
-        xs, ys = self.points[plot, stage]
-        if len(xs) >= KEPT_POINTS:  # thin out evenly: the shape of the curve stays
-            del xs[1::2], ys[1::2]
-        xs.append(x)
-        ys.append(y)
+        points = self.points[plot, stage]
+        points[x] = y  # a step seen twice (history and event of a resumed run) counts once
+        if len(points) > KEPT_POINTS:  # thin out evenly: the shape of the curve stays
+            for old in sorted(points)[1::2]:
+                del points[old]
         return plot, stage
 
     def _line(self, key: tuple[str, str]) -> Any:

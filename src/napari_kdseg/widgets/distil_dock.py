@@ -9,14 +9,23 @@ from typing import Any
 
 from pydantic import ValidationError
 from qtpy.QtWidgets import QComboBox, QFileDialog, QPlainTextEdit, QProgressBar, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_kdseg.errors import KdsegError, explain
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, OptimiserConfig
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models_dock import CHECKPOINT_PATTERNS, load_run
-from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, last_folder, remember_folder, row
+from napari_kdseg.widgets.parts import (
+    Dock,
+    Note,
+    PathRow,
+    button,
+    combo,
+    fold,
+    last_folder,
+    remember_folder,
+    row,
+)
 from napari_kdseg.widgets.preferences import preferences
 
 TEACHERS = (
@@ -53,14 +62,12 @@ class DistilDock(Dock):
     # -- the four steps ----------------------------------------------------------------------------
 
     def _step(self, title: str) -> QVBoxLayout:
-        section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
-        section.setDuration(0)
+        section = fold(title)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 2, 0, 2)
         layout.setSpacing(4)
         section.addWidget(inner)
-        section.expand(animate=False)
         self.column.addWidget(section)
         self.steps = [*getattr(self, "steps", []), section]
         return layout
@@ -83,12 +90,11 @@ class DistilDock(Dock):
         step = self._step("2  Teacher and student")
         self.networks: dict[str, tuple[QComboBox, PathRow]] = {}
         for role, names in (("teacher", TEACHERS), ("student", STUDENTS)):
-            choice = QComboBox()
-            choice.setEditable(True)
-            choice.addItems(names)
-            choice.setToolTip(
-                "Architecture and encoder, as in unet/resnet34; any of segmentation-models-pytorch, or enet"
+            choice = combo(
+                "Architecture and encoder, as in unet/resnet34; any of segmentation-models-pytorch, or enet",
+                *names,
             )
+            choice.setEditable(True)
             note = "trained here unless you give one" if role == "teacher" else "optional, to start from"
             path = PathRow(
                 f"{role.capitalize()} checkpoint ({note})",
@@ -104,12 +110,9 @@ class DistilDock(Dock):
         from napari_kdseg.distillation import method_names
 
         step = self._step("3  Method")
-        self.method = QComboBox()
-        self.method.addItems(method_names())
-        self.method.setToolTip("How the student learns from the teacher")
+        self.method = combo("How the student learns from the teacher", *method_names())
         self.method_note = Note()
-        self.advanced = QCollapsible("Advanced: constants of the method", expandedIcon="▾", collapsedIcon="▸")
-        self.advanced.setDuration(0)
+        self.advanced = fold("Advanced: constants of the method", open=False)
         self.method_form: SettingsForm | None = None
         for widget in (self.method, self.method_note, self.advanced):
             step.addWidget(widget)
@@ -199,13 +202,15 @@ class DistilDock(Dock):
     # -- method ------------------------------------------------------------------------------------
 
     def _show_method(self, name: str) -> None:
-        from napari_kdseg.distillation import method_info
+        from napari_kdseg.distillation import get_method
 
-        info = method_info(name)
-        self.method_note.say(f"{info.sentence} {info.paper}".strip())
-        self.method_form = SettingsForm(info.settings)
-        self.method_form.fill(info.defaults)
+        method = get_method(name)
+        self.method_note.say(method.sentence)
+        self.method_note.setToolTip(method.reference)
+        self.method_form = SettingsForm(method.settings_class)
+        self.method_form.fill(method.settings().model_dump())
         self.advanced.setContent(self.method_form.native)
+        self.advanced.collapse(animate=False)
 
     # -- configuration -----------------------------------------------------------------------------
 
@@ -313,9 +318,8 @@ class DistilDock(Dock):
             self.job.cancel()
 
     def _launch(self, config: DistillConfig) -> JobHandle | None:
-        from napari_kdseg.training import distill
-
-        return self.session.start("distil", f"{config.method} of {_network(config.student)}", distill, config)
+        title = f"{config.method} of {_network(config.student)}"
+        return self.session.start("distil", title, "napari_kdseg.training:distill", config)
 
     def _browse_run(self) -> None:
         folder = QFileDialog.getExistingDirectory(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 from typing import Any, Union, get_origin
 
-from magicgui.widgets import Container, LineEdit, create_widget
+from magicgui.widgets import CheckBox, LineEdit, create_widget
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
 
 BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}
 
@@ -26,24 +27,31 @@ class SettingsForm:
     def __init__(self, model: type[BaseModel], only: tuple[str, ...] = ()):
         self.model = model
         fields = {name: model.model_fields[name] for name in only or model.model_fields}
-        self.container = Container(
-            widgets=[_widget(name, field) for name, field in fields.items()], labels=True
-        )
-
-    @property
-    def native(self) -> Any:
-        """The Qt widget."""
-        return self.container.native
+        self.widgets = {name: _widget(name, field) for name, field in fields.items()}
+        self.native = QWidget()
+        layout = QFormLayout(self.native)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for widget in self.widgets.values():
+            if isinstance(widget, CheckBox):
+                layout.addRow(widget.native)
+                continue
+            label = QLabel(widget.label)
+            label.setToolTip(widget.tooltip)
+            widget.native.setMinimumWidth(90)
+            widget.native.setMaximumWidth(150)
+            layout.addRow(label, widget.native)
 
     def values(self) -> dict[str, Any]:
         """What the form says now, by field name; validated by whoever builds the model of it."""
-        return {widget.name: _parsed(widget) for widget in self.container}
+        return {name: _parsed(widget) for name, widget in self.widgets.items()}
 
     def fill(self, values: dict[str, Any]) -> None:
         """Show ``values``; fields that are not named keep what they show."""
-        for widget in self.container:
-            if widget.name in values:
-                value = values[widget.name]
+        for name, widget in self.widgets.items():
+            if name in values:
+                value = values[name]
                 widget.value = (
                     ("" if value is None else str(value)) if isinstance(widget, LineEdit) else value
                 )
@@ -53,7 +61,9 @@ def _widget(name: str, field: FieldInfo) -> Any:
     symbol = (
         (field.json_schema_extra or {}).get("symbol") if isinstance(field.json_schema_extra, dict) else None
     )
-    label = (field.title or name.replace("_", " ")) + (f" ({symbol})" if symbol else "")
+    label = field.title or name.replace("_", " ")
+    if symbol and field.annotation is not bool:
+        label += f" ({symbol})"
     options: dict[str, Any] = {"tooltip": field.description or ""}
     annotation = field.annotation
     if get_origin(annotation) in (Union, types.UnionType):

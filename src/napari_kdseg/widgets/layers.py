@@ -14,11 +14,10 @@ from napari_kdseg.slides import layer_transform
 from napari_kdseg.widgets import colours
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari_kdseg.inference import MaskPyramid
     from napari_kdseg.slides import Slide
 
+LayerTuple = tuple[Any, dict[str, Any], str]
 ROLE_KEY = "kdseg_role"
 LAYER_NAMES = {
     "teacher": "teacher mask",
@@ -39,7 +38,7 @@ def placement(downsample: float | tuple[float, float], mpp: tuple[float, float] 
     return {"scale": scale, "translate": translate, "units": units, "axis_labels": ("y", "x")}
 
 
-def slide_layer(slide: Slide) -> tuple[Sequence[Any], dict[str, Any], str]:
+def slide_layer(slide: Slide) -> LayerTuple:
     """The slide as a napari layer tuple (data, options, type)."""
     options: dict[str, Any] = {
         "name": slide.name,
@@ -56,7 +55,7 @@ def slide_layer(slide: Slide) -> tuple[Sequence[Any], dict[str, Any], str]:
     return slide.as_layers(), options, "image"
 
 
-def annotation_layer(source: str, slide: Slide) -> tuple[Sequence[Any], dict[str, Any], str]:
+def annotation_layer(source: str, slide: Slide) -> LayerTuple:
     """An annotation of ``slide`` as a napari layer tuple; outlines in black, so that masks stay readable."""
     from napari_kdseg.slides import open_annotation
 
@@ -74,14 +73,22 @@ def annotation_layer(source: str, slide: Slide) -> tuple[Sequence[Any], dict[str
     return annotation.levels, options, "labels"
 
 
-def add_slide(viewer: Any, slide: Slide, annotation: str | None = None) -> None:
-    """Show ``slide`` instead of whatever slide and masks are shown now."""
-    remove_all(viewer)
-    data, options, _ = slide_layer(slide)
-    viewer.add_image(data, **options)
+def slide_layers(slide: Slide, annotation: str | None = None) -> list[LayerTuple]:
+    """The slide and, if given, its annotation as layer tuples. Reads files: not for the GUI thread."""
+    made = [slide_layer(slide)]
     if annotation is not None:
-        data, options, _ = annotation_layer(annotation, slide)
-        viewer.add_labels(data, **options).contour = 2
+        made.append(annotation_layer(annotation, slide))
+    return made
+
+
+def show_slide(viewer: Any, made: list[LayerTuple]) -> None:
+    """Show the layers of :func:`slide_layers` instead of whatever slide and masks are shown now."""
+    remove_all(viewer)
+    for data, options, kind in made:
+        if kind == "image":
+            viewer.add_image(data, **options)
+        else:
+            viewer.add_labels(data, **options).contour = 2
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.fit_to_view()
 
@@ -101,7 +108,7 @@ def show_mask(
     viewer: Any, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, *, outline: bool = True
 ) -> Any:
     """Show or renew the mask of the teacher or the student."""
-    layer = _labels(viewer, role, masks.levels, masks.downsample, mpp)
+    layer = _labels(viewer, role, masks, mpp)
     layer.metadata["kdseg_masks"] = masks
     layer.features = {"index": list(range(len(masks.classes))), "class": list(masks.classes)}
     style_mask(layer, role, outline=outline)
@@ -119,29 +126,25 @@ def style_mask(layer: Any, role: str, *, outline: bool) -> None:
         layer.colormap = colours.class_colormap(len(masks.classes), masks.colours)
 
 
-def show_codes(
-    viewer: Any, role: str, levels: Sequence[Any], downsample: Any, mpp: tuple[float, float] | None
-) -> Any:
+def show_codes(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
     """Show or renew a map of codes: the disagreement, or the stage map."""
     table = colours.DISAGREEMENT if role == "disagreement" else colours.STAGES
-    layer = _labels(viewer, role, levels, downsample, mpp)
+    layer = _labels(viewer, role, pyramid, mpp)
     layer.colormap = colours.label_colormap({code: colour for code, (_, colour) in table.items()})
     layer.features = {"index": list(table), "meaning": [text for text, _ in table.values()]}
     return layer
 
 
-def show_heat(
-    viewer: Any, role: str, levels: Sequence[Any], downsample: Any, mpp: tuple[float, float] | None
-) -> Any:
+def show_heat(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
     """Show or renew a map of floats: confidence in [0, 1] or change in [-1, 1]; NaN is transparent."""
     layer = find(viewer, role)
     if layer is not None:
-        layer.data = levels
+        layer.data = pyramid.levels
         return layer
     low = 0.0 if role == "confidence" else -1.0
     colormap = colours.confidence_colormap() if role == "confidence" else colours.change_colormap()
     layer = viewer.add_image(
-        levels,
+        list(pyramid.levels),
         name=LAYER_NAMES[role],
         multiscale=True,
         rgb=False,
@@ -150,33 +153,26 @@ def show_heat(
         blending="translucent",
         interpolation2d="nearest",
         metadata={ROLE_KEY: role},
-        **placement(downsample, mpp),
+        **placement(pyramid.downsample, mpp),
     )
     put_in_order(viewer)
     return layer
 
 
-def renew(layer: Any) -> None:
-    """Show what was written to the mask since; ``refresh`` alone would leave napari's cached coarsest level stale."""
-    layer.data = layer.data
-
-
-def _labels(
-    viewer: Any, role: str, levels: Sequence[Any], downsample: Any, mpp: tuple[float, float] | None
-) -> Any:
+def _labels(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
     layer = find(viewer, role)
     if layer is not None:
-        layer.data = levels
-        for name, value in placement(downsample, mpp).items():
+        layer.data = pyramid.levels
+        for name, value in placement(pyramid.downsample, mpp).items():
             setattr(layer, name, value)
         return layer
     layer = viewer.add_labels(
-        levels,
+        list(pyramid.levels),
         name=LAYER_NAMES[role],
         multiscale=True,
         opacity=0.9 if role in ("teacher", "student") else 0.7,
         metadata={ROLE_KEY: role},
-        **placement(downsample, mpp),
+        **placement(pyramid.downsample, mpp),
     )
     put_in_order(viewer)
     return layer

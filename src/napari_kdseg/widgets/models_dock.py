@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QComboBox, QFrame, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QProgressBar, QVBoxLayout, QWidget
 
 from napari_kdseg.widgets.background import JobHandle, in_background
-from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, duration, heading, row, swatch
-from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, LoadedModel, Session
+from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, combo, duration, heading, row, swatch
+from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, LoadedModel, Session, given_mpp
 
 CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth);;All files (*)"
 SHOWN = ("teacher", "student")
@@ -31,12 +31,10 @@ class ModelsDock(Dock):
         for card in self.cards.values():
             self.column.addWidget(card)
         self.column.addWidget(heading("Compute on"))
-        self.device = QComboBox()
-        self.device.setToolTip("auto takes a CUDA GPU when there is one, else the CPU")
-        self.device.addItems(["auto", "cpu", "cuda"])
-        self.precision = QComboBox()
-        self.precision.setToolTip("bfloat16 is faster where the hardware has it; auto decides")
-        self.precision.addItems(["auto", "float32", "bfloat16"])
+        self.device = combo("auto takes a CUDA GPU when there is one, else the CPU", "auto", "cpu", "cuda")
+        self.precision = combo(
+            "bfloat16 is faster where the hardware has it; auto decides", "auto", "float32", "bfloat16"
+        )
         self.column.addWidget(row(self.device, self.precision))
         self.column.addStretch(1)
         self.session.models_changed.connect(self._on_models)
@@ -151,7 +149,7 @@ class ModelCard(QFrame):
 
     def predict(self, *, whole: bool) -> JobHandle | None:
         """Start the prediction of what is on screen, or of the whole slide."""
-        from napari_kdseg.inference import PredictConfig, predict
+        from napari_kdseg.inference import PredictConfig
         from napari_kdseg.widgets.layers import visible_region
 
         slide, model, output = (
@@ -170,7 +168,7 @@ class ModelCard(QFrame):
             return None
         config = PredictConfig(
             slide=str(slide.path),
-            slide_mpp=slide.mpp[0] if slide.mpp else None,
+            slide_mpp=given_mpp(slide),
             checkpoint=model.path,
             output=output,
             name=self.role,
@@ -179,7 +177,8 @@ class ModelCard(QFrame):
             precision=self.dock.precision.currentText(),
             overwrite=True,
         )
-        return self.session.start(self.role, f"{ROLE_TITLES[self.role]} on {slide.name}", predict, config)
+        title = f"{ROLE_TITLES[self.role]} on {slide.name}"
+        return self.session.start(self.role, title, "napari_kdseg.inference:predict", config)
 
     def follow(self, job: JobHandle) -> None:
         """Show the progress of a prediction of this card."""

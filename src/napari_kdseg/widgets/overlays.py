@@ -19,28 +19,29 @@ GROUPS = {
     "student": ("student",),
     "disagreement": ("disagreement",),
 }
-CONFIDENCE = "probabilities/corrected_on_annotated"
-INITIAL = "probabilities/teacher_on_annotated"
+CORRECTED_ON_ANNOTATED = "probabilities/corrected_on_annotated"
+TEACHER_ON_ANNOTATED = "probabilities/teacher_on_annotated"
 
 
 def read_store(path: Path) -> dict[str, Any]:
-    """Open every map of a store as (levels, downsample) or as a mask pyramid, by the role it plays here.
+    """Open every map of a store as a pyramid, by the role it plays here.
 
     Runs off the GUI thread. Disagreement and change are lazy: computed where they are looked at.
     """
-    from napari_kdseg.comparison import change_levels, confidence_levels, disagreement_levels
+    if not path.exists():
+        return {}
+    from napari_kdseg.comparison import change_levels, disagreement_levels, probability_levels
     from napari_kdseg.inference import open_masks
 
-    masks = open_masks(path) if path.exists() else {}
+    masks = open_masks(path)
     found: dict[str, Any] = {role: masks[role] for role in MASKS if role in masks}
     if "teacher" in masks and "student" in masks:
         found["disagreement"] = disagreement_levels(masks["teacher"], masks["student"])
     if "stage" in masks:
         found["stage"] = masks["stage"]
-    if CONFIDENCE in masks:
-        found["confidence"] = (confidence_levels(masks[CONFIDENCE]), masks[CONFIDENCE].downsample)
-    if CONFIDENCE in masks and INITIAL in masks:
-        found["change"] = (change_levels(masks[INITIAL], masks[CONFIDENCE]), masks[INITIAL].downsample)
+    if CORRECTED_ON_ANNOTATED in masks:
+        found["confidence"] = probability_levels(masks[CORRECTED_ON_ANNOTATED])
+        found["change"] = change_levels(masks[TEACHER_ON_ANNOTATED], masks[CORRECTED_ON_ANNOTATED])
     return found
 
 
@@ -72,13 +73,12 @@ def show_found(session: Session, found: dict[str, Any]) -> None:
         if role in found:
             layers.show_mask(viewer, role, found[role], mpp, outline=session.outline)
     if "disagreement" in found:
-        levels, downsample = found["disagreement"]
-        layers.show_codes(viewer, "disagreement", levels, downsample, mpp)
+        layers.show_codes(viewer, "disagreement", found["disagreement"], mpp)
     if "stage" in found:
-        layers.show_codes(viewer, "stage", found["stage"].levels, found["stage"].downsample, mpp)
+        layers.show_codes(viewer, "stage", found["stage"], mpp)
     for role in ("confidence", "change"):
         if role in found:
-            layers.show_heat(viewer, role, *found[role], mpp)
+            layers.show_heat(viewer, role, found[role], mpp)
     for role in (*MASKS, *CORRECTED, "disagreement"):
         layer = layers.find(viewer, role)
         if layer is not None and role not in found:

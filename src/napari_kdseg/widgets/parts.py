@@ -9,6 +9,7 @@ from typing import Any
 from qtpy.QtCore import QSettings, Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
+    QComboBox,
     QFileDialog,
     QFrame,
     QHBoxLayout,
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_kdseg.widgets.session import Session, session_of
 
@@ -39,7 +41,7 @@ class Dock(QWidget):
     def __init__(self, viewer: Any):
         super().__init__()
         self.session: Session = session_of(viewer)
-        self.setMinimumWidth(340)
+        self.setMinimumWidth(360)
         inner = QWidget()
         self.column = QVBoxLayout(inner)
         self.column.setContentsMargins(8, 8, 8, 8)
@@ -175,6 +177,28 @@ def button(text: str, tooltip: str, action: Callable[[], Any]) -> QPushButton:
     made = QPushButton(text)
     made.setToolTip(tooltip)
     made.clicked.connect(lambda _checked=False: action())
+    return made
+
+
+def fold(title: str, *, open: bool = True) -> QCollapsible:
+    """A section that folds to its title."""
+    section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
+    section.setDuration(0)
+    section.toggleButton().setStyleSheet(
+        "text-align: left; font-weight: bold; background: transparent; border: none;"
+    )
+    if open:
+        section.expand(animate=False)
+    return section
+
+
+def combo(tooltip: str, *items: str) -> QComboBox:
+    """A drop-down list that shortens long entries instead of widening its dock."""
+    made = QComboBox()
+    made.setToolTip(tooltip)
+    made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    made.setMinimumContentsLength(8)
+    made.addItems(items)
     return made
 
 

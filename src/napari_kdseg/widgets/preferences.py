@@ -1,7 +1,11 @@
-"""Settings people change once, kept by napari under Preferences > Plugins > KD Seg."""
+"""Settings people change once, kept by napari under Preferences > Plugins > KD Seg.
+
+The environment variable ``KDSEG_HOME`` overrides the results folder, for shared machines and tests.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,5 +33,6 @@ class Preferences:
 def preferences() -> Preferences:
     """Read the settings as they are now."""
     stored = get_plugin_settings("napari-kdseg").results
-    folder = Path(stored.folder).expanduser() if stored.folder else Path.home() / "napari-kdseg"
+    chosen = os.environ.get("KDSEG_HOME") or stored.folder
+    folder = Path(chosen).expanduser() if chosen else Path.home() / "napari-kdseg"
     return Preferences(folder=folder, jobs_in_process=bool(stored.jobs_in_process))

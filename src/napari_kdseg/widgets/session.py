@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Signal
 
-from napari_kdseg.widgets._compat import real_viewer
+from napari_kdseg.jobs import DeferredJob
+from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.preferences import preferences
 
 if TYPE_CHECKING:
-    from napari_kdseg.jobs import Job
     from napari_kdseg.networks import NetworkSpec
     from napari_kdseg.slides import Slide
 
@@ -63,7 +63,9 @@ class Session(QObject):
         self.corrected_view = "stage"
         self.refreshing = False
         self.problem.connect(show_error)
-        viewer.layers.events.inserted.connect(self._on_layer_inserted)
+        viewer.layers.events.inserted.connect(lambda event: self._take(event.value))
+        for layer in viewer.layers:
+            self._take(layer)
 
     @property
     def viewer(self) -> Any:
@@ -72,23 +74,37 @@ class Session(QObject):
 
     # -- slide -------------------------------------------------------------------------------------
 
-    def open_slide(self, path: str, *, annotation: str | None = None, on_failed: Any = None) -> None:
-        """Open a slide off the GUI thread, then show it in place of the present one."""
+    def open_slide(
+        self, path: str, *, annotation: str | None = None, mpp: float | None = None, on_failed: Any = None
+    ) -> None:
+        """Open a slide off the GUI thread, then show it in place of the present one.
+
+        Parameters
+        ----------
+        path, mpp
+            As for :func:`~napari_kdseg.slides.open_slide`.
+        annotation
+            Its mask, as for :func:`~napari_kdseg.slides.open_annotation`.
+        on_failed
+            Receives a sentence instead of the notification.
+        """
 
         def work() -> Any:
             from napari_kdseg.slides import open_slide
+            from napari_kdseg.widgets.layers import slide_layers
 
-            return open_slide(path)
+            return slide_layers(open_slide(path, mpp=mpp), annotation)
 
-        def show(slide: Slide) -> None:
-            from napari_kdseg.widgets.layers import add_slide
+        def show(made: Any) -> None:
+            from napari_kdseg.widgets.layers import show_slide
 
-            add_slide(self.viewer, slide, annotation=annotation)
+            if self.viewer is not None:
+                show_slide(self.viewer, made)
 
         in_background(work, show, on_failed)
 
-    def _on_layer_inserted(self, event: Any) -> None:
-        layer = event.value
+    def _take(self, layer: Any) -> None:
+        """Follow a layer of ours, whoever added it: our docks, napari's reader, a sample."""
         if "kdseg_role" in layer.metadata:
             layer.events.visible.connect(self._on_restyled)
             layer.events.opacity.connect(self._on_restyled)
@@ -152,16 +168,35 @@ class Session(QObject):
 
         refresh(self)
 
-    def start(self, kind: str, title: str, job: Job, config: Any) -> JobHandle | None:
-        """Start a job of this kind, unless one of the same kind is still running."""
+    def start(self, kind: str, title: str, job: str, config: Any) -> JobHandle | None:
+        """Start a job of this kind, unless one of the same kind is still running.
+
+        Parameters
+        ----------
+        kind
+            Place it takes: ``"distil"``, ``"correct"``, or a role.
+        title
+            For people.
+        job
+            The job as ``"module:function"``, imported where it runs: torch never loads on the GUI thread.
+        config
+            What to do.
+        """
         present = self.jobs.get(kind)
         if present is not None and present.alive:
             show_info(f"{present.title} is still running. Stop it first, or wait for it.")
             return None
-        handle = JobHandle(kind, title, job, config, in_process=preferences().jobs_in_process, parent=self)
+        handle = JobHandle(
+            kind, title, DeferredJob(job), config, in_process=preferences().jobs_in_process, parent=self
+        )
         self.jobs[kind] = handle
         self.job_started.emit(handle)
         return handle
+
+
+def given_mpp(slide: Slide) -> float | None:
+    """The scale a person gave for a slide whose file names none: jobs open the file themselves and need to be told."""
+    return slide.mpp[0] if slide.mpp is not None and slide.metadata.mpp is None else None
 
 
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
@@ -171,5 +206,6 @@ def session_of(viewer: Any) -> Session:
     """Return the one session of ``viewer``, made on first use."""
     viewer = real_viewer(viewer)
     if viewer not in _SESSIONS:
+        keep_llvms_apart()
         _SESSIONS[viewer] = Session(viewer)
     return _SESSIONS[viewer]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QLabel, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QFormLayout, QLabel, QWidget
 
 from napari_kdseg.widgets.parts import (
     Dock,
     Note,
     PathRow,
     button,
+    combo,
     heading,
     last_folder,
     remember_folder,
@@ -66,8 +67,7 @@ class SlideDock(Dock):
                 ),
             )
         )
-        self.recent = QComboBox()
-        self.recent.setToolTip("Slides opened recently")
+        self.recent = combo("Slides opened recently")
         self.recent.activated.connect(self._open_recent)
         self.column.addWidget(self.recent)
         self.column.addWidget(self.note)
@@ -175,6 +175,8 @@ class SlideDock(Dock):
         self._remember(str(slide.path))
         while self.facts.rowCount():
             self.facts.removeRow(0)
+        from napari_kdseg.slides import describe
+
         for name, text in describe(slide):
             value = QLabel(text)
             value.setWordWrap(True)
@@ -196,14 +198,13 @@ class SlideDock(Dock):
 
     def _set_mpp(self) -> None:
         slide = self.session.slide
-        if slide is None:
-            return
-        from napari_kdseg.widgets.layers import add_slide
-
-        slide.mpp = (self.mpp.value(), self.mpp.value())
-        annotation = self.session.annotation
-        self.session.slide = None
-        add_slide(self.viewer, slide, annotation=annotation)
+        if slide is not None:
+            self.session.open_slide(
+                slide.path,
+                annotation=self.session.annotation,
+                mpp=self.mpp.value(),
+                on_failed=self.mpp_note.warn,
+            )
 
     def _zoom(self, magnification: float) -> None:
         self.viewer.scene.camera.zoom = magnification / 10
@@ -236,25 +237,3 @@ class SlideDock(Dock):
         else:
             self.annotation.set_path(source)
             self.annotation_note.say("")
-
-
-def describe(slide: Slide) -> list[tuple[str, str]]:
-    """The facts of a slide in people's units, a (name, text) pair each."""
-    height, width = slide.levels[0].shape
-    facts = [("Name", slide.name)]
-    if slide.mpp is not None:
-        mpp_y, mpp_x = slide.mpp
-        facts.append(("Size", f"{width * mpp_x / 1000:.2f} x {height * mpp_y / 1000:.2f} mm"))
-    facts.append(("Pixels", f"{width:,} x {height:,}, {len(slide.levels)} levels"))
-    if slide.mpp is not None:
-        same = abs(slide.mpp[0] - slide.mpp[1]) < 1e-6
-        facts.append(
-            (
-                "Scale",
-                f"{slide.mpp[1]:.4g} µm per pixel" if same else f"{slide.mpp[1]:.4g} x {slide.mpp[0]:.4g} µm",
-            )
-        )
-    if slide.objective_power:
-        facts.append(("Objective", f"{slide.objective_power:g}x"))
-    facts.append(("Read by", slide.reader))
-    return facts

@@ -121,7 +121,7 @@ def prepare(
     """Put slide, annotation and the overlays of every store into ``viewer`` and look at ``region``."""
     slide = open_slide(slide_path, mpp=slide_mpp)
     session = session_of(viewer)
-    layers.add_slide(viewer, slide, annotation=annotation)
+    layers.show_slide(viewer, layers.slide_layers(slide, annotation))
     session.store = Path(stores[0]) if stores else None
     for store in stores:
         overlays.show_found(session, overlays.read_store(Path(store)))

@@ -1,7 +1,7 @@
 """Boundary Transform (BT): swap pixels between the inner rim of a lesion and its inside.
 
-PLC-KD, Wang et al., MICCAI 2024, sect. 2.3 and fig. 2: rim pixels that look like background move inside, where their
-surroundings give them away, and easy pixels move to the rim. Labels stay as they are.
+PLC-KD, Wang et al., MICCAI 2024, sect. 2.3 and fig. 2: rim pixels that look like background move inside,
+where their surroundings give them away, and easy pixels move to the rim. Labels stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def boundary_transform(
     """Return X': each lesion's boundary and inner pixels exchanged in random pairs.
 
     For every image and foreground class ``c`` with mask Y: ``I = erode(Y, width)``, ``B = Y and not I``,
-    ``n = floor(fraction * min(|B|, |I|))`` pixels of each are chosen without replacement, paired at random and swapped.
+    ``n = floor(fraction * min(|B|, |I|))`` pixels of each are chosen without replacement, paired at random
+    and swapped.
 
     Parameters
     ----------
@@ -45,14 +46,14 @@ def boundary_transform(
     Returns
     -------
     Tensor
-        ``[N, D, H, W]``, a new tensor. Background pixels are untouched, and so is an image without a lesion or with
-        lesions too thin to have an inside.
+        ``[N, D, H, W]``, a new tensor. Background pixels are untouched, and so is an image without a lesion
+        or with lesions too thin to have an inside.
 
     Notes
     -----
-    Decided here, as the paper is silent: with more classes each is swapped within itself, so that labels stay right;
-    all lesions of one class in an image form one region; where ``width`` leaves no inside, it shrinks until one is
-    left (a lesion two pixels wide stays as it is).
+    Decided here, as the paper is silent: with more classes each is swapped within itself, so that labels stay
+    right; all lesions of one class in an image form one region; where ``width`` leaves no inside, it shrinks
+    until one is left (a lesion two pixels wide stays as it is).
     """
     transformed = image.clone()
     for n, labels in enumerate(target):
@@ -74,16 +75,17 @@ def boundary_and_inner(lesion: Tensor, unknown: Tensor, width: int) -> tuple[Ten
     lesion
         ``[H, W]`` bool.
     unknown
-        ``[H, W]`` bool: pixels that are not annotated. A lesion that meets them, or the edge of the image, may well go
-        on there, so neither makes a boundary.
+        ``[H, W]`` bool: pixels that are not annotated. A lesion that meets them, or the edge of the image,
+        may well go on there, so neither makes a boundary.
     width
-        Wanted width of the band in pixels, measured as a square (Chebyshev distance); less where the lesion is thin.
+        Wanted width of the band in pixels, measured as a square (Chebyshev distance); less where the lesion
+        is thin.
 
     Returns
     -------
     band, inner : Tensor
-        ``[H, W]`` bool, disjoint, together the lesion. ``inner`` is empty if the lesion has no inside at width 1, and
-        ``band`` is empty if the lesion has no contour in this image.
+        ``[H, W]`` bool, disjoint, together the lesion. ``inner`` is empty if the lesion has no inside at
+        width 1, and ``band`` is empty if the lesion has no contour in this image.
     """
     extended = lesion | unknown
     for margin in range(width, 0, -1):
@@ -102,7 +104,9 @@ def _erode(mask: Tensor, margin: int) -> Tensor:
     return outside[0, 0] == 0
 
 
-def _swap(flat: Tensor, band: Tensor, inner: Tensor, fraction: float, generator: torch.Generator | None) -> None:
+def _swap(
+    flat: Tensor, band: Tensor, inner: Tensor, fraction: float, generator: torch.Generator | None
+) -> None:
     """Swap ``floor(fraction * min(|band|, |inner|))`` random pairs of columns of ``flat [D, H * W]``, in place."""
     rim, inside = band.flatten().nonzero().squeeze(1), inner.flatten().nonzero().squeeze(1)
     pairs = math.floor(fraction * min(len(rim), len(inside)) + 1e-9)  # 0.29 * 100 is 28.999... in binary

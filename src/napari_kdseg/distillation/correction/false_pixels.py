@@ -1,7 +1,8 @@
 """False-pixel Image Generation (FIG): queues of the pixels a teacher gets wrong, and images made of them.
 
-PLC-KD, Wang et al., MICCAI 2024, sect. 2.2. The paper is binary: false negatives go to a queue Q+, false positives to Q-.
-With one queue for each TRUE class that is Q_1 and Q_0, and the same words hold for any number of classes.
+PLC-KD, Wang et al., MICCAI 2024, sect. 2.2. The paper is binary: false negatives go to a queue Q+, false
+positives to Q-. With one queue for each TRUE class that is Q_1 and Q_0, and the same words hold for any
+number of classes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from napari_kdseg.errors import ConfigurationError
 class FalsePixelQueues:
     """One first-in-first-out queue of false pixels for each true class.
 
-    ``Q_c`` holds the values of pixels whose true class is ``c`` and which the teacher took for another. For two classes
-    ``Q_1`` is the paper's Q+ (length M) and ``Q_0`` its Q- (length N); both have the same length here.
+    ``Q_c`` holds the values of pixels whose true class is ``c`` and which the teacher took for another. For
+    two classes ``Q_1`` is the paper's Q+ (length M) and ``Q_0`` its Q- (length N); both have the same length
+    here.
 
-    Values are kept in the network's input space, after augmentation and normalisation: with fixed normalisation that is
-    the paper's raw RGB, and with normalisation of each image it is the only space shared by all images.
+    Values are kept in the network's input space, after augmentation and normalisation: with fixed
+    normalisation that is the paper's raw RGB, and with normalisation of each image it is the only space
+    shared by all images.
 
     Parameters
     ----------
@@ -64,7 +67,12 @@ class FalsePixelQueues:
         return self
 
     def push(
-        self, image: Tensor, target: Tensor, prediction: Tensor, k: int, generator: torch.Generator | None = None
+        self,
+        image: Tensor,
+        target: Tensor,
+        prediction: Tensor,
+        k: int,
+        generator: torch.Generator | None = None,
     ) -> None:
         """Append up to ``k`` false pixels of each class from each image, chosen at random without replacement.
 
@@ -73,10 +81,11 @@ class FalsePixelQueues:
         image
             ``[N, D, H, W]`` network input.
         target, prediction
-            ``[N, H, W]`` true classes and the teacher's. Pixels whose label is no class (255) are never taken.
+            ``[N, H, W]`` true classes and the teacher's. Pixels whose label is no class (255) are never
+            taken.
         k
-            Pixels from one image and class; all of them where there are fewer. The paper speaks of "an input image", so
-            ``k`` is read as a number for each image, not for each batch.
+            Pixels from one image and class; all of them where there are fewer. The paper speaks of "an input
+            image", so ``k`` is read as a number for each image, not for each batch.
         generator
             CPU random generator.
         """
@@ -87,10 +96,13 @@ class FalsePixelQueues:
                 false = ((labels == c) & (predicted != c)).nonzero().squeeze(1)
                 self._append(c, pixels[_choose(false, k, generator)])
 
-    def seed_least_confident(self, image: Tensor, target: Tensor, probabilities: Tensor, k: int) -> tuple[int, ...]:
+    def seed_least_confident(
+        self, image: Tensor, target: Tensor, probabilities: Tensor, k: int
+    ) -> tuple[int, ...]:
         """Fill each EMPTY queue with the ``k`` least confident right pixels of its class in each image.
 
-        A teacher that has fitted its training images may make no mistake in some class. Ours: the paper is silent.
+        A teacher that has fitted its training images may make no mistake in some class. Ours: the paper is
+        silent.
 
         Parameters
         ----------
@@ -153,12 +165,16 @@ class FalsePixelQueues:
 
 
 def false_pixel_images(
-    queues: FalsePixelQueues, masks: Tensor, generator: torch.Generator | None = None, *, ignore_index: int = 255
+    queues: FalsePixelQueues,
+    masks: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    ignore_index: int = 255,
 ) -> tuple[Tensor, Tensor]:
     """Make the synthetic images X^r and their targets Y^r: every pixel a random false pixel of its own class.
 
-    ``x^r(p)`` is drawn uniformly with replacement from ``Q_{y^r(p)}``, the whole D-vector at once, independently for
-    each pixel ("initialize a blank image ... pixel values obtained randomly from Q").
+    ``x^r(p)`` is drawn uniformly with replacement from ``Q_{y^r(p)}``, the whole D-vector at once,
+    independently for each pixel ("initialize a blank image ... pixel values obtained randomly from Q").
 
     Parameters
     ----------
@@ -176,7 +192,8 @@ def false_pixel_images(
     image : Tensor
         ``[N, D, H, W]`` on the device of the queues.
     target : Tensor
-        ``[N, H, W]`` int64: ``masks``, with the pixels of a class whose queue is empty set to ``ignore_index``.
+        ``[N, H, W]`` int64: ``masks``, with the pixels of a class whose queue is empty set to
+        ``ignore_index``.
 
     Raises
     ------
@@ -185,9 +202,9 @@ def false_pixel_images(
 
     Notes
     -----
-    A synthetic image has no hole, but neither an ignored pixel nor a class without false pixels has a queue to draw
-    from. Such pixels are filled from the background's queue (or, if that is empty, the first queue that is not) and are
-    ignored in the target: what they show is not what they would be.
+    A synthetic image has no hole, but neither an ignored pixel nor a class without false pixels has a queue
+    to draw from. Such pixels are filled from the background's queue (or, if that is empty, the first queue
+    that is not) and are ignored in the target: what they show is not what they would be.
     """
     filled = [c for c, size in enumerate(queues.sizes) if size]
     if not filled:

@@ -1,7 +1,8 @@
 """Similarity-based Correction (SC): a pixel that is still wrong takes the soft label of the most similar right pixel.
 
-PLC-KD, Wang et al., MICCAI 2024, sect. 2.1, stage 2: "the value of the most similar and correct pixel from Y^B is
-assigned to the corresponding false pixel", similarity being the cosine. The result is the "all-correct" map P^U.
+PLC-KD, Wang et al., MICCAI 2024, sect. 2.1, stage 2: "the value of the most similar and correct pixel from
+Y^B is assigned to the corresponding false pixel", similarity being the cosine. The result is the
+"all-correct" map P^U.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 SIMILAR, FALLBACK = 3, 4
 MARGIN = 1e-3
-QUERIES_AT_ONCE = 1024
+QUERIES_AT_ONCE = 256
 
 
 class ClassMeans:
@@ -62,7 +63,7 @@ def similarity_correction(
     target: Tensor,
     similarity_vectors: Tensor,
     *,
-    chunk: int = 16384,
+    chunk: int = 4096,
     class_means: ClassMeans | None = None,
     ignore_index: int = 255,
 ) -> tuple[Tensor, Tensor]:
@@ -82,10 +83,11 @@ def similarity_correction(
     target
         ``[N, H, W]`` integer classes.
     similarity_vectors
-        ``[N, d, h, w]``, what pixels are compared by; resized (bilinear, ``align_corners=False``) to ``H x W``.
+        ``[N, d, h, w]``, what pixels are compared by; resized (bilinear, ``align_corners=False``) to ``H x
+        W``.
     chunk
-        Right pixels compared at once. Bounds the memory to ``1024 x chunk`` similarities and one image's resized vectors;
-        the search is exact for every value.
+        Right pixels compared at once. Bounds the memory to ``256 x chunk`` similarities and one image's
+        resized vectors; the search is exact for every value.
     class_means
         Updated with this batch first; ``None`` leaves step 3 out.
     ignore_index
@@ -96,13 +98,14 @@ def similarity_correction(
     corrected : Tensor
         ``[N, C, H, W]`` P^U; bit-identical to ``probabilities`` at right and ignored pixels.
     codes : Tensor
-        ``[N, H, W]`` uint8: 3 where a similar right pixel was copied, 4 where steps 3 or 4 were needed, else 0.
+        ``[N, H, W]`` uint8: 3 where a similar right pixel was copied, 4 where steps 3 or 4 were needed, else
+        0.
 
     Notes
     -----
-    The paper does not restrict where a pixel may be copied from; a right pixel of ANOTHER class would bring another
-    wrong label, so candidates must share the true class. If the entry of c is not strictly the largest (a tie), it is
-    put a margin of 1e-3 above the others and the vector is scaled back to sum 1.
+    The paper does not restrict where a pixel may be copied from; a right pixel of ANOTHER class would bring
+    another wrong label, so candidates must share the true class. If the entry of c is not strictly the
+    largest (a tie), it is put a margin of 1e-3 above the others and the vector is scaled back to sum 1.
     """
     target = target.long()
     labelled = target != ignore_index
@@ -120,14 +123,18 @@ def similarity_correction(
     mended = wrong.flatten().nonzero().squeeze(1)
     source, classes = source[mended], target.flatten()[mended]
     found = source >= 0
-    new = torch.where(found[:, None], vectors[source.clamp(min=0)], _fallback(vectors[mended], classes, class_means))
+    new = torch.where(
+        found[:, None], vectors[source.clamp(min=0)], _fallback(vectors[mended], classes, class_means)
+    )
     codes.view(-1)[mended] = torch.where(found, SIMILAR, FALLBACK).to(torch.uint8)
     corrected = probabilities.clone()
     corrected.movedim(1, -1)[wrong] = _put_on_top(new, classes)
     return corrected, codes
 
 
-def _most_similar_right_pixels(target: Tensor, right: Tensor, wrong: Tensor, maps: Tensor, chunk: int) -> Tensor:
+def _most_similar_right_pixels(
+    target: Tensor, right: Tensor, wrong: Tensor, maps: Tensor, chunk: int
+) -> Tensor:
     """Return for each pixel of the batch the flat index ``[N * H * W]`` of the right pixel to copy, -1 for none."""
     size = target.shape[-2:]
     pixels = size[0] * size[1]
@@ -138,7 +145,9 @@ def _most_similar_right_pixels(target: Tensor, right: Tensor, wrong: Tensor, map
         for c, queries in _pixels_by_class(target[n], wrong[n]):
             bank = (right[n] & (target[n] == c)).flatten().nonzero().squeeze(1)
             if len(bank):
-                source[n * pixels + queries] = n * pixels + bank[_nearest(units[queries], units, bank, chunk)[1]]
+                source[n * pixels + queries] = (
+                    n * pixels + bank[_nearest(units[queries], units, bank, chunk)[1]]
+                )
             else:
                 orphans[c].append((n * pixels + queries, units[queries]))
     for c, parts in orphans.items():
@@ -154,19 +163,17 @@ def _most_similar_right_pixels(target: Tensor, right: Tensor, wrong: Tensor, map
 
 
 def _nearest(queries: Tensor, units: Tensor, bank: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Largest cosine of each of ``queries [q, d]`` to ``units[bank]``, and its place in ``bank``; the first of equals."""
-    similarities, places = [], []
-    for some in queries.split(QUERIES_AT_ONCE):
-        best = torch.full((len(some),), -torch.inf, dtype=some.dtype, device=some.device)
-        place = torch.zeros(len(some), dtype=torch.long, device=some.device)
-        for start in range(0, len(bank), chunk):
-            similarity, column = (some @ units[bank[start : start + chunk]].T).max(dim=1)
-            better = similarity > best
-            best = torch.where(better, similarity, best)
-            place = torch.where(better, start + column, place)
-        similarities.append(best)
-        places.append(place)
-    return torch.cat(similarities), torch.cat(places)
+    """Largest cosine of each of ``queries [q, d]`` to ``units[bank]``, and its (first) place in ``bank``."""
+    best = queries.new_full((len(queries),), -torch.inf)
+    place = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    for start in range(0, len(bank), chunk):
+        candidates = units[bank[start : start + chunk]].T
+        for rows in torch.arange(len(queries), device=queries.device).split(QUERIES_AT_ONCE):
+            similarity, column = (queries[rows] @ candidates).max(dim=1)
+            better = similarity > best[rows]
+            best[rows] = torch.where(better, similarity, best[rows])
+            place[rows] = torch.where(better, start + column, place[rows])
+    return best, place
 
 
 def _unit_vectors(one_map: Tensor, size: torch.Size) -> Tensor:

@@ -1,7 +1,7 @@
 """The teacher team corrects a soft label step by step: T -> TA_f -> TA_b -> SC, giving the "all-correct" map P^U.
 
-PLC-KD, Wang et al., MICCAI 2024, sect. 2.1, stage 2. Each member sees the original image; the steps are kept side by side
-in a :class:`Correction` so that they can be counted and looked at.
+PLC-KD, Wang et al., MICCAI 2024, sect. 2.1, stage 2. Each member sees the original image; the steps are kept
+side by side in a :class:`Correction` so that they can be counted and looked at.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.similarity import ClassMeans, similarity_correction
 from napari_kdseg.distillation.settings import PlcKdSettings
-from napari_kdseg.distillation.taps import capture, last_feature
 from napari_kdseg.errors import ConfigurationError, DataError
+from napari_kdseg.networks import capture, last_feature
 
 IGNORED = 255
 STEPS = ("false_pixel_assistant", "boundary_assistant", "similarity", "fallback")
@@ -51,11 +51,13 @@ class Correction:
     initial, false_pixel, boundary, ultimate
         Probabilities ``[N, C, H, W]`` float32: P^I, P^F, P^B, P^U.
     stage
-        ``[N, H, W]`` uint8, the step that mended the pixel last: 0 right from the start, 1 false-pixel-aware assistant,
-        2 boundary-aware assistant, 3 a similar right pixel, 4 no similar pixel (fallback), 255 ignored. With the
-        similarity correction switched off, 5 marks what is still wrong.
+        ``[N, H, W]`` uint8, the step that mended the pixel last: 0 right from the start, 1 false-pixel-aware
+        assistant, 2 boundary-aware assistant, 3 a similar right pixel, 4 no similar pixel (fallback), 255
+        ignored. With the similarity correction switched off, 5 marks what is still wrong.
     target
         ``[N, H, W]`` int64 true classes.
+    logits
+        ``[N, C, H, W]``, what the teacher put out.
     """
 
     initial: Tensor
@@ -64,6 +66,7 @@ class Correction:
     ultimate: Tensor
     stage: Tensor
     target: Tensor
+    logits: Tensor
 
     def counts(self) -> CorrectionCounts:
         """Count the pixels wrong after each step, and those mended by each, by true class."""
@@ -90,7 +93,8 @@ class TeacherTeam:
     settings
         Rule, similarity and switches.
     feature_path
-        Dotted path in the teacher of the feature that pixels are compared by; ``None`` finds the one before its classifier.
+        Dotted path in the teacher of the feature that pixels are compared by; ``None`` finds the one before
+        its classifier.
 
     Raises
     ------
@@ -102,18 +106,20 @@ class TeacherTeam:
     The paper never says how an assistant's map replaces the current one. ``settings.rule``:
 
     ``replace_if_right`` (default)
-        at pixels still wrong that the assistant gets right. Only this rule leaves "the remaining hard false pixels" to SC
-        while keeping the teacher's "reasonable confidence" elsewhere; the set of wrong pixels can only shrink.
+        at pixels still wrong that the assistant gets right. Only this rule leaves "the remaining hard false
+        pixels" to SC while keeping the teacher's "reasonable confidence" elsewhere; the set of wrong pixels
+        can only shrink.
     ``replace_if_wrong``
         at pixels still wrong, whatever the assistant says.
     ``mean``
         P^F = (P^I + P_f) / 2 and P^B = (P^I + P_f + P_b) / 3 at every pixel. Wrong pixels may become more.
 
-    Nor does it name the feature that SC compares. ``settings.similarity``: ``feature`` is T's last decoder feature, ``rgb``
-    the input minus its mean over each image (the direction of a raw colour says mostly how bright it is not), ``prob`` the
-    soft label P^B itself.
+    Nor does it name the feature that SC compares. ``settings.similarity``: ``feature`` is T's last decoder
+    feature, ``rgb`` the input minus its mean over each image (the direction of a raw colour says mostly how
+    bright it is not), ``prob`` the soft label P^B itself.
 
-    The members are set to eval mode before each use and run without gradient, whatever was done to them in between.
+    The members are set to eval mode before each use and run without gradient, whatever was done to them in
+    between.
     """
 
     def __init__(
@@ -147,8 +153,8 @@ class TeacherTeam:
         Returns
         -------
         Correction
-            With the similarity correction on, the arg max of ``ultimate`` equals ``target`` at every labelled pixel.
-            Under a ``replace`` rule, pixels the teacher had right are bit-identical in all four maps.
+            With the similarity correction on, the arg max of ``ultimate`` equals ``target`` at every labelled
+            pixel. Under a ``replace`` rule, pixels the teacher had right are bit-identical in all four maps.
 
         Raises
         ------
@@ -158,7 +164,8 @@ class TeacherTeam:
             If a member of the team answers in another shape than the teacher.
         """
         target = target.long()
-        initial, feature = self._ask_teacher(image)
+        logits, feature = self._ask_teacher(image)
+        initial = _probabilities(logits)
         _check(initial, target)
         answers = [initial]
         false_pixel = initial
@@ -171,24 +178,26 @@ class TeacherTeam:
             boundary = self._revise(false_pixel, answers, target, self._reach_of_boundary_assistant(target))
         ultimate, codes = boundary, torch.zeros_like(target, dtype=torch.uint8)
         if self.settings.use_similarity:
-            ultimate, codes = self._force(boundary, target, self._similarity_vectors(image, feature, boundary))
+            ultimate, codes = self._force(
+                boundary, target, self._similarity_vectors(image, feature, boundary)
+            )
         stage = _stages(initial, false_pixel, boundary, ultimate, codes, target)
-        return Correction(initial, false_pixel, boundary, ultimate, stage, target)
+        return Correction(initial, false_pixel, boundary, ultimate, stage, target, logits)
 
     def _ask_teacher(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return P^I and, if pixels are compared by it, the teacher's feature."""
+        """Return the teacher's logits and, if pixels are compared by it, its feature."""
         self.teacher.eval()
         if self.feature_path is None:
-            return _probabilities(self.teacher(image)), None
+            return self.teacher(image), None
         with capture(self.teacher, [self.feature_path]) as features:
-            initial = _probabilities(self.teacher(image))
+            logits = self.teacher(image)
         feature = features[self.feature_path]
         if feature.ndim != 4:
             raise ConfigurationError(
                 f"The teacher's feature {self.feature_path!r} has the shape {tuple(feature.shape)}, which is no map of "
                 "pixels. Choose similarity 'rgb' or 'prob', or name another layer."
             )
-        return initial, feature
+        return logits, feature
 
     def _revise(self, current: Tensor, answers: list[Tensor], target: Tensor, reach: Tensor) -> Tensor:
         """Let the last of ``answers`` correct the current map within ``reach``, by the rule in the settings."""
@@ -256,8 +265,8 @@ def _ask(assistant: nn.Module, image: Tensor, shape: torch.Size) -> Tensor:
     answer = _probabilities(assistant(image))
     if answer.shape != shape:
         raise ConfigurationError(
-            f"An assistant answers in the shape {tuple(answer.shape)} but the teacher in {tuple(shape)}. Assistants must "
-            "have the teacher's architecture and classes."
+            f"An assistant answers in the shape {tuple(answer.shape)} but the teacher in {tuple(shape)}. "
+            "Assistants must have the teacher's architecture and classes."
         )
     return answer
 
@@ -298,6 +307,6 @@ def _check(initial: Tensor, target: Tensor) -> None:
     strange = target[(target != IGNORED) & ((target < 0) | (target >= initial.shape[1]))]
     if len(strange):
         raise DataError(
-            f"The mask holds the label {int(strange[0])}, but the teacher knows the classes 0 to {initial.shape[1] - 1}. "
+            f"The mask holds the label {int(strange[0])}, but the teacher knows only 0 to {initial.shape[1] - 1}. "
             "Correct the mask (255 marks pixels that are not annotated) or choose a teacher for these classes."
         )

@@ -1,7 +1,7 @@
 """Distillation of the output map: the KL divergence of Hinton et al. (2015, arXiv 1503.02531), taken at every pixel.
 
-:func:`kd` reads the teacher's logits; :func:`soft_label_kl` reads probabilities, as PLC-KD's corrected soft labels are
-(Wang et al., MICCAI 2024, eq. 1).
+:func:`kd` reads the teacher's logits; :func:`soft_label_kl` reads probabilities, as PLC-KD's corrected soft
+labels are (Wang et al., MICCAI 2024, eq. 1).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def soft_label_kl(
     r"""Divergence of the student from soft labels given as probabilities.
 
     .. math::
-        L = \tau^2 \operatorname{mean}_{px} \mathrm{KL}\bigl(P_\tau \,\|\, \mathrm{softmax}(z_S / \tau)\bigr), \qquad
-        P_\tau = P^{1/\tau} / \textstyle\sum_c P_c^{1/\tau}
+        L = \tau^2 \operatorname{mean}_{px} \mathrm{KL}\bigl(P_\tau \,\|\, \mathrm{softmax}(z_S / \tau)\bigr),
+        \qquad P_\tau = P^{1/\tau} / \textstyle\sum_c P_c^{1/\tau}
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def soft_label_kl(
     target
         ``[N, H, W]`` labels; only used to leave out ignored pixels. ``None`` counts every pixel.
     temperature
-        :math:`\tau > 0`. :math:`P^{1/\tau}`, renormalised, equals ``softmax(z / tau)`` where ``P = softmax(z)``.
+        :math:`\tau > 0`. :math:`P^{1/\tau}`, renormalised, equals ``softmax(z / tau)`` where ``P =
+        softmax(z)``.
     ignore_index
         Label of pixels that count for nothing.
 
@@ -54,7 +55,8 @@ def soft_label_kl(
     Notes
     -----
     The paper says only "KL divergence paradigm". We take the direction teacher || student and the factor
-    :math:`\tau^2`, as Hinton et al. and the reference implementations do. ``P`` is clamped at 1e-7 before the logarithm.
+    :math:`\tau^2`, as Hinton et al. and the reference implementations do. ``P`` is clamped at 1e-7 before the
+    logarithm.
     """
     _check(student_logits, teacher_probabilities, temperature)
     log_teacher = teacher_probabilities.detach().float().clamp(min=SMALLEST_PROBABILITY).log()
@@ -76,8 +78,8 @@ def kd(
     student_logits
         ``[N, C, H, W]``.
     teacher_logits
-        ``[N, C, h, w]``; resized (bilinear, ``align_corners=False``) to the student's size where it differs. No
-        gradient flows into them.
+        ``[N, C, h, w]``; resized (bilinear, ``align_corners=False``) to the student's size where it differs.
+        No gradient flows into them.
     target, temperature, ignore_index
         As in :func:`soft_label_kl`.
 
@@ -93,8 +95,8 @@ def kd(
 
     Notes
     -----
-    The mean is over pixels, with the sum over classes inside. ``F.kl_div(reduction="mean")`` would divide by the number
-    of classes too, ``"batchmean"`` by the batch size only.
+    The mean is over pixels, with the sum over classes inside. ``F.kl_div(reduction="mean")`` would divide by
+    the number of classes too, ``"batchmean"`` by the batch size only.
     """
     teacher_logits = teacher_logits.detach().float()
     if teacher_logits.shape[-2:] != student_logits.shape[-2:]:

@@ -1,7 +1,8 @@
 """The supervised segmentation loss: cross entropy plus soft Dice.
 
-PLC-KD (Wang et al., MICCAI 2024, sect. 2.4) trains every network with "the combination of cross entropy loss and dice
-loss" but prints neither formula nor weights; the readings taken are named at :func:`cross_entropy_dice`.
+PLC-KD (Wang et al., MICCAI 2024, sect. 2.4) trains every network with "the combination of cross entropy loss
+and dice loss" but prints neither formula nor weights; the readings taken are named at
+:func:`cross_entropy_dice`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def cross_entropy_dice(
 ) -> Tensor:
     r"""Weighted sum of cross entropy and soft Dice loss, over the labelled pixels of the batch.
 
-    With :math:`p = \mathrm{softmax}(z)` and the one-hot target :math:`y`, sums running over all labelled pixels of the
-    whole batch,
+    With :math:`p = \mathrm{softmax}(z)` and the one-hot target :math:`y`, sums running over all labelled
+    pixels of the whole batch,
 
     .. math::
         L = w_{CE} \operatorname{mean}_{px}(-\log p_y) + w_{D} \Bigl(1 - \frac{1}{C-1} \sum_{c \ge 1}
@@ -42,7 +43,8 @@ def cross_entropy_dice(
     cross_entropy_weight, dice_weight
         Weights of the two parts. The paper gives none; 1 : 1.
     smooth
-        Laplace smoothing ``s > 0`` of the Dice ratio. A class absent from both target and prediction then scores 1.
+        Laplace smoothing ``s > 0`` of the Dice ratio: a class absent from target and prediction scores 1, and one
+        absent from the target alone pays for every false positive.
 
     Returns
     -------
@@ -56,9 +58,9 @@ def cross_entropy_dice(
 
     Notes
     -----
-    Three things the paper leaves open and we decide: Dice is taken over foreground classes only, its sums run over the
-    batch rather than over each image (stable where a tile has no lesion), and the denominator is linear in ``p`` (not
-    squared as in V-Net and in TransUNet's repository).
+    Three things the paper leaves open and we decide: Dice is taken over foreground classes only, its sums run
+    over the batch rather than over each image (stable where a tile has no lesion), and the denominator is
+    linear in ``p`` (not squared as in V-Net and in TransUNet's repository).
     """
     classes = logits.shape[1]
     if classes < 2:

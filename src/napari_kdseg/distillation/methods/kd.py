@@ -24,7 +24,7 @@ def build(teacher: nn.Module, student: nn.Module, settings: KdSettings, **_: Any
 KD = Method(
     name="kd",
     title="Knowledge distillation",
-    sentence="Train the student on the ground truth and on the teacher's softened output at every pixel, right or wrong.",
+    sentence="Train the student on the ground truth and the teacher's output at every pixel, right or wrong.",
     reference="Hinton, Vinyals and Dean: Distilling the Knowledge in a Neural Network. arXiv 1503.02531, 2015",
     settings_class=KdSettings,
     build=build,

@@ -1,7 +1,7 @@
 """PLC-KD: progressively correcting soft labels via a teacher team (Wang et al., MICCAI 2024).
 
-Three stages: the false-pixel-aware assistant, the boundary-aware assistant, and the student, who learns from the soft
-labels the team has corrected (eq. 1). The variants are the rows of the paper's ablation, table 2.
+Three stages: the false-pixel-aware assistant, the boundary-aware assistant, and the student, who learns from
+the soft labels the team has corrected (eq. 1). The variants are the rows of the paper's ablation, table 2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ def build(
     **_: Any,
 ) -> list[Stage]:
     """Build the stages of the assistants in use, then the student's."""
-    from napari_kdseg.distillation.assistants import BoundaryAssistantStage, FalsePixelAssistantStage, new_assistant
+    from napari_kdseg.distillation.assistants import (
+        BoundaryAssistantStage,
+        FalsePixelAssistantStage,
+        new_assistant,
+    )
     from napari_kdseg.distillation.correction.teacher_team import TeacherTeam
     from napari_kdseg.distillation.losses.knowledge_distillation import soft_label_kl
     from napari_kdseg.distillation.stages import StudentStage, freeze
@@ -63,10 +67,10 @@ def _without(*parts: str) -> dict[str, bool]:
 PLC_KD = Method(
     name="plc-kd",
     title="PLC-KD",
-    sentence="Two assistants and a similarity search correct the teacher's soft labels before the student learns from them.",
+    sentence="Assistants and a similarity search correct the teacher's soft labels before the student learns.",
     reference=(
-        "Wang, Cao, Hou, Lan, Yang, Liu and Zaiane: Progressively Correcting Soft Labels via Teacher Team for Knowledge "
-        "Distillation in Medical Image Segmentation. MICCAI 2024"
+        "Wang, Cao, Hou, Lan, Yang, Liu and Zaiane: Progressively Correcting Soft Labels via Teacher Team for "
+        "Knowledge Distillation in Medical Image Segmentation. MICCAI 2024"
     ),
     settings_class=PlcKdSettings,
     build=build,

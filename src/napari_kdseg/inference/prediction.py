@@ -22,10 +22,9 @@ from napari_kdseg.inference.read_ahead import read_ahead
 from napari_kdseg.inference.receptive_field import receptive_field_radius
 from napari_kdseg.inference.reduction import quantise
 from napari_kdseg.inference.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
-from napari_kdseg.inference.tissue import TissueMask, find_tissue
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.networks import Checkpoint, NetworkSpec, input_multiple, load
-from napari_kdseg.slides import Slide, open_slide
+from napari_kdseg.slides import Slide, TissueMask, open_slide, tissue_mask
 
 WIDEST_HALO = 512
 
@@ -84,9 +83,7 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     KdsegError
         If slide, checkpoint, settings or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide)) as slide:
-        if config.slide_mpp is not None:
-            slide.mpp = config.slide_mpp  # type: ignore[assignment]
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as slide:
         device = choose_device(config.device)
         precision = choose_precision(config.precision, device)
         checkpoint = load(config.checkpoint, device=str(device))
@@ -96,11 +93,11 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
         for note in resolution.notes:
             emit(Message(note, "warning"))
         halo = _halo(config, checkpoint, emit)
-        shape = mask_shape(slide.levels[0].shape, resolution.downsample)
+        shape = mask_shape(slide.shape, resolution.downsample)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, config.tile, halo, input_multiple(spec.architecture))
         store = MaskStore(config.output, slide)
-        tissue = find_tissue(*store.overview()) if config.skip_background and slide.brightfield else None
+        tissue = tissue_mask(slide) if config.skip_background else None
         with store.begin(
             _masks(config, spec),
             shape=shape,
@@ -181,7 +178,7 @@ class _Run:
             yield batch
 
     def _is_background(self, tile: Tile) -> bool:
-        return self._tissue is not None and not self._tissue.touches(
+        return self._tissue is not None and not self._tissue.covers(
             *to_level_0(tile.window, self._downsample)
         )
 
@@ -249,12 +246,14 @@ def _made_by(
 ) -> dict[str, Any]:
     """Everything that determines the values of the mask."""
     return {
-        "checkpoint": checkpoint_record(config.checkpoint, checkpoint.spec),
+        "checkpoint": checkpoint_record(checkpoint.path, checkpoint.spec),
         "slide": slide.identity(),
         "slide_mpp": slide.mpp,
         "downsample": resolution.downsample,
         "tile": config.tile,
         "halo": halo,
         "precision": precision,
-        "tissue_mask": None if tissue is None else tissue.parameters,
+        "tissue_mask": None
+        if tissue is None
+        else {"threshold": tissue.threshold, "downsample": tissue.downsample},
     }

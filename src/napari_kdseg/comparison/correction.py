@@ -9,30 +9,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from napari_kdseg.comparison.agreement import LazyPyramid
 from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.distillation.correction.teacher_team import STEPS, Correction, CorrectionCounts, TeacherTeam
 from napari_kdseg.errors import DataError
 from napari_kdseg.inference.engine import choose_device
 from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
-from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
 from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
 from napari_kdseg.inference.mask_writer import MaskWriter
-from napari_kdseg.inference.provenance import checkpoint_record, versions
+from napari_kdseg.inference.provenance import checkpoint_record, file_sha256, versions
 from napari_kdseg.inference.read_ahead import read_ahead
-from napari_kdseg.inference.reduction import NOT_COMPUTED, dequantise, quantise
+from napari_kdseg.inference.reduction import NOT_COMPUTED, quantise
 from napari_kdseg.inference.tiling import Tile, mask_shape, plan_tiles, to_mask_region
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
 from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
-from napari_kdseg.slides import Annotation, LevelArray, Slide, open_annotation, open_slide
+from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide
 
 STAGE, TEACHER, CORRECTED = "stage", "teacher_on_annotated", "corrected_on_annotated"
 #: Names and colours (Okabe-Ito) of the stage map; the first is shown transparent.
@@ -97,9 +95,7 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
     KdsegError
         If slide, annotation, team or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide)) as slide:
-        if config.slide_mpp is not None:
-            slide.mpp = config.slide_mpp  # type: ignore[assignment]
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as slide:
         annotation = open_annotation(config.annotation, slide)
         team = _load_team(config)
         spec = team["teacher"].spec
@@ -107,7 +103,7 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
         resolution = choose_resolution(slide, config.mpp, spec.mpp)
         for note in resolution.notes:
             emit(Message(note, "warning"))
-        shape = mask_shape(slide.levels[0].shape, resolution.downsample)
+        shape = mask_shape(slide.shape, resolution.downsample)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, config.tile, config.halo, input_multiple(spec.architecture))
         store = MaskStore(config.output, slide)
@@ -140,12 +136,17 @@ class _Run:
         self._config = config
         self._slide = slide
         self._annotation = annotation
-        self._members = team
+        self._teacher = team["teacher"]
         self._downsample = resolution.downsample
         self._writer = writer
         self._emit = emit
         self._control = control
-        self._feature_path = self._team(None).feature_path
+        self._team = TeacherTeam(
+            team["teacher"].module,
+            _module(team.get("false_pixel_assistant")),
+            _module(team.get("boundary_assistant")),
+            config.settings,
+        )
         self._classes = len(team["teacher"].spec.classes)
 
     def run(self, tiles: list[Tile]) -> CorrectResult:
@@ -187,14 +188,17 @@ class _Run:
         if int(known.max()) >= self._classes:
             raise DataError(
                 f"The annotation holds class {int(known.max())}, and the teacher knows only 0 to {self._classes - 1} "
-                f"({', '.join(self._members['teacher'].spec.classes)}). Use a teacher trained on these classes, "
+                f"({', '.join(self._teacher.spec.classes)}). Use a teacher trained on these classes, "
                 "or map the annotation to its classes."
             )
-        teacher = self._members["teacher"]
-        device = next(teacher.module.parameters()).device
+        device = next(self._teacher.module.parameters()).device
         labels = torch.from_numpy(target.astype(np.int64))[None].to(device)
-        team = self._team(self._feature_path)
-        correction = _crop(team.correct(to_input(image[None], teacher.spec, device), labels), tile)
+        self._team.load_state_dict(
+            {"class_means": None}
+        )  # it remembers, but tiles are not to depend on their order
+        correction = _crop(
+            self._team.correct(to_input(image[None], self._teacher.spec, device), labels), tile
+        )
         counts = correction.counts()
         blocks = [
             correction.stage[0].cpu().numpy(),
@@ -205,14 +209,6 @@ class _Run:
         steps = ("initial", "false_pixel", "boundary", "ultimate")
         wrong = {f"wrong_{step}": float(count) for step, count in zip(steps, counts.wrong, strict=True)}
         return {**wrong, **_rectangle(rectangle)}
-
-    def _team(self, feature_path: str | None) -> TeacherTeam:
-        """Put the team together; a new one for each tile, because it remembers what it has seen."""
-        members = [
-            self._members.get(name) for name in ("teacher", "false_pixel_assistant", "boundary_assistant")
-        ]
-        modules = [None if member is None else member.module for member in members]
-        return TeacherTeam(*modules, self._config.settings, feature_path)  # type: ignore[arg-type]
 
     def _keep_counts(self) -> CorrectionCounts:
         self._writer.commit()
@@ -236,45 +232,6 @@ def add_counts(notes: Iterable[dict[str, Any]], classes: int) -> CorrectionCount
     return CorrectionCounts(labelled, (first, second, third, last), by_step)
 
 
-def change_levels(path: str | Path) -> LazyPyramid:
-    """Lay the change of the soft label over the slide.
-
-    Parameters
-    ----------
-    path
-        A mask store into which a correction was written.
-
-    Returns
-    -------
-    LazyPyramid
-        float32 in [-1, 1]: corrected minus teacher's probability of the annotated class; NaN outside the annotation.
-
-    Raises
-    ------
-    DataError
-        If the store holds no correction.
-    """
-    masks = open_masks(path)
-    try:
-        before, after = masks[f"probabilities/{TEACHER}"], masks[f"probabilities/{CORRECTED}"]
-    except KeyError as error:
-        raise DataError(
-            f"{Path(path).name} holds no corrected soft labels. Correct them on this slide first."
-        ) from error
-
-    def read(level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
-        def probability(mask: MaskPyramid) -> np.ndarray:
-            return dequantise(mask.levels[level][y : y + height, x : x + width])
-
-        return probability(after) - probability(before)
-
-    levels = tuple(
-        LevelArray(partial(read, index), level.shape, np.float32, level.chunks)
-        for index, level in enumerate(before.levels)
-    )
-    return LazyPyramid(levels, before.downsamples)
-
-
 def _load_team(config: CorrectConfig) -> dict[str, Checkpoint]:
     device = str(choose_device(config.device))
     paths = {
@@ -285,13 +242,17 @@ def _load_team(config: CorrectConfig) -> dict[str, Checkpoint]:
     return {name: load(path, device=device) for name, path in paths.items() if path is not None}
 
 
+def _module(member: Checkpoint | None) -> nn.Module | None:
+    return None if member is None else member.module
+
+
 def _made_by(
     config: CorrectConfig, team: dict[str, Checkpoint], slide: Slide, resolution: Resolution
 ) -> dict[str, Any]:
     """Everything that determines the values of the masks."""
     return {
         "team": {name: checkpoint_record(member.path, member.spec) for name, member in team.items()},
-        "annotation": config.annotation,
+        "annotation": _annotation_record(config.annotation),
         "settings": config.settings.model_dump(mode="json"),
         "slide": slide.identity(),
         "slide_mpp": slide.mpp,
@@ -301,10 +262,15 @@ def _made_by(
     }
 
 
+def _annotation_record(source: str) -> dict[str, str]:
+    """Identify an annotation: a file may be drawn over, so its content counts."""
+    path = Path(source).expanduser()
+    return {"name": path.name, "sha256": file_sha256(path)} if path.exists() else {"name": source}
+
+
 def _crop(correction: Correction, tile: Tile) -> Correction:
     """Keep the core of a tile: what lies in the halo belongs to its neighbours."""
-    names = ("initial", "false_pixel", "boundary", "ultimate", "stage", "target")
-    return replace(correction, **{name: getattr(correction, name)[(..., *tile.core)] for name in names})
+    return Correction(*(getattr(correction, field.name)[(..., *tile.core)] for field in fields(correction)))
 
 
 def _on_annotated(probability: torch.Tensor, target: torch.Tensor) -> np.ndarray:

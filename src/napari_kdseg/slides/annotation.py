@@ -1,0 +1,315 @@
+"""Masks on a slide: classes that a person drew, or that are known, on the coordinates of the slide.
+
+Everything follows from one function, the class at given positions: levels, regions at any downsample, nearest
+neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.backend import Level, make_level
+from napari_kdseg.slides.geometry import Pair, as_pair
+from napari_kdseg.slides.image_backend import open_picture
+from napari_kdseg.slides.level_array import LevelArray
+from napari_kdseg.slides.opening import choose_backend
+from napari_kdseg.slides.slide import Slide
+from napari_kdseg.slides.synthetic import SCHEME, SyntheticBackend
+from napari_kdseg.slides.tiff_backend import TiffBackend
+from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
+from napari_kdseg.slides.zarr_backend import is_zarr, label_names
+
+NOT_ANNOTATED = 255
+COARSEST = 1024
+BLOCK = 512
+Sampler = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Annotation:
+    """Classes on a slide; 0 is background, 255 is not annotated, which is also what lies outside the slide.
+
+    Parameters
+    ----------
+    sample
+        ``sample(rows, columns) -> uint8 [len(rows), len(columns)]``: the class at positions in level-0 pixels counted
+        from the corner of the slide.
+    slide_shape
+        Pixels (height, width) of level 0 of the slide.
+    shape
+        Pixels (height, width) of the annotation at its finest.
+    classes
+        Their names; class 0 is background.
+    source
+        Where it comes from.
+    """
+
+    def __init__(
+        self,
+        sample: Sampler,
+        slide_shape: tuple[int, int],
+        shape: tuple[int, int],
+        classes: tuple[str, ...],
+        source: str = "array",
+    ):
+        self._sample = sample
+        self._slide_shape = slide_shape
+        self.classes = classes
+        self.source = source
+        self.pyramid: tuple[Level, ...] = _pyramid(slide_shape, shape)
+        self.levels = [
+            LevelArray(partial(self.read_scaled, level.downsample), level.shape, np.uint8, level.tile)
+            for level in self.pyramid
+        ]
+
+    def __repr__(self) -> str:
+        return f"Annotation({self.source!r}, classes={self.classes}, downsample={self.downsample})"
+
+    @property
+    def downsample(self) -> Pair:
+        """Width of a pixel of ``levels[0]`` in level-0 pixels of the slide, (y, x)."""
+        return self.pyramid[0].downsample
+
+    def read_scaled(self, downsample: float | Pair, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """Read a region of an imaginary level: the class at the centre of each of its pixels.
+
+        Parameters
+        ----------
+        downsample
+            Width of one pixel in level-0 pixels of the slide, one number or (y, x).
+        y, x, height, width
+            The region, in pixels of the imaginary level.
+
+        Returns
+        -------
+        np.ndarray
+            uint8 ``[height, width]``.
+        """
+        factor = as_pair(downsample)
+        rows = (np.arange(y, y + height) + 0.5) * factor[0]
+        columns = (np.arange(x, x + width) + 0.5) * factor[1]
+        out = np.full((height, width), NOT_ANNOTATED, np.uint8)
+        down = (rows >= 0) & (rows < self._slide_shape[0])
+        across = (columns >= 0) & (columns < self._slide_shape[1])
+        if down.any() and across.any():
+            out[np.ix_(down, across)] = self._sample(rows[down], columns[across])
+        return out
+
+
+def open_annotation(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
+    """Open an annotation of a slide.
+
+    Parameters
+    ----------
+    source
+        An integer or bool array ``[h, w]`` over the whole slide; a PNG or TIFF file of class indices (a file of 0
+        and 255 only is read as background and class 1); an OME-Zarr label group; or a ``synthetic:`` address.
+    slide
+        The slide it lies on. The mask must cover all of it, at any one downsample.
+
+    Returns
+    -------
+    Annotation
+
+    Raises
+    ------
+    SlideError
+        If the mask cannot be read, is no mask, or does not fit the slide.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, slide, "array")
+    if str(source).startswith(SCHEME):
+        return _from_address(str(source), slide)
+    path = Path(source).expanduser().absolute()
+    if not path.exists():
+        raise SlideError(f"There is no mask at {path}. Check whether it was moved or renamed.")
+    if path.is_dir() or is_tiff(path):
+        return _from_pyramid(path, slide)
+    picture = open_picture(path)
+    pixels = np.asarray(picture)
+    return _from_array(_one_if_binary(_single_plane(pixels, path.name)), slide, str(path))
+
+
+def _from_address(address: str, slide: Slide) -> Annotation:
+    truth = SyntheticBackend.parse(address)
+    if truth.shape != slide.shape:
+        raise _misfit(truth.shape, slide.shape)
+    return Annotation(truth.sample_classes, slide.shape, truth.shape, truth.classes, address)
+
+
+def _from_array(pixels: np.ndarray, slide: Slide, source: str) -> Annotation:
+    """Annotate from an array of classes that lies in memory."""
+    if pixels.ndim != 2 or not (pixels.dtype == np.bool_ or np.issubdtype(pixels.dtype, np.integer)):
+        raise SlideError(
+            f"A mask must be a plane of whole numbers, one class index a pixel, not {pixels.dtype} "
+            f"of shape {pixels.shape}."
+        )
+    shape = (pixels.shape[0], pixels.shape[1])
+    _check_fit(shape, slide.shape)
+    values = np.unique(pixels)
+    _check_values(values)
+    classes = pixels.astype(np.uint8)
+    factor = make_level(shape, slide.shape, shape).downsample
+
+    def sample(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return classes[np.ix_(_pixel_of(rows, factor[0], shape[0]), _pixel_of(columns, factor[1], shape[1]))]
+
+    return Annotation(sample, slide.shape, shape, _class_names(values, {}), source)
+
+
+def _from_pyramid(path: Path, slide: Slide) -> Annotation:
+    """Annotate from a TIFF or OME-Zarr mask, which is read tile by tile and may be as large as the slide."""
+    names: dict[int, str] = {}
+    backend: Any
+    if path.is_dir():
+        backend = choose_backend(path)
+        if is_zarr(path):
+            names = label_names(path)
+    else:
+        check_tiff(path)
+        backend = TiffBackend(path)
+    masks = _MaskReader(Slide(backend, path, bad_value=NOT_ANNOTATED))
+    _check_fit(masks.shape, slide.shape)
+    values = masks.values()
+    _check_values(values)
+    masks.binary = not path.is_dir() and _is_binary(values)
+    if masks.binary:
+        values = np.array([0, 1])
+    masks.scale = make_level(masks.shape, slide.shape, masks.shape).downsample
+    return Annotation(masks.sample, slide.shape, masks.shape, _class_names(values, names), str(path))
+
+
+class _MaskReader:
+    """Sample classes from the levels of a mask file; never from averaged ones, which would invent classes."""
+
+    BAND_PIXELS = 2**25
+
+    def __init__(self, mask: Slide):
+        if mask.channels != 1 or not np.issubdtype(mask.dtype, np.integer):
+            raise SlideError(
+                f"{mask.name} is not a mask: it has {mask.channels} channels of {mask.dtype}. "
+                "Save the mask as one channel of whole numbers, one class index a pixel."
+            )
+        self._mask = mask
+        self._levels = mask.metadata.levels
+        self.shape = self._levels[0].shape
+        self.scale: Pair = (1.0, 1.0)
+        self.binary = False
+
+    def values(self) -> np.ndarray:
+        """Return all values of the coarsest level."""
+        index = len(self._levels) - 1
+        (height, width), rows = self._levels[index].shape, self._levels[index].tile[0]
+        found = [
+            np.unique(self._mask.read(index, y, 0, min(rows, height - y), width))
+            for y in range(0, height, rows)
+        ]
+        return np.unique(np.concatenate(found))
+
+    def sample(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the class at positions of the slide, from the coarsest level that still resolves their spacing."""
+        spacing = [
+            (line[-1] - line[0]) / max(len(line) - 1, 1) / side
+            for line, side in zip((rows, columns), self.scale, strict=True)
+        ]
+        index = max(
+            (
+                i
+                for i, level in enumerate(self._levels)
+                if all(f <= s * 1.02 for f, s in zip(level.downsample, spacing, strict=True))
+            ),
+            default=0,
+        )
+        level = self._levels[index]
+        down = _pixel_of(rows, self.scale[0] * level.downsample[0], level.shape[0])
+        across = _pixel_of(columns, self.scale[1] * level.downsample[1], level.shape[1])
+        left, width = int(across[0]), int(across[-1] - across[0]) + 1
+        out = np.empty((len(down), len(across)), np.uint8)
+        band = max(1, int(self.BAND_PIXELS / width / max(1, (down[-1] - down[0]) / len(down))))
+        for start in range(0, len(down), band):
+            lines = down[start : start + band]
+            block = self._mask.read(index, int(lines[0]), left, int(lines[-1] - lines[0]) + 1, width)[..., 0]
+            out[start : start + band] = np.minimum(
+                block[np.ix_(lines - lines[0], across - left)], NOT_ANNOTATED
+            )
+        if self.binary:
+            out[out == NOT_ANNOTATED] = 1
+        return out
+
+
+def _pixel_of(positions: np.ndarray, downsample: float, count: int) -> np.ndarray:
+    """Return the pixel that each position (level-0 pixels from the corner) falls into."""
+    return np.minimum((positions / downsample).astype(np.int64), count - 1)
+
+
+def _pyramid(slide_shape: tuple[int, int], shape: tuple[int, int]) -> tuple[Level, ...]:
+    """Halve from ``shape`` until the coarsest level is small."""
+    levels = [make_level(shape, slide_shape, (BLOCK, BLOCK))]
+    while max(levels[-1].shape) > COARSEST:
+        height, width = levels[-1].shape
+        levels.append(make_level((math.ceil(height / 2), math.ceil(width / 2)), slide_shape, (BLOCK, BLOCK)))
+    return tuple(levels)
+
+
+def _check_fit(shape: tuple[int, int], slide_shape: tuple[int, int]) -> None:
+    """Accept a mask if one downsample explains both of its sides to within the rounding of a pixel."""
+    lowest = max(whole / (side + 1) for whole, side in zip(slide_shape, shape, strict=True))
+    highest = min(
+        whole / (side - 1) if side > 1 else math.inf for whole, side in zip(slide_shape, shape, strict=True)
+    )
+    if lowest > highest:
+        raise _misfit(shape, slide_shape)
+
+
+def _misfit(shape: tuple[int, int], slide_shape: tuple[int, int]) -> SlideError:
+    return SlideError(
+        f"This mask is {shape[1]} x {shape[0]} px, which does not fit the slide of {slide_shape[1]} "
+        f"x {slide_shape[0]} px: "
+        "a mask must cover the whole slide. Export it at the size of the slide, or that size divided by any one number."
+    )
+
+
+def _check_values(values: np.ndarray) -> None:
+    if values.size and (values.min() < 0 or values.max() > NOT_ANNOTATED):
+        raise SlideError(
+            f"This mask holds values from {values.min()} to {values.max()}; class indices go from 0 "
+            f"to 254, and 255 means "
+            "not annotated. It may number single objects: save one number per class instead."
+        )
+
+
+def _single_plane(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Take one channel of a picture whose channels are equal; a coloured one is no mask."""
+    if pixels.ndim == 2:
+        return pixels
+    colours = pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., :1]
+    if (colours != colours[..., :1]).any():
+        raise SlideError(
+            f"{name} is a coloured picture, not a mask. Save the mask as one channel of whole "
+            f"numbers, one class index a pixel."
+        )
+    return colours[..., 0]
+
+
+def _is_binary(values: np.ndarray) -> bool:
+    return bool(len(values)) and values.max() == NOT_ANNOTATED and set(values.tolist()) <= {0, NOT_ANNOTATED}
+
+
+def _one_if_binary(pixels: np.ndarray) -> np.ndarray:
+    """Read a picture of black and white as background and class 1."""
+    return (pixels > 0).astype(np.uint8) if _is_binary(np.unique(pixels)) else pixels
+
+
+def _class_names(values: np.ndarray, names: dict[int, str]) -> tuple[str, ...]:
+    """Name the classes up to the highest that occurs or has a name."""
+    there = [int(value) for value in values if value != NOT_ANNOTATED] + list(names)
+    count = max(2, max(there, default=0) + 1)
+    return tuple(
+        names.get(value) or ("background" if value == 0 else f"class {value}") for value in range(count)
+    )

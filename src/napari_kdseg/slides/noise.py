@@ -1,0 +1,109 @@
+"""Noise that is a function of position alone, so any part of a slide of any size can be computed by itself.
+
+Two kinds: lattice noise from an integer hash, whose every value is the same to the last bit whichever region it is
+computed in (geometry), and a small periodic table of smooth noise that is looked up (texture).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+TABLE_SIDE = 1024
+TABLE_FEATURE = 8
+"""Cells of the table per feature of its noise."""
+
+MAX_STRETCHES = 24
+
+
+def hash_unit(seed: int, *coordinates: Any) -> np.ndarray:
+    """Return float32 values in [0, 1) that depend on integer coordinates and nothing else.
+
+    The mixing steps are the ``lowbias32`` hash of C. Wellons (Hash Prospector).
+    """
+    mixed: Any = np.uint32((seed * 0x9E3779B9 + 0x85EBCA6B) & 0xFFFFFFFF)
+    with np.errstate(over="ignore"):
+        for coordinate in coordinates:
+            mixed = mixed ^ (np.asarray(coordinate, np.int64).astype(np.uint32) * np.uint32(0x9E3779B1))
+            mixed = (mixed ^ (mixed >> np.uint32(16))) * np.uint32(0x7FEB352D)
+            mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(0x846CA68B)
+            mixed = mixed ^ (mixed >> np.uint32(16))
+    return ((mixed >> np.uint32(8)).astype(np.float32)) * np.float32(2**-24)
+
+
+def lattice_noise(seed: int, y: np.ndarray, x: np.ndarray, wavelength: float) -> np.ndarray:
+    """Smooth noise on the grid of the positions ``y [h]`` and ``x [w]``: cubic B-spline over random lattice values.
+
+    Only elementwise arithmetic is used (no matrix product, whose rounding depends on the size of the region).
+
+    Returns
+    -------
+    np.ndarray
+        float32 ``[h, w]``, mean 0, standard deviation near 0.5.
+    """
+    rows, row_weights = _spline(y, wavelength)
+    columns, column_weights = _spline(x, wavelength)
+    first, left = rows.min(), columns.min()
+    lattice = hash_unit(
+        seed, np.arange(first, rows.max() + 4)[:, None], np.arange(left, columns.max() + 4)
+    ) - np.float32(0.5)
+    lines = sum(lattice[rows - first + k] * row_weights[k][:, None] for k in range(4))
+    lines = np.asarray(lines * np.float32(3.6))
+    return _across(lines, columns - left, column_weights)
+
+
+def _across(lines: np.ndarray, columns: np.ndarray, weights: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Interpolate along the rows of ``lines [h, n]``, stretch by stretch where lattice points are few."""
+    starts = np.flatnonzero(np.diff(columns, prepend=columns[0] - 1))
+    if len(starts) > MAX_STRETCHES:
+        out = np.take(lines, columns, axis=1) * weights[0]
+        for k in range(1, 4):
+            out += np.take(lines, columns + k, axis=1) * weights[k]
+        return out
+    out = np.empty((len(lines), len(columns)), np.float32)
+    for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True):
+        at = columns[start]
+        part = lines[:, at : at + 1] * weights[0][start:stop]
+        for k in range(1, 4):
+            part += lines[:, at + k : at + k + 1] * weights[k][start:stop]
+        out[:, start:stop] = part
+    return out
+
+
+def _spline(positions: np.ndarray, wavelength: float) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return the first of the four lattice points around each position, and their cubic B-spline weights."""
+    scaled = np.asarray(positions, np.float64) / wavelength
+    low = np.floor(scaled)
+    t = scaled - low
+    weights = (
+        (1 - t) ** 3 / 6,
+        (3 * t**3 - 6 * t**2 + 4) / 6,
+        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
+        t**3 / 6,
+    )
+    return low.astype(np.int64) - 1, tuple(weight.astype(np.float32) for weight in weights)
+
+
+@lru_cache(maxsize=4)
+def noise_table(seed: int) -> np.ndarray:
+    """Return a periodic table of smooth isotropic noise for :func:`look_up`, float32, standard deviation 1."""
+    white = np.random.default_rng(seed & 0xFFFFFFFF).standard_normal((TABLE_SIDE, TABLE_SIDE))
+    fy = np.fft.fftfreq(TABLE_SIDE)[:, None]
+    fx = np.fft.rfftfreq(TABLE_SIDE)[None]
+    band = np.exp(-((fy**2 + fx**2) * (TABLE_FEATURE**2)) * 2.0)
+    band[0, 0] = 0
+    smooth = np.fft.irfft2(np.fft.rfft2(white) * band, s=white.shape)
+    return np.ascontiguousarray((smooth / smooth.std()).astype(np.float32)).ravel()
+
+
+def look_up(table: np.ndarray, v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Return the noise at float positions, one unit being one feature."""
+    row = (v * np.float32(TABLE_FEATURE)).astype(np.int32)
+    column = (u * np.float32(TABLE_FEATURE)).astype(np.int32)
+    row &= TABLE_SIDE - 1
+    column &= TABLE_SIDE - 1
+    row *= TABLE_SIDE
+    row += column
+    return table.take(row)

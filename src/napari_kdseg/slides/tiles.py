@@ -1,0 +1,180 @@
+"""The tiles of one slide: decoded once, shared by all threads, with a place in the list where one is damaged.
+
+Slides whose file has no small level get further ones here, averaged from the finer ones on demand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.backend import Backend, Level, block_of, make_level
+from napari_kdseg.slides.cache import TileCache
+from napari_kdseg.slides.resample import halve
+
+COARSEST_SIDE = 2048
+"""napari keeps the coarsest level in memory: slides without one this small are given further levels."""
+
+MAX_COMPUTED_PIXELS = 2**30
+"""Largest level those are computed from: its every tile has to be decoded once."""
+
+_owners = itertools.count()
+
+
+class BadTile(NamedTuple):
+    """A tile that could not be read."""
+
+    level: int
+    row: int
+    column: int
+    reason: str
+
+
+class Tiles:
+    """Tiles of a backend, and of the smaller levels computed from them.
+
+    Parameters
+    ----------
+    backend
+        Reads the tiles of the file.
+    cache
+        Keeps those decoded last.
+    bad_value
+        Value of the pixels of a tile that cannot be read.
+    """
+
+    def __init__(self, backend: Backend, cache: TileCache, bad_value: int):
+        self.levels = with_small_levels(backend.metadata.levels)
+        self.bad: list[BadTile] = []
+        self._backend = backend
+        self._bad_value = bad_value
+        self._cache = cache
+        self._owner = next(_owners)
+        self._idle = threading.Condition()
+        self._reading = 0
+        self._closed = False
+
+    def tile(self, level: int, row: int, column: int) -> np.ndarray:
+        """Return one tile, ``[<= tile height, <= tile width, channels]``, read-only."""
+        return self._cache.get(self._owner, (level, row, column), partial(self._load, level, row, column))
+
+    def read(
+        self,
+        level: int,
+        y: int,
+        x: int,
+        height: int,
+        width: int,
+        background: Callable[[], tuple[int, ...]] | None = None,
+    ) -> np.ndarray:
+        """Put a region together from tiles; ``background`` gives the colour of what lies outside the level."""
+        there, metadata = self.levels[level], self._backend.metadata
+        (th, tw), (rows, columns) = there.tile, there.grid
+        out = np.empty((height, width, metadata.channels), metadata.dtype)
+        if y < 0 or x < 0 or y + height > there.shape[0] or x + width > there.shape[1]:
+            out[:] = 0 if background is None else background()
+        for row in range(max(y // th, 0), min(math.ceil((y + height) / th), rows)):
+            for column in range(max(x // tw, 0), min(math.ceil((x + width) / tw), columns)):
+                tile = self.tile(level, row, column)
+                top, left = row * th - y, column * tw - x
+                y0, x0 = max(top, 0), max(left, 0)
+                y1, x1 = min(top + tile.shape[0], height), min(left + tile.shape[1], width)
+                out[y0:y1, x0:x1] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
+        return out
+
+    def samples(self) -> list[np.ndarray]:
+        """Return up to nine tiles spread over the coarsest level of the file."""
+        level = len(self._backend.metadata.levels) - 1
+        spread = [sorted({int((i + 0.5) / 3 * count) for i in range(3)}) for count in self.levels[level].grid]
+        return [self.tile(level, row, column) for row in spread[0] for column in spread[1]]
+
+    def close(self) -> None:
+        """Wait for reads that are under way, then give the file and the memory back."""
+        with self._idle:
+            if self._closed:
+                return
+            self._closed = True
+            self._idle.wait_for(lambda: self._reading == 0)
+        self._backend.close()
+        self._cache.drop(self._owner)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Hold the file open: native libraries do not survive being closed while they read.
+
+        Raises
+        ------
+        SlideError
+            If it was closed already.
+        """
+        with self._idle:
+            if self._closed:
+                raise SlideError("This slide was closed. Open it again to read from it.")
+            self._reading += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._reading -= 1
+                self._idle.notify_all()
+
+    def _load(self, level: int, row: int, column: int) -> np.ndarray:
+        there, metadata = self.levels[level], self._backend.metadata
+        height, width = there.tile_shape(row, column)
+        if level >= len(metadata.levels):
+            finer = self.levels[level - 1].shape
+            top, left = 2 * row * there.tile[0], 2 * column * there.tile[1]
+            return halve(
+                self.read(
+                    level - 1, top, left, min(2 * height, finer[0] - top), min(2 * width, finer[1] - left)
+                )
+            )
+        shape = (height, width, metadata.channels)
+        with self.in_use():
+            try:
+                tile = self._backend.read_tile(level, row, column)
+                if tile.shape != shape:
+                    raise ValueError(f"a tile of shape {tile.shape} where {shape} was expected")
+            except MemoryError:
+                raise
+            except (
+                Exception
+            ) as error:  # decoders raise anything on damaged data; the tile is shown grey and listed
+                self._list_bad(BadTile(level, row, column, str(error) or type(error).__name__))
+                return np.full(shape, self._bad_value, metadata.dtype)
+        return np.ascontiguousarray(tile)
+
+    def _list_bad(self, bad: BadTile) -> None:
+        with self._idle:
+            if all(known[:3] != bad[:3] for known in self.bad):
+                self.bad.append(bad)
+
+
+def with_small_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
+    """Append levels of half the size until the coarsest is small.
+
+    Raises
+    ------
+    SlideError
+        If the coarsest level of the file is so large that an overview cannot be computed in reasonable time.
+    """
+    height, width = levels[-1].shape
+    if max(height, width) > COARSEST_SIDE and height * width > MAX_COMPUTED_PIXELS:
+        raise SlideError(
+            f"The smallest level of this slide has {width} x {height} px: an overview would take minutes to compute. "
+            "Convert it to a pyramid first, for example with: vips tiffsave in.tif out.tif --tile --pyramid --bigtiff."
+        )
+    tile = block_of(levels[-1].tile)
+    more = list(levels)
+    while max(more[-1].shape) > COARSEST_SIDE:
+        height, width = more[-1].shape
+        more.append(make_level((math.ceil(height / 2), math.ceil(width / 2)), levels[0].shape, tile))
+    return tuple(more)

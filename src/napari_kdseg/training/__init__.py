@@ -1,0 +1,36 @@
+"""From annotated tiles to a distilled student: data, configuration, the loop, run folders, scores, the job itself.
+
+Configurations load without torch; what computes is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from napari_kdseg.training.config import DataConfig, DistillConfig, NetworkChoice, OptimiserConfig
+
+_LATER = {
+    "DistillResult": "job",
+    "RunFolder": "run_folder",
+    "SegmentationScore": "metrics",
+    "TileCollection": "data",
+    "TileDataset": "dataset",
+    "cut_tiles": "patches",
+    "describe": "data",
+    "discover": "data",
+    "distill": "job",
+    "read_history": "run_folder",
+    "resume_config": "run_folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
+__all__ = ["DataConfig", "DistillConfig", "NetworkChoice", "OptimiserConfig"]

@@ -1,0 +1,307 @@
+"""The distillation job: teacher, then the stages of the method, then scores; run without a window or from one.
+
+Calling it again with the same run folder goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from napari_kdseg.distillation import AloneSettings, Stage, StudentStage, freeze, get_method
+from napari_kdseg.errors import ConfigurationError, DataError
+from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started
+from napari_kdseg.networks import Checkpoint, NetworkSpec, inspect, load, save
+from napari_kdseg.training.config import DistillConfig
+from napari_kdseg.training.data import TileCollection, discover
+from napari_kdseg.training.dataset import TileDataset, batch_count
+from napari_kdseg.training.loop import Workplace, evaluate, fit
+from napari_kdseg.training.roles import Roles
+from napari_kdseg.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """What a distillation made.
+
+    Attributes
+    ----------
+    run
+        The run folder.
+    metrics
+        Scores by network: ``val_dice``, ``val_iou`` ..., ``test_dice`` ... where there are test tiles.
+    checkpoints
+        Best weights by network.
+    """
+
+    run: Path
+    metrics: dict[str, dict[str, float]]
+    checkpoints: dict[str, Path]
+
+
+def distill(config: DistillConfig, emit: Emit, control: Control) -> DistillResult:
+    """Distil a student from a teacher; a job for :mod:`napari_kdseg.jobs`.
+
+    A teacher without a checkpoint is trained first. Each network is kept with the weights that were best on the
+    validation tiles, and scored on validation and test tiles in the end.
+
+    Parameters
+    ----------
+    config
+        What to do. If ``config.output`` holds a stopped run of the same configuration, that run goes on.
+    emit
+        Receives the events.
+    control
+        Looked at after every batch.
+
+    Raises
+    ------
+    KdsegError
+        If data, networks, settings or run folder do not work; the message says what to do.
+    """
+    emit(Started(f"{get_method(config.method).title}: distillation"))
+    with _threads(config.threads), RunFolder(config.output, config) as run:
+        return _Distillation(config, run, emit, control).run()
+
+
+class _Distillation:
+    def __init__(self, config: DistillConfig, run: RunFolder, emit: Emit, control: Control):
+        self.config, self.run_folder, self.emit, self.control = config, run, emit, control
+        self.method = get_method(config.method)
+        self.settings = self.method.settings(config.settings)
+        self.state = run.load_state()
+        self.fabric = make_fabric(config)
+        self.collection = self._discover()
+        size = config.data.input_size
+        self.datasets = {
+            split: TileDataset(self.collection, getattr(self.collection, split), size)
+            for split in ("train", "val", "test")
+        }
+        self.place = Workplace(
+            config, run, self.fabric, self.datasets["train"], self.datasets["val"], emit, control,
+            self.collection.fingerprint,
+        )  # fmt: skip
+        self.roles = Roles(self.collection, config, emit)
+        self.networks: dict[str, tuple[nn.Module, NetworkSpec]] = {}
+
+    def run(self) -> DistillResult:
+        self._begin()
+        teacher = self._teacher() if self.method.needs_teacher else None
+        student = self._student(None if teacher is None else teacher.spec)
+        self._plan(teacher, student)
+        if teacher is not None:
+            self._train_teacher(teacher)
+        for stage in self._stages(teacher, student):
+            spec = student.spec if stage.name == "student" or teacher is None else teacher.spec
+            spec = spec.model_copy(update={"method": self.config.method, "metrics": {}})
+            self._train(stage, self._epochs(stage), spec)
+        return self._score()
+
+    # -- before training ------------------------------------------------------------------------------------------
+
+    def _discover(self) -> TileCollection:
+        data, teacher = self.config.data, self._given_teacher()
+        weights_only = self.config.teacher.architecture is not None
+        if teacher is not None and not weights_only and data.classes is None and data.labels == "mask":
+            # The tiles need not show every class that the teacher knows.
+            data = data.model_copy(update={"classes": inspect(teacher).classes})
+        collection = discover(data, self.control.check)
+        for message in collection.messages:
+            self.emit(Message(message, "warning"))
+        counts = collection.counts
+        self.emit(
+            Message(
+                f"{counts['train']} tiles for training, {counts['val']} for validation, {counts['test']} for the test; "
+                f"classes: {', '.join(collection.classes)}."
+            )
+        )
+        if not collection.val:
+            raise DataError(
+                "There are no validation tiles. Give some the split 'val', or leave the column out."
+            )
+        return collection
+
+    def _begin(self) -> None:
+        """Go back to the last checkpoint, or to the beginning."""
+        if self.state is None:
+            self.run_folder.rewind(0)
+            return
+        if self.state["fingerprint"] != self.collection.fingerprint:
+            raise DataError(
+                "The training data changed since this run was stopped, so it cannot go on as it began. Bring the "
+                "old data back, or start a new run in another folder."
+            )
+        self.run_folder.rewind(self.state["metrics_size"])
+        self.place.position = self.state["position"]
+        self.place.completed = self.state["completed"]
+        progress = self.state["progress"]
+        self.emit(
+            Message(f"Resumed: {self.state['stage'].replace('_', ' ')}, epoch {progress['epoch'] + 1}.")
+        )
+
+    def _given_teacher(self) -> Path | None:
+        """Checkpoint of a teacher that is not trained here: on resume the run's own copy."""
+        checkpoint = self.config.teacher.checkpoint
+        own = self.run_folder.network("teacher")
+        if checkpoint is None or not self.method.needs_teacher:
+            return None
+        return own if self.state is not None and own.exists() else checkpoint
+
+    def _teacher(self) -> Checkpoint:
+        checkpoint = self._given_teacher()
+        if checkpoint is None:
+            return self.roles.create("teacher", self.config.teacher)
+        return self.roles.load("teacher", self.config.teacher, checkpoint)
+
+    def _student(self, teacher: NetworkSpec | None) -> Checkpoint:
+        """Create the student, or load the weights it starts from; it sees images as the teacher does."""
+        choice = self.config.student
+        if choice.checkpoint is None:
+            return self.roles.create("student", choice, teacher)
+        loaded = self.roles.load("student", choice, choice.checkpoint)
+        spec = loaded.spec.model_copy(update=self.roles.of_the_data(teacher or loaded.spec))
+        return Checkpoint(loaded.module, spec, loaded.path)
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def _plan(self, teacher: Checkpoint | None, student: Checkpoint) -> None:
+        """Build all stages once before the first is trained: what does not fit together fails now, not in an hour."""
+        stages = self._stages(copy.deepcopy(teacher), copy.deepcopy(student))
+        names = [f"{stage.title.lower()} ({self._epochs(stage)} epochs)" for stage in stages]
+        if teacher is not None and self._given_teacher() is None:
+            names.insert(0, f"teacher ({self.config.teacher_epochs} epochs)")
+        batches = batch_count(len(self.datasets["train"]), self.config.batch_size)
+        self.emit(
+            Message(
+                f"On {_device_name(self.fabric)}, {batches} batches an epoch. Stages: {', '.join(names)}."
+            )
+        )
+
+    def _stages(self, teacher: Checkpoint | None, student: Checkpoint) -> list[Stage]:
+        size = self.config.data.input_size
+        return self.method.stages(
+            None if teacher is None else teacher.module,
+            student.module,
+            self.settings,
+            seed=self.config.seed,
+            sample_masks=self.datasets["train"].masks,
+            input_shape=(self.collection.channels, size, size),
+        )
+
+    def _epochs(self, stage: Stage) -> int:
+        return max(1, round(self.config.epochs * stage.epochs_factor))
+
+    def _train_teacher(self, teacher: Checkpoint) -> None:
+        """Train the teacher on the labels alone, or score the one given before anything is learnt from it."""
+        if self._given_teacher() is None:
+            weights = AloneSettings(
+                cross_entropy_weight=self.settings.cross_entropy_weight, dice_weight=self.settings.dice_weight
+            )
+            stage = StudentStage(teacher.module, weights)
+            stage.name, stage.title = "teacher", "Teacher"
+            self._train(stage, self.config.teacher_epochs, teacher.spec)
+        else:
+            self.networks["teacher"] = (teacher.module, teacher.spec)
+            place = self.run_folder.network("teacher")
+            if not place.exists():
+                self.emit(Checkpointed(save(place, teacher.module, teacher.spec)))
+            scores = self._evaluate("teacher", "val")
+            self.emit(
+                Message(
+                    f"The teacher's Dice on the {len(self.datasets['val'])} validation tiles is {scores['dice']:.3f}."
+                )
+            )
+        freeze(teacher.module)
+
+    def _train(self, stage: Stage, epochs: int, spec: NetworkSpec) -> None:
+        """Train a stage, go on with it, or take its weights where it was finished before."""
+        if stage.name in self.place.completed:
+            stage.network.load_state_dict(
+                load(self.run_folder.network(stage.name), expect=spec).module.state_dict()
+            )
+        else:
+            ours = self.state is not None and self.state["stage"] == stage.name
+            self.emit(Message(f"{stage.title}: {epochs} epochs."))
+            fit(stage, epochs, spec, self.place, self.state if ours else None)
+        self.networks[stage.name] = (stage.network, spec)
+
+    # -- after training -------------------------------------------------------------------------------------------
+
+    def _evaluate(self, name: str, split: str) -> dict[str, float]:
+        network, spec = self.networks[name]
+        size = self.config.batch_size
+        return evaluate(network, spec, self.datasets[split], self.fabric, size, self.control)
+
+    def _score(self) -> DistillResult:
+        metrics: dict[str, dict[str, float]] = {}
+        for name in self.networks:
+            metrics[name] = {}
+            for split in ("val", "test"):
+                if len(self.datasets[split]):
+                    scores = self._evaluate(name, split)
+                    metrics[name] |= {f"{split}_{key}": value for key, value in scores.items()}
+        checkpoints = {name: self.run_folder.network(name) for name in self.networks}
+        self.run_folder.write_report(
+            {
+                "method": self.config.method,
+                "reference": self.method.reference,
+                "settings": self.settings.model_dump(mode="json"),
+                "tiles": self.collection.counts,
+                "classes": self.collection.classes,
+                "networks": {
+                    name: {
+                        "architecture": spec.architecture,
+                        "parameters": sum(p.numel() for p in network.parameters()),
+                        "metrics": metrics[name],
+                    }
+                    for name, (network, spec) in self.networks.items()
+                },
+            }
+        )
+        return DistillResult(self.run_folder.path, metrics, checkpoints)
+
+
+def make_fabric(config: DistillConfig) -> Fabric:
+    """Choose device and precision.
+
+    Raises
+    ------
+    ConfigurationError
+        If the computer does not have what was asked for.
+    """
+    gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not gpu:
+        raise ConfigurationError("No GPU was found that CUDA can use. Choose the device 'auto' or 'cpu'.")
+    on_gpu = gpu and config.device != "cpu"
+    if config.precision == "16" and not on_gpu:
+        raise ConfigurationError("16 bits need a GPU. Choose the precision 'auto' or '32'.")
+    names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    automatic = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    precision: Any = names.get(config.precision, automatic)
+    return Fabric(accelerator="cuda" if on_gpu else "cpu", devices=1, precision=precision)
+
+
+def _device_name(fabric: Fabric) -> str:
+    if fabric.device.type == "cuda":
+        return torch.cuda.get_device_name(fabric.device)
+    return f"the CPU ({torch.get_num_threads()} threads)"
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use ``count`` CPU threads for a while."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

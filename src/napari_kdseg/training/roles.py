@@ -1,0 +1,136 @@
+"""Teacher and student of a run: created or loaded, and compared with the data before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.jobs import Emit, Message
+from napari_kdseg.networks import Checkpoint, NetworkSpec, create_from, input_multiple, load
+from napari_kdseg.training.config import DistillConfig, NetworkChoice
+from napari_kdseg.training.data import TileCollection
+from napari_kdseg.training.tile import stable_hash
+
+SCALE_TOLERANCE = 1.2
+"""Ratio of two resolutions that makes no difference worth a warning."""
+
+
+class Roles:
+    """Makes the networks of a run.
+
+    Parameters
+    ----------
+    collection
+        The data they have to fit.
+    config
+        The run.
+    emit
+        Receives warnings.
+    """
+
+    def __init__(self, collection: TileCollection, config: DistillConfig, emit: Emit):
+        self.collection, self.config, self.emit = collection, config, emit
+
+    def create(self, role: str, choice: NetworkChoice, like: NetworkSpec | None = None) -> Checkpoint:
+        """Build a network with random weights that depend on the seed and the role only.
+
+        Parameters
+        ----------
+        role
+            ``"teacher"`` or ``"student"``.
+        choice
+            Its architecture.
+        like
+            Description of the network whose normalisation it shares.
+        """
+        spec = self._spec(choice, like)
+        self._check_size(spec)
+        torch.manual_seed(stable_hash(self.config.seed, "weights", role))
+        return Checkpoint(create_from(spec), spec, Path(f"{role}.safetensors"))
+
+    def load(self, role: str, choice: NetworkChoice, path: Path) -> Checkpoint:
+        """Load a network and compare it with the data.
+
+        Parameters
+        ----------
+        role
+            ``"teacher"`` or ``"student"``.
+        choice
+            Names the architecture, where the file holds weights only.
+        path
+            The checkpoint.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be loaded.
+        ConfigurationError
+            If it has other classes or channels than the data.
+        """
+        loaded = load(path, expect=None if choice.architecture is None else self._spec(choice, None))
+        spec, classes, channels = loaded.spec, self.collection.classes, self.collection.channels
+        if len(spec.classes) != len(classes):
+            raise ConfigurationError(
+                f"The {role} {path.name} has {len(spec.classes)} classes ({', '.join(spec.classes)}), the data "
+                f"have {len(classes)} ({', '.join(classes)}). Choose a {role} trained for these classes, or other data."
+            )
+        if spec.in_channels != channels:
+            raise ConfigurationError(
+                f"The {role} {path.name} takes images of {spec.in_channels} channels, but these have {channels}. "
+                f"Choose a {role} trained on such images."
+            )
+        self._check_size(spec)
+        if spec.classes != classes:
+            self._warn(
+                f"The {role} calls its classes {', '.join(spec.classes)}, the data {', '.join(classes)}; they are "
+                "taken to be the same in this order."
+            )
+        ours = self._mpp()
+        if spec.mpp and ours and not 1 / SCALE_TOLERANCE < spec.mpp / ours < SCALE_TOLERANCE:
+            self._warn(
+                f"The {role} was trained at {spec.mpp:g} µm per pixel, here it sees {ours:g}. It may do "
+                "worse than it can."
+            )
+        return loaded
+
+    def of_the_data(self, like: NetworkSpec | None) -> dict[str, Any]:
+        """Return what a network trained here takes from the data, and its normalisation from ``like``."""
+        fields: dict[str, Any] = {
+            "classes": self.collection.classes,
+            "mpp": self._mpp(),
+            "input_size": self.config.data.input_size,
+        }
+        return (
+            fields if like is None else fields | {"mean": like.mean, "std": like.std, "colours": like.colours}
+        )
+
+    def _spec(self, choice: NetworkChoice, like: NetworkSpec | None) -> NetworkSpec:
+        return NetworkSpec(
+            architecture=choice.architecture or "",
+            in_channels=self.collection.channels,
+            options=choice.options,
+            **self.of_the_data(like),
+        )
+
+    def _mpp(self) -> float | None:
+        """Micrometres per pixel as the networks see it: tiles are resized to the input size."""
+        if self.collection.mpp is None:
+            return None
+        side = median(min(tile.size) for tile in self.collection.train)
+        return self.collection.mpp * side / self.config.data.input_size
+
+    def _check_size(self, spec: NetworkSpec) -> None:
+        multiple, size = input_multiple(spec.architecture), self.config.data.input_size
+        if size % multiple:
+            nearest = max(1, round(size / multiple)) * multiple
+            raise ConfigurationError(
+                f"{spec.architecture} takes images whose side is a multiple of {multiple}, not {size}. Set the "
+                f"input size to {nearest}."
+            )
+
+    def _warn(self, text: str) -> None:
+        self.emit(Message(text, "warning"))

@@ -1,0 +1,142 @@
+"""Each dock by itself: what it says when empty, when something does not fit, and that nothing is loaded too early."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_kdseg.widgets import layers
+from napari_kdseg.widgets.keys import KEYS
+from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.workspace import open_workspace
+
+WAIT = 60_000
+
+
+def test_workspace_opens_everything_once(viewer):
+    docks = open_workspace(viewer)
+    assert {"1 Slide", "2 Models", "3 Distil", "4 Compare", "KD Seg status"} == set(docks)
+    open_workspace(viewer)
+    assert len(viewer.window.dock_widgets) == 5
+
+
+def test_opening_the_docks_loads_no_torch():
+    code = (
+        "import napari, sys;"
+        "viewer = napari.Viewer(show=False);"
+        "from napari_kdseg.widgets.workspace import open_workspace;"
+        "open_workspace(viewer);"
+        "assert 'torch' not in sys.modules;"
+        "viewer.close()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_state_belongs_to_the_viewer(viewer, dock):
+    first = dock("2 Models").session
+    assert dock("4 Compare").session is first is session_of(viewer)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("missing.svs", "There is no slide"), ("notes.svs", "notes.svs"), ("empty.tif", "empty.tif")],
+)
+def test_file_that_is_no_slide_is_said_in_the_dock(dock, qtbot, tmp_path, name, words):
+    (tmp_path / "notes.svs").write_text("these are my notes")
+    (tmp_path / "empty.tif").touch()
+    slide_dock = dock("1 Slide")
+    slide_dock.open(str(tmp_path / name))
+    qtbot.waitUntil(
+        lambda: words in slide_dock.note.text() and "Opening" not in slide_dock.note.text(), timeout=WAIT
+    )
+
+
+def test_checkpoint_that_is_none_is_said_in_its_card(dock, qtbot, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    path.write_bytes(b"not a checkpoint at all")
+    card = dock("2 Models").cards["teacher"]
+    card._load(str(path))
+    qtbot.waitUntil(lambda: "teacher.safetensors" in card.problem.text(), timeout=WAIT)
+    assert "teacher" not in card.session.models
+
+
+def test_distil_needs_data_and_says_so(dock):
+    distil = dock("3 Distil")
+    assert distil.start() is None
+    assert "folder" in distil.problem.text()
+
+
+def test_folder_without_masks_is_said(dock, qtbot, tmp_path):
+    distil = dock("3 Distil")
+    (tmp_path / "images").mkdir()
+    distil.look_at_data(str(tmp_path))
+    qtbot.waitUntil(lambda: "Looking" not in distil.data_note.text(), timeout=WAIT)
+    assert "D55E00" in distil.data_note.styleSheet()
+
+
+def test_configuration_survives_the_form(dock, tiles, tmp_path):
+    from napari_kdseg.training import DistillConfig
+
+    distil = dock("3 Distil")
+    distil.folder.set_path(tiles)
+    distil.run_form.fill({"epochs": 7, "batch_size": 4})
+    distil.method.setCurrentText("kd")
+    made = distil.configuration()
+    made.save(tmp_path / "saved.json")
+    distil.run_form.fill({"epochs": 1})
+    distil.fill(DistillConfig.load(tmp_path / "saved.json"))
+    assert distil.configuration() == made
+    assert (made.epochs, made.method) == (7, "kd")
+
+
+def test_gigapixel_sample_computes_only_what_is_shown(viewer, qtbot):
+    from napari_kdseg.slides.cache import default_cache
+
+    viewer.open_sample("napari-kdseg", "annotated-synthetic-slide")
+    session = session_of(viewer)
+    assert session.slide is not None
+    assert session.annotation is not None
+    layer = layers.find(viewer, "slide")
+    assert layer.data[0].shape[:2] == (80_000, 100_000)
+    viewer.scene.camera.center = (10_000, 12_000)
+    viewer.scene.camera.zoom = 4
+    qtbot.wait(300)
+    assert psutil.Process().memory_info().rss < 1.5e9
+    assert default_cache().nbytes < 0.02 * 80_000 * 100_000 * 3
+
+
+def test_keys_work_with_any_layer_active(viewer, qtbot):
+    open_workspace(viewer)
+    mask = np.zeros((64, 64), np.uint8)
+    for role in ("teacher", "student", "disagreement"):
+        viewer.add_labels(mask, metadata={layers.ROLE_KEY: role})
+    viewer.add_shapes()
+    viewer.add_points()
+    canvas = viewer.window._qt_viewer.canvas.native
+    for active in list(viewer.layers):
+        viewer.layers.selection.active = active
+        for digit, role in (
+            (Qt.Key.Key_1, "teacher"),
+            (Qt.Key.Key_3, "student"),
+            (Qt.Key.Key_4, "disagreement"),
+        ):
+            layer = layers.find(viewer, role)
+            before = layer.visible
+            qtbot.keyClick(canvas, digit, Qt.KeyboardModifier.AltModifier)
+            assert layer.visible != before, (active, role)
+    assert all(key.startswith("Alt-") for key in KEYS)
+
+
+def test_peek_hides_the_overlays_while_the_key_is_held(viewer, qtbot):
+    open_workspace(viewer)
+    viewer.add_labels(np.zeros((64, 64), np.uint8), metadata={layers.ROLE_KEY: "teacher"})
+    canvas, layer = viewer.window._qt_viewer.canvas.native, layers.find(viewer, "teacher")
+    qtbot.keyPress(canvas, Qt.Key.Key_0, Qt.KeyboardModifier.AltModifier)
+    assert not layer.visible
+    qtbot.keyRelease(canvas, Qt.Key.Key_0, Qt.KeyboardModifier.AltModifier)
+    qtbot.waitUntil(lambda: layer.visible, timeout=2000)
