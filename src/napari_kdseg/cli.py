@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -206,7 +207,7 @@ def correct(
         config = CorrectConfig(teacher=teacher, **common)
     else:
         raise ConfigurationError("Say who corrects: --run FOLDER, or --teacher CHECKPOINT.")
-    print(json.dumps(_run(job, config).counts, indent=2))
+    print(json.dumps(asdict(_run(job, config).counts), indent=2))
 
 
 @app.command()

@@ -33,6 +33,10 @@ class OutputError(KdsegError):
     """A place that cannot be written to, or already holds something else."""
 
 
+class InTheWayError(OutputError):
+    """Something good is where a result should go; it is replaced only if a person says so."""
+
+
 def explain(error: BaseException) -> str:
     """Say in plain words what went wrong and what to do.
 

@@ -38,7 +38,7 @@ def naive_correction(probabilities, target, vectors):
         if y[place] == 255 or place in right:
             continue
         n, i, j = place
-        same_class = [other for other in right if y[other] == y[place]]
+        same_class = [other for other in places if other in right and y[other] == y[place]]
         candidates = [other for other in same_class if other[0] == n] or same_class
         if candidates:
             m, k, q = max(candidates, key=lambda other: cosine(place, other))

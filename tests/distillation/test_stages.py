@@ -285,13 +285,17 @@ def test_masks_come_from_the_sampler_and_must_hold_two_classes(tiny_net, lesions
     stage = FalsePixelAssistantStage(
         teacher, new_assistant(teacher, constants, 0), constants, sample_masks=sample_masks
     )
-    drawn = stage._draw_masks(4, torch.Size((24, 24)))
+    drawn = stage.masks.draw(4, torch.Size((24, 24)), torch.Generator())
     assert asked == [4, 3, 2, 1]
     assert drawn.shape == (4, 24, 24)
     expected = torch.zeros(24, 24, dtype=torch.long)
     expected[6:14, 4:10] = 1
     assert all(torch.equal(mask, expected) for mask in drawn)
-    assert stage.loss(*lesions(0))["loss"] > 0
+    image, target = lesions(0)
+    assert (
+        stage.loss(image, torch.full_like(target, 255))["loss"].item() == 0
+    )  # a shape, but no false pixel to fill it
+    assert stage.loss(image, target)["loss"] > 0
 
 
 def test_batches_without_a_lesion_do_not_stop_the_assistant(tiny_net, lesions):

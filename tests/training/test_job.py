@@ -61,7 +61,7 @@ def elsewhere(config: DistillConfig, name: str, **changes) -> DistillConfig:
     return config.model_copy(update={"output": config.output.with_name(name), **changes})
 
 
-def run_until(config: DistillConfig, stage: str, steps: int) -> RunningJob:
+def cancel_at(config: DistillConfig, stage: str, steps: int) -> RunningJob:
     """Cancel the job from an observer after so many steps of a stage."""
     running = RunningJob()
     running.observe(
@@ -72,7 +72,20 @@ def run_until(config: DistillConfig, stage: str, steps: int) -> RunningJob:
         )
     )
     run_job(distill, config, running.emit, running.control)
+    assert isinstance(running.end, Cancelled), running.end
+    assert isinstance(running.history[-2], Checkpointed)
     return running
+
+
+def kill_at(config: DistillConfig, stage: str, steps: int) -> None:
+    """End the job after so many steps of a stage without a last word or a last checkpoint."""
+
+    def kill(event):
+        if isinstance(event, Step) and (event.stage, event.done) == (stage, steps):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_inline(distill, config, kill)
 
 
 def curve(folder: Path) -> list[tuple]:
@@ -131,7 +144,7 @@ def test_the_whole_job(config):
 
 
 def test_the_teacher_is_in_no_checkpoint_of_the_student(config):
-    run_until(config, "student", 2)
+    cancel_at(config, "student", 2)
     state = torch.load(config.output / "checkpoints" / "state.pt", weights_only=True)
     enet = create_from(NetworkSpec(architecture="enet", classes=("a", "b")))
     assert set(state["network"]) == set(enet.state_dict())
@@ -154,18 +167,18 @@ def _tensors(value):
 def test_resume_gives_the_curve_of_a_run_never_stopped(config):
     whole = elsewhere(config, "whole")
     assert isinstance(run_inline(distill, whole).end, Done)
-    # Stopped in the middle of an epoch of every stage, at the end of one, and in the middle of validation's epoch.
+    # In the middle of an epoch of every stage, and after the last batch of one; killed in the first batch of another.
     stops = [
-        ("teacher", 2),
-        ("false_pixel_assistant", 5),
-        ("boundary_assistant", 1),
-        ("student", 3),
-        ("student", 5),
+        (cancel_at, "teacher", 2),
+        (kill_at, "false_pixel_assistant", 4),
+        (cancel_at, "false_pixel_assistant", 5),
+        (cancel_at, "boundary_assistant", 1),
+        (kill_at, "boundary_assistant", 6),
+        (cancel_at, "student", 3),
+        (cancel_at, "student", 5),
     ]
-    for stage, steps in stops:
-        running = run_until(config, stage, steps)
-        assert isinstance(running.end, Cancelled), running.end
-        assert isinstance(running.history[-2], Checkpointed)
+    for stop, stage, steps in stops:
+        stop(config, stage, steps)
         assert not (config.output / ".lock").exists()
         config = resume_config(config.output)
     running = run_inline(distill, config)
@@ -176,23 +189,20 @@ def test_resume_gives_the_curve_of_a_run_never_stopped(config):
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), stage
 
 
-def test_resume_after_a_kill_goes_back_to_the_last_epoch(config):
-    whole = elsewhere(config, "whole", method="alone", settings={})
+def test_a_line_cut_off_by_a_kill_is_written_again(config):
     config = config.model_copy(update={"method": "alone", "settings": {}})
+    whole = elsewhere(config, "whole")
     run_inline(distill, whole)
-    run_until(config, "student", 4)
-    folder = config.output / "checkpoints"
-    early = (folder / "state.pt").read_bytes()
+    kill_at(config, "student", 5)
     with (config.output / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "step", "stage": "student", "done": 5, "total": 6, "pos')  # cut off by the kill
-    (folder / "state.pt").write_bytes(early)
+        file.write('{"kind": "step", "stage": "student", "done": 6, "total": 6, "pos')
     assert isinstance(run_inline(distill, config).end, Done)
     assert curve(config.output) == curve(whole.output)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(config):
     config = config.model_copy(update={"method": "alone", "settings": {}})
-    run_until(config, "student", 1)
+    cancel_at(config, "student", 1)
     (config.output / "checkpoints" / "state.pt").unlink()
     assert isinstance(run_inline(distill, config).end, Done)
     assert [record["done"] for record in curve(config.output) if record["kind"] == "step"] == [
@@ -215,7 +225,7 @@ def test_a_finished_run_is_scored_again_and_not_trained(config):
 
 def test_a_resumed_run_needs_the_same_data_and_settings(config):
     config = config.model_copy(update={"method": "alone", "settings": {}})
-    run_until(config, "student", 2)
+    cancel_at(config, "student", 2)
     other = run_inline(distill, config.model_copy(update={"epochs": 7}))
     assert "other settings (epochs)" in other.end.message
     sorted((config.data.folder / "images").iterdir())[0].unlink()
@@ -287,7 +297,7 @@ def test_a_given_teacher_is_scored_frozen_and_shared(config, teacher):
 def test_a_run_goes_on_without_the_file_of_its_teacher(config, teacher):
     given = {"teacher": NetworkChoice(checkpoint=teacher), "method": "kd", "settings": {}}
     config = config.model_copy(update=given)
-    run_until(config, "student", 2)
+    cancel_at(config, "student", 2)
     teacher.unlink()
     assert isinstance(run_inline(distill, config).end, Done)
 

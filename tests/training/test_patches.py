@@ -54,14 +54,14 @@ def test_a_training_folder(slide, annotation, tmp_path):
 
 def test_no_two_blocks_share_a_pixel(slide, annotation, tmp_path):
     folder = cut_tiles(
-        slide, annotation, tmp_path / "tiles", size=64, mpp=2.0, count=10**6, stride=24, foreground=1
+        slide, annotation, tmp_path / "tiles", size=64, mpp=4.0, count=10**6, stride=40, foreground=1
     )
-    owner = np.full((5000 // 4 + 1, 6000 // 4 + 1), -1)
+    owner = np.full((5000 // 8 + 1, 6000 // 8 + 1), -1)
     lines = manifest(folder)
     blocks = sorted({line["patient"] for line in lines})
     assert len(blocks) > 4
     for line in lines:
-        y, x, block = int(line["y"]) // 4, int(line["x"]) // 4, blocks.index(line["patient"])
+        y, x, block = int(line["y"]) // 8, int(line["x"]) // 8, blocks.index(line["patient"])
         place = owner[y : y + 64, x : x + 64]
         assert set(np.unique(place)) <= {-1, block}
         place[:] = block

@@ -1,7 +1,6 @@
 """How PLC-KD's two assistants are trained: on false-pixel images, and on boundary-transformed images.
 
-Wang et al., MICCAI 2024, sect. 2.2 to 2.4 (losses L_F and L_B). Both have the teacher's architecture. They keep their
-last weights: an assistant is there to be right where T is wrong, and its epoch of the best Dice is the one most like T.
+Wang et al., MICCAI 2024, sect. 2.2 to 2.4 (losses L_F and L_B). Both have the teacher's architecture.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.boundary import boundary_transform
 from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
+from napari_kdseg.distillation.correction.masks import TrainingMasks
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.distillation.stages import IGNORE_INDEX, TrainingStage, random_generator
 from napari_kdseg.errors import ConfigurationError
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from napari_kdseg.distillation.distiller import SampleMasks
 
 logger = logging.getLogger(__name__)
-
-REMEMBERED_MASKS = 64
-DRAWS = 8
 
 
 def new_assistant(teacher: nn.Module, settings: PlcKdSettings, seed: int) -> nn.Module:
@@ -121,13 +117,11 @@ class FalsePixelAssistantStage(TrainingStage):
             settings,
             epochs_factor=settings.assistant_epochs_factor,
             learning_rate_factor=settings.assistant_learning_rate_factor,
-            keep="last",
         )
         self.settings = settings
         self.teacher = teacher
         self.queues: FalsePixelQueues | None = None
-        self._sample_masks = sample_masks
-        self._masks: list[Tensor] = []
+        self.masks = TrainingMasks(sample_masks, ignore_index=IGNORE_INDEX)
         self._generator = random_generator(seed, self.name)
         self._warm_up_epochs = settings.warm_up_epochs
         self._warm = False
@@ -162,7 +156,7 @@ class FalsePixelAssistantStage(TrainingStage):
         self.queues.push(
             image, target, probabilities.argmax(dim=1), self.settings.pixels_per_image, self._generator
         )
-        self._remember(target)
+        self.masks.remember(target)
         # Once warm, always warm: full queues stay full, and the cap is passed for good.
         self._warm = self._warm or self.queues.full or self.epoch >= self._warm_up_epochs
         return probabilities
@@ -181,12 +175,14 @@ class FalsePixelAssistantStage(TrainingStage):
 
     def _training_loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         count = len(image)
-        masks = self._draw_masks(count - self._count_real(count), target.shape[-2:])
+        assert self.queues is not None
+        masks = self.masks.draw(count - self._count_real(count), target.shape[-2:], self._generator)
+        if not any(self.queues.sizes):
+            masks = None
         synthetic = 0 if masks is None else len(masks)
         real = count - synthetic if self.settings.real_fraction > 0 else 0
         values, parts = {}, []
         if masks is not None:
-            assert self.queues is not None
             made, labels = false_pixel_images(self.queues, masks.to(image.device), self._generator)
             quiet = (
                 _keep_running_statistics(self.network) if self.settings.real_fraction > 0 else nullcontext()
@@ -206,26 +202,6 @@ class FalsePixelAssistantStage(TrainingStage):
         return math.floor(
             self.settings.real_fraction * count + float(torch.rand((), generator=self._generator))
         )
-
-    def _remember(self, target: Tensor) -> None:
-        """Keep the last masks that hold more than one class, as bytes."""
-        usable = [mask.to("cpu", torch.uint8) for mask in target if _has_several_classes(mask)]
-        self._masks = (self._masks + usable)[-REMEMBERED_MASKS:]
-
-    def _draw_masks(self, count: int, size: torch.Size) -> Tensor | None:
-        """Draw random training masks ``[count, H, W]`` with more than one class, or ``None`` if none was ever seen."""
-        drawn: list[Tensor] = []
-        for _ in range(DRAWS if self._sample_masks is not None else 0):
-            assert self._sample_masks is not None
-            if len(drawn) < count:
-                candidates = self._sample_masks(count - len(drawn), self._generator)
-                drawn += [mask.cpu() for mask in candidates if _has_several_classes(mask)]
-        if self._masks:
-            choice = torch.randint(len(self._masks), (max(count - len(drawn), 0),), generator=self._generator)
-            drawn += [self._masks[i] for i in choice.tolist()]
-        if not drawn or count == 0:
-            return None
-        return torch.stack([_resize_nearest(mask, size) for mask in drawn[:count]])
 
     def _nothing(self) -> Tensor:
         """Zero, attached to every parameter: a step from it changes nothing, on one device or many."""
@@ -250,7 +226,7 @@ class FalsePixelAssistantStage(TrainingStage):
         return {
             **super().state_dict(),
             "queues": None if self.queues is None else self.queues.state_dict(),
-            "masks": [mask.clone() for mask in self._masks],
+            "masks": [mask.clone() for mask in self.masks.remembered],
             "generator": self._generator.get_state(),
             "warm": self._warm,
             "warm_up_epochs": self._warm_up_epochs,
@@ -264,7 +240,7 @@ class FalsePixelAssistantStage(TrainingStage):
             classes, _, channels = state["queues"]["values"].shape
             self.queues = FalsePixelQueues(classes, channels, self.settings.queue_length)
             self.queues.load_state_dict(state["queues"])
-        self._masks = [mask.clone() for mask in state["masks"]]
+        self.masks.remembered = [mask.clone() for mask in state["masks"]]
         self._generator.set_state(state["generator"].cpu())
         self._warm = bool(state["warm"])
         self._warm_up_epochs = int(state["warm_up_epochs"])
@@ -294,7 +270,6 @@ class BoundaryAssistantStage(TrainingStage):
             settings,
             epochs_factor=settings.assistant_epochs_factor,
             learning_rate_factor=settings.assistant_learning_rate_factor,
-            keep="last",
         )
         self.settings = settings
         self._generator = random_generator(seed, self.name)
@@ -339,13 +314,3 @@ def _keep_running_statistics(network: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _has_several_classes(mask: Tensor) -> bool:
-    labels = mask[mask != IGNORE_INDEX]
-    return labels.numel() > 0 and bool((labels != labels[0]).any())
-
-
-def _resize_nearest(mask: Tensor, size: torch.Size) -> Tensor:
-    resized = mask[None, None].float()
-    return F.interpolate(resized, size=size, mode="nearest-exact")[0, 0].long()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.errors import ConfigurationError
@@ -70,8 +70,7 @@ class Stage(Protocol):
     The loop that runs a stage sets ``network.train()``, calls :meth:`begin_epoch` before each epoch, steps an
     optimiser over :meth:`trainable_parameters` on ``loss(...)["loss"]``, and keeps :meth:`state_dict` beside the
     network's weights; a resumed run calls :meth:`load_state_dict` after :meth:`begin_epoch`. ``network`` may be
-    replaced by a wrapper (for data-parallel training) before the first step. ``keep`` says whether to go on with the
-    weights that are best on validation or with the last.
+    replaced by a wrapper (for data-parallel training) before the first step.
     """
 
     name: str
@@ -79,7 +78,6 @@ class Stage(Protocol):
     network: nn.Module
     epochs_factor: float
     learning_rate_factor: float
-    keep: Literal["best", "last"]
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters an optimiser must step: the network's, and those of connectors."""

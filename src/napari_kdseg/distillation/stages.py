@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,6 @@ class TrainingStage:
         Weights of the segmentation loss.
     epochs_factor, learning_rate_factor
         Relative to the student's.
-    keep
-        Which weights to go on with: ``"best"`` on validation, or ``"last"``.
     """
 
     def __init__(
@@ -60,14 +58,12 @@ class TrainingStage:
         *,
         epochs_factor: float = 1.0,
         learning_rate_factor: float = 1.0,
-        keep: Literal["best", "last"] = "best",
     ) -> None:
         self.name = name
         self.title = title
         self.network = network
         self.epochs_factor = epochs_factor
         self.learning_rate_factor = learning_rate_factor
-        self.keep = keep
         self.epoch = 0
         self._settings = settings
         self._sums: Counter[str] = Counter()

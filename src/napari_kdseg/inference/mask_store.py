@@ -23,7 +23,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from napari_kdseg.errors import OutputError
+from napari_kdseg.errors import InTheWayError, OutputError
 from napari_kdseg.inference import ome_zarr
 from napari_kdseg.inference.disk import made_aside, writing
 from napari_kdseg.inference.journal import Journal
@@ -194,7 +194,7 @@ class MaskStore:
                 key for key in other.keys() | recipe.keys() if other.get(key) != recipe.get(key)
             )
             if differences and not overwrite:
-                raise OutputError(
+                raise InTheWayError(
                     f"{self.path.name} already holds {folder.parent.name}/{folder.name}, made with another "
                     f"{_in_words(differences)}. Choose another name, or allow it to be replaced."
                 )

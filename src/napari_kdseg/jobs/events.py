@@ -88,7 +88,8 @@ class Cancelled(Terminal):
 
 @dataclass(frozen=True)
 class Failed(Terminal):
-    """The job stopped on an error: ``message`` in plain words, ``details`` the traceback."""
+    """The job stopped on an error: ``message`` in plain words, ``details`` the traceback, ``error`` its class."""
 
     message: str
     details: str = ""
+    error: str = ""

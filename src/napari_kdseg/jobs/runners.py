@@ -51,7 +51,7 @@ def run_job(job: Job, config: Any, emit: Emit, control: Control) -> Terminal:
     except JobCancelled:
         end = Cancelled()
     except Exception as error:
-        end = Failed(explain(error), traceback.format_exc())
+        end = Failed(explain(error), traceback.format_exc(), type(error).__name__)
     free_memory()
     emit(end)
     return end

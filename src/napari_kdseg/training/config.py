@@ -60,12 +60,12 @@ class DataConfig(_Settings):
         "manifest gives the tile.",
     )
     input_size: int = Field(
-        default=128,
+        default=96,
         ge=32,
         le=4096,
         title="Input size (pixels)",
         description="Side of the square that networks are trained on. The shorter side of a tile is resized to "
-        "it, the longer one cropped. 128 suits a computer without a GPU, 224 to 512 one that has it.",
+        "it, the longer one cropped. 96 suits a computer without a GPU, 224 to 512 one that has it.",
     )
     validation_fraction: Fraction = Field(
         default=0.15,
@@ -138,7 +138,7 @@ class OptimiserConfig(_Settings):
     """AdamW with a polynomial decay of the learning rate, as in most segmentation papers."""
 
     learning_rate: float = Field(
-        default=1e-3, gt=0.0, title="Learning rate", description="At the first step of a stage."
+        default=2e-3, gt=0.0, title="Learning rate", description="At the first step of a stage."
     )
     weight_decay: float = Field(default=1e-4, ge=0.0, title="Weight decay", description="Of AdamW.")
     poly_power: float = Field(
@@ -175,13 +175,18 @@ class DistillConfig(_Settings):
         default_factory=dict, title="Settings", description="Constants of the method, by name."
     )
     teacher_epochs: int = Field(
-        default=6, ge=1, title="Epochs of the teacher", description="If it has to be trained."
+        default=3,
+        ge=1,
+        title="Epochs of the teacher",
+        description="If it has to be trained. Few suffice with a thousand tiles or more; take 20 to 100 with fewer "
+        "tiles, or with a GPU.",
     )
     epochs: int = Field(
-        default=12,
+        default=2,
         ge=1,
         title="Epochs",
-        description="Of the student; the assistants of a method take a share of it.",
+        description="Of the student; the assistants of a method take a share of it. Few suffice with a thousand "
+        "tiles or more; take 20 to 100 with fewer tiles, or with a GPU.",
     )
     batch_size: int = Field(
         default=16, ge=2, title="Batch size", description="Tiles per step; halve it when memory runs out."

@@ -122,10 +122,10 @@ class _Fit:
         if state is not None:
             self._restore(state)
         while self.progress.epoch < self.epochs:
-            resumed = state is not None and self.progress.epoch == state["progress"]["epoch"]
             self.stage.begin_epoch(self.progress.epoch, self.epochs)
-            if resumed and state is not None:
+            if state is not None and self.progress.batch > 0:  # sums of the epoch begun go on
                 self.stage.load_state_dict(state["stage_state"])
+            state = None
             try:
                 self._train_epoch()
                 self._validate()

@@ -16,7 +16,15 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_kdseg.errors import explain
-from napari_kdseg.jobs import Failed, Job, RunningJob, Step, Terminal, start_in_process, start_in_thread
+from napari_kdseg.jobs import (
+    DeferredJob,
+    Failed,
+    RunningJob,
+    Step,
+    Terminal,
+    start_in_process,
+    start_in_thread,
+)
 
 REFRESH_MS = 100
 
@@ -54,12 +62,12 @@ def in_background(
 
 
 class JobHandle(QObject):
-    """A running job as the window sees it.
+    """A running job as the window sees it; ``job`` is ``"module:function"``, imported where it runs.
 
     Signals
     -------
     events(list)
-        Events since the last time, in order, in the GUI thread; steps of one stage in between are dropped.
+        Events since the last time, in order, in the GUI thread.
     ended(object)
         The terminal event.
     """
@@ -71,7 +79,7 @@ class JobHandle(QObject):
         self,
         kind: str,
         title: str,
-        job: Job,
+        job: str,
         config: Any,
         *,
         in_process: bool = False,
@@ -80,11 +88,12 @@ class JobHandle(QObject):
         super().__init__(parent)
         self.kind = kind
         self.title = title
+        self.job = job
         self.config = config
         self.latest: Step | None = None
         self._queue: deque[Any] = deque()
         start = start_in_process if in_process else start_in_thread
-        self.running: RunningJob = start(job, config, self._queue.append)
+        self.running: RunningJob = start(DeferredJob(job), config, self._queue.append)
         self._watch = _watch_for_closing(self.running, title)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._drain)
@@ -121,7 +130,7 @@ class JobHandle(QObject):
             self._timer.stop()
         self.events.emit(batch)
         if end is not None:
-            if isinstance(end, Failed):
+            if isinstance(end, Failed) and end.error != "InTheWayError":
                 show_error(f"{self.title}: {end.message}")
             self.ended.emit(end)
 

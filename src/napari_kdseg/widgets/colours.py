@@ -26,6 +26,7 @@ STAGES = {
     2: ("boundary-aware assistant", BLUISH_GREEN),
     3: ("similarity", REDDISH_PURPLE),
     4: ("fallback", YELLOW),
+    5: ("still wrong", VERMILION),
 }
 
 
@@ -42,7 +43,9 @@ def class_colour(index: int, colours: Sequence[Any] | None = None) -> str:
 
 def label_colormap(colours: dict[int, str]) -> DirectLabelColormap:
     """Colours by label; every other value (background, 255 = not computed) is transparent."""
-    return DirectLabelColormap(color_dict={None: "transparent", 0: "transparent", **colours})
+    table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    table |= dict(colours.items())
+    return DirectLabelColormap(color_dict=table)
 
 
 def class_colormap(classes: int, colours: Sequence[Any] | None = None) -> DirectLabelColormap:

@@ -117,7 +117,7 @@ class CompareDock(Dock):
             "Teacher, assistants and similarity correction, on what is on screen and annotated",
             self.start_correction,
         )
-        self.cancel = button("Cancel", "Stop after this tile", lambda: self.job and self.job.cancel())
+        self.cancel = button("Cancel", "Stop after this tile", self.stop_correction)
         self.progress = QProgressBar()
         self.progress_row = row(self.progress, self.cancel, stretch=0)
         self.progress_row.hide()
@@ -141,23 +141,25 @@ class CompareDock(Dock):
         if min(region[2:]) <= 0:
             self.correct_note.warn("The slide is not on screen. Press Home to see it.")
             return None
-        assistants = {
-            role: session.models[role].path if role in session.models else None
-            for role in ("false_pixel_assistant", "boundary_assistant")
-        }
+        paths = {role: model.path for role, model in session.models.items()}
         config = CorrectConfig(
             slide=str(slide.path),
             slide_mpp=given_mpp(slide),
             annotation=session.annotation,
             teacher=teacher.path,
-            **assistants,
+            false_pixel_assistant=paths.get("false_pixel_assistant"),
+            boundary_assistant=paths.get("boundary_assistant"),
             output=output,
             region=region,
-            overwrite=True,
         )
         return session.start(
             "correct", f"Correction on {slide.name}", "napari_kdseg.comparison:correct", config
         )
+
+    def stop_correction(self) -> None:
+        """Ask the correction to stop after this tile."""
+        if self.job is not None:
+            self.job.cancel()
 
     def _on_job(self, job: JobHandle) -> None:
         if job.kind != "correct":
@@ -180,6 +182,8 @@ class CompareDock(Dock):
 
         self.progress_row.hide()
         self.correct.setEnabled(True)
+        if self.job is not None and self.session.offer_replacing(self.job, end, self):
+            return
         if isinstance(end, Failed):
             self.correct_note.warn(end.message)
         self.session.refresh_masks()
@@ -283,7 +287,7 @@ def _stage_lines(counts: dict[str, Any] | None) -> dict[int, tuple[str, ...]]:
     if not counts or not counts["labelled"]:
         return {}
     mended = [sum(by_class) for by_class in counts["mended"].values()]
-    pixels = [counts["labelled"] - counts["wrong"][0], *mended]
+    pixels = [counts["labelled"] - counts["wrong"][0], *mended, counts["wrong"][-1]]
     texts = ["right from the start", *(text for text, _ in colours.STAGES.values())]
     return {
         code: (text, f"{number:,} px", f"{100 * number / counts['labelled']:.2f} %")

@@ -146,7 +146,7 @@ class DistilDock(Dock):
         layout.setContentsMargins(0, 0, 0, 0)
         self.state = Note()
         self.progress = QProgressBar()
-        self.pause = button("Pause", "Wait after this batch", lambda: self.job and self.job.pause_or_resume())
+        self.pause = button("Pause", "Wait after this batch", self.pause_or_resume)
         self.stop_button = button("Stop", "Stop after this batch; the run can be resumed", self.stop)
         self.controls = row(self.pause, self.stop_button)
         self.curves = Curves()
@@ -222,22 +222,22 @@ class DistilDock(Dock):
         pydantic.ValidationError
             If a field does not work; :func:`~napari_kdseg.errors.explain` puts it into words.
         """
-        networks = {
-            role: NetworkChoice(
-                architecture=None if path.path() else choice.currentText().strip(),
-                checkpoint=Path(path.path()) if path.path() else None,
-            )
-            for role, (choice, path) in self.networks.items()
-        }
         return DistillConfig(
             data=DataConfig(folder=Path(self.folder.path()), **self.data_form.values()),
-            **networks,
+            teacher=self._network("teacher"),
+            student=self._network("student"),
             method=self.method.currentText(),
             settings=self.method_form.values() if self.method_form else {},
             optimiser=OptimiserConfig(**self.optimiser_form.values()),
             output=Path(self.output.path()),
             **self.run_form.values(),
         )
+
+    def _network(self, role: str) -> NetworkChoice:
+        choice, path = self.networks[role]
+        if path.path():
+            return NetworkChoice(checkpoint=Path(path.path()))
+        return NetworkChoice(architecture=choice.currentText().strip())
 
     def fill(self, config: DistillConfig) -> None:
         """Show ``config`` in the form."""
@@ -316,6 +316,11 @@ class DistilDock(Dock):
             self.stop_button.setText("Stopping…")
             self.stop_button.setEnabled(False)
             self.job.cancel()
+
+    def pause_or_resume(self) -> None:
+        """Pause a working run, wake a paused one."""
+        if self.job is not None:
+            self.job.pause_or_resume()
 
     def _launch(self, config: DistillConfig) -> JobHandle | None:
         title = f"{config.method} of {_network(config.student)}"

@@ -62,9 +62,10 @@ class JobBar(QWidget):
                 self.pause.setText("Resume")
             elif isinstance(event, Resumed):
                 self.pause.setText("Pause")
-        step = self.job.latest if self.job else None
-        if step is None:
+        job = self.job
+        if job is None or job.latest is None:
             return
+        step = job.latest
         speed = step.values.get("images_per_s")
         pace = f", {speed:.0f} img/s" if speed else ""
         left = ""
@@ -74,9 +75,7 @@ class JobBar(QWidget):
             )
         self.progress.setRange(0, step.total)
         self.progress.setValue(step.done)
-        self.text.setText(
-            f"running: {self.job.title}, {step.stage.replace('_', ' ')}{self.score}{pace}{left}"
-        )
+        self.text.setText(f"running: {job.title}, {step.stage.replace('_', ' ')}{self.score}{pace}{left}")
 
     def _on_end(self, end: Any) -> None:
         words = {Done: "done", Cancelled: "stopped; what is done is kept", Failed: "failed"}[type(end)]

@@ -99,8 +99,8 @@ def remove_all(viewer: Any) -> None:
         viewer.layers.remove(layer)
 
 
-def find(viewer: Any, role: str) -> Any | None:
-    """Return the layer that plays ``role``, if it is shown."""
+def find(viewer: Any, role: str) -> Any:
+    """Return the layer that plays ``role``, or ``None``."""
     return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role), None)
 
 

@@ -25,7 +25,9 @@ def entries(viewer: Any) -> list[Entry]:
         if role in ("teacher", "student"):
             lines += _mask_entries(role, layer)
         elif role == "stage":
-            lines += [(f"mended by {text}", colour, False) for text, colour in colours.STAGES.values()]
+            lines += [
+                (f"mended by {text}", colour, False) for text, colour in list(colours.STAGES.values())[:4]
+            ]
         elif role == "confidence":
             lines += [
                 ("corrected: annotated class certain", colours.BLUISH_GREEN, False),
@@ -51,8 +53,8 @@ def _mask_entries(role: str, layer: Any) -> list[Entry]:
     ]
 
 
-def draw(picture: np.ndarray, lines: list[Entry]) -> np.ndarray:
-    """Draw the legend into the upper left corner of an RGB(A) picture; return it as RGB uint8 ``[h, w, 3]``."""
+def draw(picture: np.ndarray, lines: list[Entry], *, top: bool = True) -> np.ndarray:
+    """Draw the legend into the left upper or lower corner of an RGB(A) picture; return RGB uint8 ``[h, w, 3]``."""
     image = Image.fromarray(np.ascontiguousarray(picture[..., :3]))
     if not lines:
         return np.asarray(image)
@@ -62,12 +64,12 @@ def draw(picture: np.ndarray, lines: list[Entry]) -> np.ndarray:
     box = Image.new("RGBA", (width, line_height * len(lines) + pad), (255, 255, 255, 225))
     pen = ImageDraw.Draw(box)
     for index, (text, colour, outlined) in enumerate(lines):
-        top = pad // 2 + index * line_height + (line_height - mark) // 2
-        square = (pad, top, pad + mark, top + mark)
+        upper = pad // 2 + index * line_height + (line_height - mark) // 2
+        square = (pad, upper, pad + mark, upper + mark)
         if outlined:
             pen.rectangle(square, outline=colour, width=3)
         else:
             pen.rectangle(square, fill=colour)
-        pen.text((2 * pad + mark, top - 2), text, fill="#202020", font=font)
-    image.paste(box, (14, 14), box)
+        pen.text((2 * pad + mark, upper - 2), text, fill="#202020", font=font)
+    image.paste(box, (14, 14 if top else image.height - box.height - 14), box)
     return np.asarray(image)

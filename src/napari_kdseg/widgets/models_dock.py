@@ -175,7 +175,6 @@ class ModelCard(QFrame):
             region=region,
             device=self.dock.device.currentText(),
             precision=self.dock.precision.currentText(),
-            overwrite=True,
         )
         title = f"{ROLE_TITLES[self.role]} on {slide.name}"
         return self.session.start(self.role, title, "napari_kdseg.inference:predict", config)
@@ -219,6 +218,8 @@ class ModelCard(QFrame):
 
         self.progress_row.hide()
         self.show_model()
+        if self.job is not None and self.session.offer_replacing(self.job, end, self):
+            return
         if isinstance(end, Failed):
             self.problem.warn(end.message)
         self._show_masks()

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QMessageBox
 
-from napari_kdseg.jobs import DeferredJob
+from napari_kdseg.jobs import Failed
 from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.preferences import preferences
@@ -168,6 +169,16 @@ class Session(QObject):
 
         refresh(self)
 
+    def offer_replacing(self, handle: JobHandle, end: Any, parent: Any) -> bool:
+        """If the job found something good in its way, ask; on yes start it again and return ``True``."""
+        if not (isinstance(end, Failed) and end.error == "InTheWayError"):
+            return False
+        question = f"{end.message.split('. ')[0]}. Replace it?"
+        if QMessageBox.question(parent, handle.title, question) != QMessageBox.StandardButton.Yes:
+            return False
+        config = handle.config.model_copy(update={"overwrite": True})
+        return self.start(handle.kind, handle.title, handle.job, config) is not None
+
     def start(self, kind: str, title: str, job: str, config: Any) -> JobHandle | None:
         """Start a job of this kind, unless one of the same kind is still running.
 
@@ -186,9 +197,7 @@ class Session(QObject):
         if present is not None and present.alive:
             show_info(f"{present.title} is still running. Stop it first, or wait for it.")
             return None
-        handle = JobHandle(
-            kind, title, DeferredJob(job), config, in_process=preferences().jobs_in_process, parent=self
-        )
+        handle = JobHandle(kind, title, job, config, in_process=preferences().jobs_in_process, parent=self)
         self.jobs[kind] = handle
         self.job_started.emit(handle)
         return handle

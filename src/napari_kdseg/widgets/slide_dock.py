@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ class SlideDock(Dock):
         self.scale_heading = heading("Magnification")
         self.column.addWidget(self.scale_heading)
         buttons = [
-            button(f"{m:g}x", f"Zoom so that one screen pixel is {10 / m:g} µm", lambda m=m: self._zoom(m))
+            button(f"{m:g}x", f"Zoom so that one screen pixel is {10 / m:g} µm", partial(self._zoom, m))
             for m in MAGNIFICATIONS
         ]
         for made in buttons:

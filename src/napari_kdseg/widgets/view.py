@@ -98,7 +98,7 @@ def screenshot(
         go_to(viewer, session_of(viewer).slide, region)
         settle()
         shot = viewer.screenshot(canvas_only=not window, flash=False)
-        drawn = shot[..., :3] if window else legend.draw(shot, legend.entries(viewer))
+        drawn = shot[..., :3] if window else legend.draw(shot, legend.entries(viewer), top=not panes)
         try:
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.ascontiguousarray(drawn)).save(picture)
@@ -162,7 +162,7 @@ def side_by_side(viewer: Any) -> None:
         _to_end(viewer, under)
         _to_end(viewer, layer)
     for layer in [layer for layer in viewer.layers if not layer.visible]:
-        viewer.layers.move(viewer.layers.index(layer), 0)
+        _to_end(viewer, layer)  # the grid pairs layers by their place in the whole list, hidden ones included
     viewer.canvas.grid.shape = (1, len(present))
     viewer.canvas.grid.stride = 2
     viewer.canvas.grid.enabled = True

@@ -19,7 +19,7 @@ def open_workspace(viewer: Any) -> dict[str, Any]:
     from napari_kdseg.widgets.keys import bind_keys
 
     docks: dict[str, Any] = {}
-    frames = []
+    frames: list[Any] = []
     for name in DOCKS:
         frame, docks[name] = viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=bool(frames))
         frames.append(frame)
