@@ -37,7 +37,10 @@ def test_manifest_is_valid_and_every_command_imports():
 def test_every_dependency_is_pinned_and_explained():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {dependency.split(">")[0].split("[")[0].lower() for dependency in project["dependencies"]}
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().split()
+    }
     explained = (ROOT / "docs" / "dependencies.md").read_text().lower()
     assert names <= pinned, names - pinned
     assert all(name in explained for name in names), [name for name in names if name not in explained]
@@ -45,4 +48,6 @@ def test_every_dependency_is_pinned_and_explained():
 
 def test_no_qt_binding_in_the_base_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert not [name for name in project["dependencies"] if "pyqt" in name.lower() or "pyside" in name.lower()]
+    assert not [
+        name for name in project["dependencies"] if "pyqt" in name.lower() or "pyside" in name.lower()
+    ]

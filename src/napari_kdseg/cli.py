@@ -226,6 +226,7 @@ def view(
     window: Annotated[
         bool, typer.Option("--window", help="Picture of the whole window with its docks.")
     ] = False,
+    dock: Annotated[str, typer.Option(help="Dock to show in that picture.")] = "4 Compare",
     panes: Annotated[
         bool, typer.Option("--side-by-side", help="A pane each for teacher, correction, student.")
     ] = False,
@@ -242,7 +243,9 @@ def view(
     if screenshot is None:
         viewing.show(slide, run=run, **places)
     else:
-        viewing.screenshot(slide, screenshot, window=window, panes=panes, hide=hide or [], **places)
+        viewing.screenshot(
+            slide, screenshot, window=window, run=run, dock=dock, panes=panes, hide=hide or [], **places
+        )
         print(screenshot)
 
 

@@ -94,6 +94,25 @@ def test_configuration_survives_the_form(dock, tiles, tmp_path):
     assert (made.epochs, made.method) == (7, "kd")
 
 
+def test_what_the_form_does_not_show_is_kept(dock, tiles, tmp_path):
+    from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, OptimiserConfig
+
+    distil = dock("3 Distil")
+    config = DistillConfig(
+        data=DataConfig(folder=tiles, classes=("background", "gland"), seed=5),
+        teacher=NetworkChoice(architecture="unet/resnet18", options={"encoder_depth": 3}),
+        optimiser=OptimiserConfig(learning_rate=0.002, clip=0.5),
+        settings={"boundary_width": 3},
+        threads=1,
+        previews=True,
+        output=tmp_path / "run",
+    )
+    distil.fill(config)
+    kept = distil.configuration()
+    assert kept.settings["boundary_width"] == 3
+    assert kept.model_dump(exclude={"settings"}) == config.model_dump(exclude={"settings"})
+
+
 def test_gigapixel_sample_computes_only_what_is_shown(viewer, qtbot):
     from napari_kdseg.slides.cache import default_cache
 

@@ -35,7 +35,9 @@ def fill_distil_dock(dock, tiles, output, method="plc-kd"):
     dock.fill(
         DistillConfig(
             data=DataConfig(folder=tiles, input_size=64, validation_fraction=0.2, mpp=MPP),
-            teacher=NetworkChoice(architecture="unet/resnet18"),
+            teacher=NetworkChoice(
+                architecture="unet/resnet18", options={"encoder_depth": 3, "decoder_channels": [32, 16, 8]}
+            ),
             student=NetworkChoice(architecture="enet"),
             method=method,
             settings={"warm_up_epochs": 1} if method == "plc-kd" else {},

@@ -175,7 +175,7 @@ class DistillConfig(_Settings):
         default_factory=dict, title="Settings", description="Constants of the method, by name."
     )
     teacher_epochs: int = Field(
-        default=3,
+        default=2,
         ge=1,
         title="Epochs of the teacher",
         description="If it has to be trained. Few suffice with a thousand tiles or more; take 20 to 100 with fewer "

@@ -27,6 +27,7 @@ from napari_kdseg.jobs import (
 )
 
 REFRESH_MS = 100
+_PENDING: set[Any] = set()
 
 
 def in_background(
@@ -49,6 +50,7 @@ def in_background(
             return False, explain(error)
 
     def deliver(outcome: tuple[bool, Any]) -> None:
+        _PENDING.discard(worker)
         succeeded, value = outcome
         try:
             (on_done if succeeded else report)(value)
@@ -58,7 +60,13 @@ def in_background(
 
     worker = create_worker(work, _start_thread=False)
     worker.returned.connect(deliver)
+    _PENDING.add(worker)
     worker.start()
+
+
+def pending() -> bool:
+    """Whether work given to :func:`in_background` has not come back yet."""
+    return bool(_PENDING)
 
 
 class JobHandle(QObject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ class DistilDock(Dock):
     def __init__(self, napari_viewer: Any):
         super().__init__(napari_viewer)
         self.job: JobHandle | None = None
+        self.base: dict[str, Any] = {}
         self.problem = Note()
         self._build_data()
         self._build_networks()
@@ -222,26 +224,29 @@ class DistilDock(Dock):
         pydantic.ValidationError
             If a field does not work; :func:`~napari_kdseg.errors.explain` puts it into words.
         """
-        return DistillConfig(
-            data=DataConfig(folder=Path(self.folder.path()), **self.data_form.values()),
-            teacher=self._network("teacher"),
-            student=self._network("student"),
-            method=self.method.currentText(),
-            settings=self.method_form.values() if self.method_form else {},
-            optimiser=OptimiserConfig(**self.optimiser_form.values()),
-            output=Path(self.output.path()),
-            **self.run_form.values(),
-        )
+        values = copy.deepcopy(self.base)  # what the form does not show stays as it was loaded
+        values.update(self.run_form.values())
+        values["data"] = {**values.get("data", {}), "folder": self.folder.path(), **self.data_form.values()}
+        values["optimiser"] = {**values.get("optimiser", {}), **self.optimiser_form.values()}
+        for role in self.networks:
+            values[role] = self._network(role, values.get(role, {}))
+        values["method"] = self.method.currentText()
+        values["settings"] = self.method_form.values() if self.method_form else {}
+        values["output"] = self.output.path()
+        return DistillConfig.model_validate(values)
 
-    def _network(self, role: str) -> NetworkChoice:
+    def _network(self, role: str, before: dict[str, Any]) -> dict[str, Any]:
         choice, path = self.networks[role]
         if path.path():
-            return NetworkChoice(checkpoint=Path(path.path()))
-        return NetworkChoice(architecture=choice.currentText().strip())
+            return {"checkpoint": path.path()}
+        architecture = choice.currentText().strip()
+        same = architecture == before.get("architecture")
+        return {"architecture": architecture, "options": before.get("options", {}) if same else {}}
 
     def fill(self, config: DistillConfig) -> None:
         """Show ``config`` in the form."""
         values = config.model_dump()
+        self.base = config.model_dump(mode="json")
         self.folder.set_path(config.data.folder)
         self.data_form.fill(values["data"])
         for role, (choice, path) in self.networks.items():

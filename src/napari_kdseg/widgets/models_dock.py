@@ -6,10 +6,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QFrame, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout
 
 from napari_kdseg.widgets.background import JobHandle, in_background
-from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, combo, duration, heading, row, swatch
+from napari_kdseg.widgets.parts import (
+    Dock,
+    Note,
+    PathRow,
+    button,
+    clear,
+    combo,
+    duration,
+    heading,
+    row,
+    swatch,
+)
 from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, LoadedModel, Session, given_mpp
 
 CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth);;All files (*)"
@@ -79,8 +90,8 @@ class ModelCard(QFrame):
         self.column.addWidget(self.path)
         self.facts = Note()
         self.column.addWidget(self.facts)
-        self.legend = QWidget()
-        self.column.addWidget(self.legend)
+        self.legend = QHBoxLayout()
+        self.column.addLayout(self.legend)
         self.problem = Note()
         self.column.addWidget(self.problem)
         if role in SHOWN:
@@ -133,17 +144,13 @@ class ModelCard(QFrame):
 
     def _show_classes(self, model: LoadedModel | None) -> None:
         from napari_kdseg.widgets.colours import class_colour
-        from napari_kdseg.widgets.parts import Note as Text
 
-        fresh = QWidget()
+        clear(self.legend)
         if model is not None:
-            parts: list[QWidget] = []
             for index, name in list(enumerate(model.spec.classes))[1:8]:
-                parts += [swatch(class_colour(index, model.spec.colours)), Text(name)]
-            fresh = row(*parts)
-        self.column.replaceWidget(self.legend, fresh)
-        self.legend.deleteLater()
-        self.legend = fresh
+                self.legend.addWidget(swatch(class_colour(index, model.spec.colours)))
+                self.legend.addWidget(QLabel(name))
+            self.legend.addStretch(1)
 
     # -- predicting --------------------------------------------------------------------------------
 

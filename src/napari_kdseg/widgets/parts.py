@@ -227,6 +227,7 @@ def clear(layout: Any) -> None:
     while layout.count():
         widget = layout.takeAt(0).widget()
         if widget is not None:
+            widget.hide()
             widget.deleteLater()
 
 

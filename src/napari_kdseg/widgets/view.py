@@ -12,9 +12,11 @@ import numpy as np
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-from napari_kdseg.errors import OutputError, explain
+from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import layers, legend, overlays
+from napari_kdseg.widgets.background import pending
+from napari_kdseg.widgets.models_dock import load_run
 from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
@@ -36,8 +38,6 @@ def show(
     docks = open_workspace(viewer)
     prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=region)
     if run is not None:
-        from napari_kdseg.widgets.models_dock import load_run
-
         load_run(session_of(viewer), run, session_of(viewer).problem.emit)
     if stores:
         raise_dock(docks["4 Compare"])
@@ -53,6 +53,8 @@ def screenshot(
     slide_mpp: float | None = None,
     region: tuple[int, int, int, int] | None = None,
     window: bool = False,
+    run: Path | None = None,
+    dock: str = "4 Compare",
     panes: bool = False,
     hide: Sequence[str] = (),
 ) -> Path:
@@ -70,6 +72,8 @@ def screenshot(
         ``(y, x, height, width)`` in level-0 pixels to show; the whole slide when absent.
     window
         The whole window with its docks instead of the canvas with a legend.
+    run, dock
+        For a picture of the window: a run folder whose networks to load, and the dock to show.
     panes
         Teacher, corrected label and student side by side instead of over one another.
     hide
@@ -91,7 +95,9 @@ def screenshot(
             if layer is not None:
                 layer.visible = False
         if window:
-            raise_dock(docks["4 Compare" if stores else "1 Slide"])
+            if run is not None:
+                load_run(session_of(viewer), run, session_of(viewer).problem.emit)
+            raise_dock(docks[dock])
         if panes:
             side_by_side(viewer)
         settle()
@@ -119,6 +125,11 @@ def prepare(
     region: tuple[int, int, int, int] | None,
 ) -> None:
     """Put slide, annotation and the overlays of every store into ``viewer`` and look at ``region``."""
+    missing = [str(store) for store in stores if not Path(store).is_dir()]
+    if missing:
+        raise SlideError(
+            f"There are no masks at {missing[0]}. Make them with 'kdseg predict', or check the path."
+        )
     slide = open_slide(slide_path, mpp=slide_mpp)
     session = session_of(viewer)
     layers.show_slide(viewer, layers.slide_layers(slide, annotation))
@@ -175,6 +186,6 @@ def _to_end(viewer: Any, layer: Any) -> None:
 def settle(seconds: float = 1.0) -> None:
     """Let the window draw and the background work of the docks arrive."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or pending():
         QApplication.processEvents()
         time.sleep(0.02)

@@ -46,4 +46,9 @@ def ensure_display(size: str = "1600x1000x24") -> None:
     if not number:
         raise OutputError("The virtual screen (Xvfb) did not start. Run 'Xvfb :99' by hand to see why.")
     os.environ["DISPLAY"] = f":{number}"
-    atexit.register(server.terminate)
+    atexit.register(_stop, server)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    server.wait(5)

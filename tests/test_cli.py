@@ -1,0 +1,127 @@
+"""``kdseg`` as a person types it: in a process of its own, judged by exit code, output and files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_kdseg.cli import main
+
+SLIDE = "synthetic:6000x5000?seed=3&mpp=0.5"
+
+
+def kdseg(*arguments, **options):
+    command = [str(Path(sys.executable).parent / "kdseg"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=220, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder made by ``kdseg distill`` from a folder of 16 tiles."""
+    folder = tmp_path_factory.mktemp("cli")
+    random = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / "tiles" / part).mkdir(parents=True)
+    for index in range(16):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8 : 20 + 2 * index, 10:50] = 1
+        image = np.where(mask[..., None] == 1, (110, 60, 140), (230, 180, 205)) + random.normal(
+            0, 8, (64, 64, 3)
+        )
+        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(
+            folder / "tiles/images" / f"{index}.png"
+        )
+        Image.fromarray(mask).save(folder / "tiles/masks" / f"{index}.png")
+    small = '{"encoder_depth": 3, "decoder_channels": [16, 8, 8]}'
+    done = kdseg(
+        "distill", "--data", folder / "tiles", "--output", folder / "run", "--teacher", "unet/resnet18",
+        "--set", f"teacher.options={small}", "--set", "data.input_size=64", "--set", "data.mpp=2.0",
+        "--set", "epochs=2", "--set", "teacher_epochs=2", "--set", "batch_size=4", "--set", "settings.warm_up_epochs=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "student: " in done.stdout
+    return folder / "run"
+
+
+def test_help_names_every_command():
+    done = kdseg("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("demo", "info", "distill", "predict", "correct", "view"))
+
+
+def test_info_of_slide_checkpoint_and_run(run):
+    done = kdseg("info", SLIDE, run / "checkpoints" / "student.safetensors", run)
+    assert done.returncode == 0, done.stderr
+    assert "6,000 x 5,000" in done.stdout
+    assert "3.00 x 2.50 mm" in done.stdout
+    assert "enet" in done.stdout
+    assert "finished" in done.stdout
+
+
+def test_predict_correct_and_view(run, tmp_path):
+    store, picture = tmp_path / "slide.ome.zarr", tmp_path / "picture.png"
+    region = ("--region", "1000,1000,2000,2500")
+    for role in ("teacher", "student"):
+        checkpoint = run / "checkpoints" / f"{role}.safetensors"
+        done = kdseg("predict", SLIDE, "--checkpoint", checkpoint, "--output", store, "--name", role, *region)
+        assert done.returncode == 0, done.stderr
+    done = kdseg("correct", SLIDE, "--annotation", SLIDE, "--run", run, "--output", store, *region)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["wrong"][-1] == 0
+    assert counts["wrong"] == sorted(counts["wrong"], reverse=True)
+    done = kdseg("view", SLIDE, "--overlay", store, "--annotation", SLIDE, "--screenshot", picture, *region)
+    assert done.returncode == 0, done.stderr
+    shown = np.asarray(Image.open(picture))
+    assert shown.std() > 20  # tissue, not an empty canvas
+
+
+def test_configuration_of_a_run_runs_again_unchanged(run, tmp_path):
+    again = tmp_path / "again"
+    done = kdseg("distill", run / "config.json", "--output", again)
+    assert done.returncode == 0, done.stderr
+
+    def losses(folder):
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return [line["values"]["loss"] for line in lines if "values" in line]
+
+    assert losses(again) == losses(run)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("info", "nowhere.svs"), "nowhere.svs"),
+        (("info", __file__), "not a slide"),
+        (("distill",), "--data"),
+        (("distill", "--data", "nowhere"), "nowhere"),
+        (("distill", "nowhere.json"), "configuration"),
+        (("distill", "--data", ".", "--set", "epochs"), "name=value"),
+        (("distill", "--data", ".", "--set", "epochs=-3"), "epochs"),
+        (
+            ("predict", SLIDE, "--checkpoint", "nowhere.safetensors", "--output", "x.ome.zarr"),
+            "nowhere.safetensors",
+        ),
+        (("predict", SLIDE, "--checkpoint", __file__, "--output", "x.ome.zarr"), "test_cli.py"),
+        (("predict", SLIDE, "--checkpoint", __file__, "--output", "x.png"), "ome.zarr"),
+        (("correct", SLIDE, "--annotation", SLIDE, "--output", "x.ome.zarr"), "--run"),
+        (("view", SLIDE, "--screenshot", "x.png", "--region", "1,2,3"), "y,x,height,width"),
+        (("view", SLIDE, "--overlay", "nowhere.ome.zarr", "--screenshot", "x.png"), "nowhere.ome.zarr"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["kdseg", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2, said
+    assert words in said.replace("\n", " ")
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir()), "nothing may be left behind"
