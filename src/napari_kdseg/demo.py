@@ -47,17 +47,17 @@ class DemoConfig(BaseModel):
     @property
     def tiles(self) -> int:
         """Tiles cut from the training slide."""
-        return 48 if self.quick else 240
+        return 40 if self.quick else 160
 
     @property
     def epochs(self) -> tuple[int, int]:
         """Epochs of teacher and student."""
-        return (2, 2) if self.quick else (6, 14)
+        return (1, 1) if self.quick else (6, 12)
 
     @property
     def region_side(self) -> int:
         """Side of the region that is segmented, in level-0 pixels."""
-        return 4096 if self.quick else 8192
+        return 2048 if self.quick else 8192
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,7 @@ def _distil(config: DemoConfig, tiles: Path, result: DemoResult, emit: Emit, con
             student=NetworkChoice(architecture="enet"),
             teacher_epochs=teacher_epochs,
             epochs=epochs,
+            settings={"assistant_epochs_factor": 0.3, "warm_up_epochs": 1},
             batch_size=8,
             output=result.run,
         ),

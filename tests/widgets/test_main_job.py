@@ -104,7 +104,7 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
     # the new student and its teacher on the slide
     distil.use_student()
     wait_for(qtbot, lambda: {"teacher", "student"} <= set(session.models))
-    assert "dice" in models.cards["student"].facts.text()
+    assert "Dice" in models.cards["student"].facts.text()
     for role in ("teacher", "student"):
         with qtbot.waitSignal(models.cards[role].predict(whole=True).ended, timeout=WAIT) as ended:
             pass

@@ -276,7 +276,7 @@ def describe(model: LoadedModel) -> str:
     """The facts of a network in one or two lines."""
     spec = model.spec
     mpp = f"trained at {spec.mpp:g} µm per pixel" if spec.mpp else "no training scale recorded"
-    scores = [f"{name} {value:.3f}" for name, value in spec.metrics.items() if "dice" in name][:2]
+    scores = [f"validation Dice {spec.metrics['val_dice']:.3f}"] if "val_dice" in spec.metrics else []
     return ", ".join([spec.architecture, f"{model.parameters / 1e6:.2f} M parameters", mpp, *scores])
 
 
