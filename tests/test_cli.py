@@ -89,8 +89,9 @@ def test_configuration_of_a_run_runs_again_unchanged(run, tmp_path):
 
     def losses(folder):
         lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        return [line["values"]["loss"] for line in lines if "values" in line]
+        return [line["values"]["loss"] for line in lines if "loss" in line["values"]]
 
+    assert losses(run)
     assert losses(again) == losses(run)
 
 

@@ -13,6 +13,10 @@ class JobCancelled(Exception):
     """Raised by :meth:`Control.check` inside the job; a job may catch it to save, then re-raises it."""
 
 
+def _unheard(event: Event) -> None:
+    """Take an event that nobody listens to (a function with a name, so that a control can be pickled)."""
+
+
 class Control:
     """Switches that observers set and the job looks at after every batch or tile.
 
@@ -26,7 +30,7 @@ class Control:
 
     def __init__(
         self,
-        emit: Callable[[Event], None] = lambda _event: None,
+        emit: Callable[[Event], None] = _unheard,
         make_event: Callable[[], Any] = threading.Event,
     ):
         self._emit = emit

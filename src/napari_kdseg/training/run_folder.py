@@ -11,6 +11,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,14 @@ class RunFolder:
         self.path = path
         self.config = config
         self._lock = FolderLock(path / LOCK)
+        self._ours = False
         self._metrics: io.BufferedWriter | None = None
         self._board: Any = None
 
     def __enter__(self) -> RunFolder:
         with _writing(self.path):
             self._refuse_foreign()
+            self._ours = not self.path.exists()
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         try:
@@ -64,7 +67,8 @@ class RunFolder:
             raise
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        """Close; a folder made for a run that failed before its first step (no data, no network) is taken away."""
         try:
             if self._metrics is not None:
                 self._metrics.close()
@@ -73,6 +77,12 @@ class RunFolder:
         finally:
             self._metrics = self._board = None
             self._lock.release()
+        if kind is not None and issubclass(kind, KdsegError) and self._ours and not self._begun():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _begun(self) -> bool:
+        """Whether anything was trained here."""
+        return (self.path / STATE).exists() or _size(self.path / METRICS) > 0
 
     @property
     def checkpoints(self) -> Path:
@@ -205,8 +215,7 @@ class RunFolder:
             )
 
     def _refuse_other_configuration(self) -> None:
-        begun = (self.path / STATE).exists() or _size(self.path / METRICS) > 0
-        if not begun:
+        if not self._begun():
             return  # it failed before its first step, for settings that may have been mended since
         there = DistillConfig.load(self.path / CONFIG)
         different = self.config.differences(there)

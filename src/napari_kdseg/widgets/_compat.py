@@ -10,6 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from napari.layers._multiscale_data import MultiScaleData
+
+
+def as_multiscale(levels: Any) -> MultiScaleData:
+    """Wrap the levels of a pyramid as napari does itself: its Labels would unwrap a plain list of one level."""
+    return MultiScaleData(levels)
+
 
 def real_viewer(viewer: Any) -> Any:
     """Return the viewer behind the proxy that napari hands to plugin widgets.

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_kdseg.slides import layer_transform
 from napari_kdseg.widgets import colours
+from napari_kdseg.widgets._compat import as_multiscale
 
 if TYPE_CHECKING:
     from napari_kdseg.inference import MaskPyramid
@@ -70,7 +71,7 @@ def annotation_layer(source: str, slide: Slide) -> LayerTuple:
         "features": {"index": list(names), "class": list(names.values())},
         **placement(annotation.downsample, slide.mpp),
     }
-    return annotation.levels, options, "labels"
+    return as_multiscale(annotation.levels), options, "labels"
 
 
 def slide_layers(slide: Slide, annotation: str | None = None) -> list[LayerTuple]:
@@ -137,14 +138,13 @@ def show_codes(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | 
 
 def show_heat(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
     """Show or renew a map of floats: confidence in [0, 1] or change in [-1, 1]; NaN is transparent."""
-    layer = find(viewer, role)
+    layer = _renewed(viewer, role, pyramid, mpp)
     if layer is not None:
-        layer.data = pyramid.levels
         return layer
     low = 0.0 if role == "confidence" else -1.0
     colormap = colours.confidence_colormap() if role == "confidence" else colours.change_colormap()
     layer = viewer.add_image(
-        list(pyramid.levels),
+        as_multiscale(pyramid.levels),
         name=LAYER_NAMES[role],
         multiscale=True,
         rgb=False,
@@ -159,15 +159,22 @@ def show_heat(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | N
     return layer
 
 
-def _labels(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+def _renewed(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+    """Give the layer that plays ``role`` new data, or return ``None`` where there is none yet."""
     layer = find(viewer, role)
     if layer is not None:
-        layer.data = pyramid.levels
+        layer.data = as_multiscale(pyramid.levels)
         for name, value in placement(pyramid.downsample, mpp).items():
             setattr(layer, name, value)
+    return layer
+
+
+def _labels(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+    layer = _renewed(viewer, role, pyramid, mpp)
+    if layer is not None:
         return layer
     layer = viewer.add_labels(
-        list(pyramid.levels),
+        as_multiscale(pyramid.levels),
         name=LAYER_NAMES[role],
         multiscale=True,
         opacity=0.9 if role in ("teacher", "student") else 0.7,
