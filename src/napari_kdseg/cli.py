@@ -71,7 +71,7 @@ def demo(
     result = _run(demo, config)
     from napari_kdseg.widgets.view import screenshot, show
 
-    places = {"stores": [result.masks], "annotation": result.slide, "region": result.region}
+    places = {"stores": [result.masks], "annotation": result.slide, "region": result.view}
     screenshot(result.slide, output / "overlay.png", **places)
     screenshot(result.slide, output / "side-by-side.png", panes=True, **places)
     write_summary(result)

@@ -13,9 +13,17 @@ from qtpy.QtCore import Qt
 from napari_kdseg.widgets import layers
 from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.session import session_of
-from napari_kdseg.widgets.workspace import open_workspace
+from napari_kdseg.widgets.workspace import DOCKS, open_workspace
 
 WAIT = 60_000
+
+
+def test_the_menu_entry_arranges_everything_and_makes_room(viewer, dock, qtbot):
+    dock("Workspace")
+    qtbot.waitUntil(lambda: "KD Seg status" in viewer.window.dock_widgets)
+    names = set(viewer.window.dock_widgets)
+    assert all(any(name.startswith(wanted) for name in names) for wanted in DOCKS)
+    assert not any(name.startswith("Workspace") for name in names)
 
 
 def test_workspace_opens_everything_once(viewer):

@@ -142,10 +142,11 @@ class _Distillation:
         self.run_folder.rewind(self.state["metrics_size"])
         self.place.position = self.state["position"]
         self.place.completed = self.state["completed"]
-        progress = self.state["progress"]
-        self.emit(
-            Message(f"Resumed: {self.state['stage'].replace('_', ' ')}, epoch {progress['epoch'] + 1}.")
-        )
+        stage, epoch = self.state["stage"], self.state["progress"]["epoch"] + 1
+        if stage == "student" and epoch > self.config.epochs:
+            self.emit(Message("This run was finished before: its networks are only scored again."))
+        else:
+            self.emit(Message(f"Resumed: {stage.replace('_', ' ')}, epoch {epoch}."))
 
     def _given_teacher(self) -> Path | None:
         """Checkpoint of a teacher that is not trained here: on resume the run's own copy."""

@@ -11,8 +11,13 @@ import sys
 from napari_kdseg.errors import OutputError
 
 
+_started: list[subprocess.Popen[bytes]] = []
+
+
 def has_display() -> bool:
-    """Whether windows can be shown to a person here."""
+    """Whether windows can be shown to a person here; a screen that we started ourselves is seen by nobody."""
+    if _started:
+        return False
     return not sys.platform.startswith("linux") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     )
@@ -26,7 +31,7 @@ def ensure_display(size: str = "1600x1000x24") -> None:
     OutputError
         If there is no screen and Xvfb is not installed.
     """
-    if has_display():
+    if _started or has_display():
         return
     if shutil.which("Xvfb") is None:
         raise OutputError(
@@ -46,9 +51,11 @@ def ensure_display(size: str = "1600x1000x24") -> None:
     if not number:
         raise OutputError("The virtual screen (Xvfb) did not start. Run 'Xvfb :99' by hand to see why.")
     os.environ["DISPLAY"] = f":{number}"
-    atexit.register(_stop, server)
+    _started.append(server)
+    atexit.register(_stop)
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    server.wait(5)
+def _stop() -> None:
+    for server in _started:
+        server.terminate()
+        server.wait(5)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget
 
-from napari_kdseg.widgets.parts import Dock, Note, button
+from napari_kdseg.widgets.parts import Dock, Note
 
 PLUGIN = "napari-kdseg"
 DOCKS = ("1 Slide", "2 Models", "3 Distil", "4 Compare")
@@ -42,16 +43,13 @@ def raise_dock(widget: Any) -> None:
 
 
 class WorkspaceDock(Dock):
-    """The plugin's entry in the menu that arranges everything else."""
+    """The entry in the plugin's menu that arranges everything else, and then makes room."""
 
     def __init__(self, napari_viewer: Any):
         super().__init__(napari_viewer)
-        self.column.addWidget(Note("The four docks belong together: 1 Slide, 2 Models, 3 Distil, 4 Compare."))
-        self.column.addWidget(
-            button(
-                "Open all four",
-                "As tabs on the right, with the status line below",
-                lambda: open_workspace(self.viewer),
-            )
-        )
-        self.column.addStretch(1)
+        self.column.addWidget(Note("Opening 1 Slide, 2 Models, 3 Distil and 4 Compare ..."))
+        QTimer.singleShot(0, self, self._arrange)
+
+    def _arrange(self) -> None:
+        open_workspace(self.viewer)
+        self.viewer.window.remove_dock_widget(self)
