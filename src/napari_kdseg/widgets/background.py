@@ -37,10 +37,13 @@ def in_background(
 ) -> None:
     """Call ``function`` in a thread, then ``on_done(result)`` or ``on_failed(sentence)`` in the GUI thread.
 
-    Without ``on_failed`` the sentence is shown as a napari notification. A receiver whose widget was closed
-    meanwhile is not called.
+    A failure is a napari notification as well. A receiver whose widget was closed meanwhile is not called.
     """
-    report = on_failed or show_error
+
+    def report(sentence: str) -> None:
+        show_error(sentence)
+        if on_failed is not None:
+            on_failed(sentence)
 
     def work() -> tuple[bool, Any]:
         try:

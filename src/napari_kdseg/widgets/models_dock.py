@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout
 
 from napari_kdseg.widgets.background import JobHandle, in_background
@@ -123,9 +124,13 @@ class ModelCard(QFrame):
             self.show_model()
             self.problem.warn(sentence)
 
-        in_background(
-            lambda: read_model(Path(path)), lambda model: self.session.set_model(self.role, model), failed
-        )
+        def loaded(model: LoadedModel) -> None:
+            self.session.set_model(self.role, model)
+            sentence = misfit(self.session, self.role, model)
+            if sentence:
+                show_warning(sentence)
+
+        in_background(lambda: read_model(Path(path)), loaded, failed)
 
     def show_model(self) -> None:
         """Show the model of this card's role as the session has it now."""
@@ -250,7 +255,7 @@ def read_model(path: Path) -> LoadedModel:
     return LoadedModel(path, checkpoint.spec, count_parameters(checkpoint.module))
 
 
-def load_run(session: Session, folder: Path, on_failed: Any) -> None:
+def load_run(session: Session, folder: Path, on_failed: Any = None) -> None:
     """Load every network of a run folder into its card."""
 
     def work() -> dict[str, LoadedModel]:

@@ -58,9 +58,8 @@ def refresh(session: Session) -> None:
         if session.slide is slide and session.viewer is not None:
             show_found(session, found)
 
-    def failed(sentence: str) -> None:
+    def failed(_sentence: str) -> None:
         session.refreshing = False
-        session.problem.emit(sentence)
 
     in_background(lambda: read_store(path), show, failed)
 

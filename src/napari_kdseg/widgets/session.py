@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtWidgets import QMessageBox
 
@@ -49,7 +49,6 @@ class Session(QObject):
     job_started = Signal(object)
     overlays_changed = Signal()
     overlays_restyled = Signal()
-    problem = Signal(str)
 
     def __init__(self, viewer: Any):
         super().__init__()
@@ -63,7 +62,6 @@ class Session(QObject):
         self.outline = True
         self.corrected_view = "stage"
         self.refreshing = False
-        self.problem.connect(show_error)
         viewer.layers.events.inserted.connect(lambda event: self._take(event.value))
         for layer in viewer.layers:
             self._take(layer)
@@ -87,7 +85,7 @@ class Session(QObject):
         annotation
             Its mask, as for :func:`~napari_kdseg.slides.open_annotation`.
         on_failed
-            Receives a sentence instead of the notification.
+            Receives the sentence of the notification, too.
         """
 
         def work() -> Any:

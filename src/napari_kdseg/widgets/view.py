@@ -38,7 +38,7 @@ def show(
     docks = open_workspace(viewer)
     prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=region)
     if run is not None:
-        load_run(session_of(viewer), run, session_of(viewer).problem.emit)
+        load_run(session_of(viewer), run)
     if stores:
         raise_dock(docks["4 Compare"])
     napari.run()
@@ -96,7 +96,7 @@ def screenshot(
                 layer.visible = False
         if window:
             if run is not None:
-                load_run(session_of(viewer), run, session_of(viewer).problem.emit)
+                load_run(session_of(viewer), run)
             raise_dock(docks[dock])
         if panes:
             side_by_side(viewer)
