@@ -1,4 +1,4 @@
-"""Bad input in the window: a sentence in a napari notification, nothing half-written, and the window goes on working."""
+"""Bad input in the window: a sentence in a napari notification, nothing half-written, the window goes on working."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import sys
 
 from napari_kdseg.errors import OutputError
 
-
 _started: list[subprocess.Popen[bytes]] = []
 
 
