@@ -173,7 +173,10 @@ def predict(
             }
         )  # fmt: skip
         result = _run(job, config)
-        print(f"{store}: {result}")
+        print(
+            f"{store}: label '{result.name}', {result.tiles_done} tiles segmented in {result.seconds:.1f} s "
+            f"({result.mpx_per_s:.2f} Mpx/s), {result.tiles_skipped} of empty glass, {result.tiles_kept} there before"
+        )
 
 
 @app.command()
