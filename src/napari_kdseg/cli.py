@@ -90,6 +90,20 @@ def info(paths: Annotated[list[Path], typer.Argument(help="Slides, checkpoints o
 
 
 @app.command()
+def methods() -> None:
+    """List the distillation methods: what each does, its equation and paper, and what it needs."""
+    from napari_kdseg.distillation import METHODS
+
+    for method in METHODS.values():
+        needs = ", ".join(method.needs) or "nothing"
+        print(f"{method.name}: {method.title}\n    {method.sentence}\n    {method.equation}")
+        print(f"    needs {needs}. {method.reference}".rstrip())
+        if method.presets:
+            print("    variants: " + ", ".join(f"{method.name}:{preset}" for preset in method.presets))
+    print("\nMethods add up: cwd+kd. A variant is named after a colon: plc-kd:sc.")
+
+
+@app.command()
 def distill(
     config: Annotated[
         Path | None, typer.Argument(help="A configuration saved by the window or by hand (JSON).")
@@ -100,7 +114,9 @@ def distill(
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
     student: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
-    method: Annotated[str | None, typer.Option(help="plc-kd, kd, alone ...")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="plc-kd, coco, emkd, cwd+kd ...; see 'kdseg methods'.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting by its path: epochs=20, data.input_size=256."),
@@ -130,8 +146,10 @@ def distill(
         raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
     result = _run(job, DistillConfig.model_validate(values))
     for role, metrics in result.metrics.items():
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        chosen = [f"{split}_{score}" for split in ("val", "test") for score in ("dice", "iou", "tile_dice")]
+        scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)
         print(f"{role}: {scores}")
+    print(f"Everything else is in {result.run / 'report'}")
 
 
 @app.command()

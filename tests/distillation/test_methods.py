@@ -19,13 +19,13 @@ from napari_kdseg.errors import ConfigurationError
 
 STAGES = {
     "plc-kd": ["false_pixel_assistant", "boundary_assistant", "student"],
-    "plc-kd:paper": ["false_pixel_assistant", "boundary_assistant", "student"],
-    "plc-kd:no-sc": ["false_pixel_assistant", "boundary_assistant", "student"],
-    "plc-kd:no-false-pixel": ["boundary_assistant", "student"],
-    "plc-kd:no-boundary": ["false_pixel_assistant", "student"],
-    "plc-kd:sc-only": ["student"],
-    "plc-kd:false-pixel-only": ["false_pixel_assistant", "student"],
-    "plc-kd:boundary-only": ["boundary_assistant", "student"],
+    "plc-kd-paper": ["false_pixel_assistant", "boundary_assistant", "student"],
+    "plc-kd:f+b": ["false_pixel_assistant", "boundary_assistant", "student"],
+    "plc-kd:b+sc": ["boundary_assistant", "student"],
+    "plc-kd:f+sc": ["false_pixel_assistant", "student"],
+    "plc-kd:sc": ["student"],
+    "plc-kd:f": ["false_pixel_assistant", "student"],
+    "plc-kd:b": ["boundary_assistant", "student"],
     "plc-kd:vanilla": ["student"],
     "kd": ["student"],
     "alone": ["student"],
@@ -34,7 +34,7 @@ STAGES = {
 
 def test_listing_loads_neither_torch_nor_qt():
     code = (
-        "import sys, napari_kdseg.distillation as d; d.method_names(); d.get_method('plc-kd:no-sc').settings();"
+        "import sys, napari_kdseg.distillation as d; d.method_names(); d.get_method('plc-kd:f+b').settings();"
         "d.PlcKdSettings.model_json_schema(); print([m for m in ('torch', 'qtpy', 'napari') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -122,8 +122,8 @@ def test_vanilla_is_kd_on_probabilities(tiny_net, lesions):
 
 
 def test_presets_and_values():
-    assert get_method("plc-kd:paper").settings() == PlcKdSettings(real_fraction=0.0)
-    assert get_method("plc-kd:no-sc").settings({"temperature": 2}) == PlcKdSettings(
+    assert get_method("plc-kd-paper").settings() == PlcKdSettings(real_fraction=0.0)
+    assert get_method("plc-kd:f+b").settings({"temperature": 2}) == PlcKdSettings(
         use_similarity=False, temperature=2
     )
     assert get_method("plc-kd").settings() == PlcKdSettings()
@@ -142,7 +142,7 @@ def test_names_that_do_not_exist():
         get_method("plc-kd:no-similarity")
     with pytest.raises(ConfigurationError, match="has no variant 'x'"):
         get_method("alone:x")
-    with pytest.raises(ConfigurationError, match="Known are: plc-kd, kd, alone"):
+    with pytest.raises(ConfigurationError, match=r"Known are: plc-kd, .*alone"):
         get_method("zzzz")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 from napari_kdseg.distillation.correction.similarity import ClassMeans, similarity_correction
 
@@ -57,6 +58,59 @@ def test_equals_naive_loop(seed, chunk):
     corrected, codes = similarity_correction(probabilities, target, vectors, chunk=chunk)
     assert torch.equal(corrected, expected)
     assert torch.equal(codes, expected_codes)
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("classes", "chunk"), [(2, 4096), (2, 300), (7, 4096)])
+def test_large_image_equals_one_large_product(device, classes, chunk):
+    """Several parts of the bank and several of the false pixels, none of them full at the end."""
+    generator = torch.Generator().manual_seed(classes)
+    target = torch.randint(0, classes, (1, 90, 91), generator=generator)
+    one_hot = F.one_hot(target, classes).movedim(-1, 1)
+    noise = torch.randn(one_hot.shape, generator=generator)
+    probabilities = (one_hot + noise).softmax(1)
+    vectors = torch.randn(1, 64, 90, 91, generator=generator)
+    corrected, codes = similarity_correction(
+        probabilities.to(device), target.to(device), vectors.to(device), chunk=chunk
+    )
+
+    labels, soft = target.flatten(), probabilities[0].flatten(1).T
+    right = soft.argmax(1) == labels
+    units = F.normalize(vectors[0].flatten(1).T.double(), dim=1)
+    similarity = units[~right] @ units.T
+    similarity[(labels[~right, None] != labels) | ~right] = -2
+    expected = soft.clone()
+    expected[~right] = soft[similarity.argmax(1)]
+    assert (~right).sum() > 1500
+    assert torch.equal(corrected[0].flatten(1).T.cpu(), expected)
+    assert torch.equal(codes.flatten().cpu() == 3, ~right)
+
+
+class LargestTensor(TorchFunctionMode):
+    """Remembers how many elements the largest tensor returned by any function had."""
+
+    elements = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for one in out if isinstance(out, list | tuple) else (out,):
+            if isinstance(one, torch.Tensor):
+                self.elements = max(self.elements, one.numel())
+        return out
+
+
+def test_never_holds_all_similarities():
+    target = torch.zeros(1, 64, 64, dtype=torch.long)
+    probabilities = torch.tensor([0.9, 0.1])[:, None, None].repeat(1, 1, 64, 64)
+    probabilities[..., ::2, :] = probabilities.flip(1)[..., ::2, :]
+    vectors = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    with LargestTensor() as largest:
+        _, codes = similarity_correction(probabilities, target, vectors, chunk=256)
+    assert (codes == 3).sum() == 32 * 64  # compared with as many others each
+    assert largest.elements <= 256 * 256
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 16384])
@@ -162,6 +216,16 @@ def test_constant_zero_and_broken_vectors(scale):
     labelled = target != 255
     assert torch.equal(corrected.argmax(1)[labelled], target[labelled])
     assert not codes[~labelled].any()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 16384])
+def test_a_broken_vector_spoils_no_other(chunk):
+    target = torch.zeros(1, 1, 5, dtype=torch.long)
+    p0 = torch.tensor([[[0.9, 0.8, 0.7, 0.6, 0.2]]])  # the last is wrong
+    vectors = torch.tensor([[[[float("nan"), 1.0, 1.0, float("inf"), 1.0]], [[1.0, -1.0, 0.5, 1.0, 0.5]]]])
+    corrected, codes = similarity_correction(torch.stack([p0, 1 - p0], dim=1), target, vectors, chunk=chunk)
+    torch.testing.assert_close(corrected[0, 0, 0], torch.tensor([0.9, 0.8, 0.7, 0.6, 0.7]))
+    assert codes.tolist() == [[[0, 0, 0, 0, 3]]]
 
 
 def test_does_nothing_where_nothing_is_wrong_or_labelled():

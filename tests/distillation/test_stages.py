@@ -153,7 +153,9 @@ def test_one_pass_serves_soft_labels_logits_and_features(tiny_net, lesions):
     term = Term("look", look, (LOGITS, "decoder"), (SOFT_LABELS, LOGITS, "encoder"))
     passes = []
     teacher.register_forward_hook(lambda *_: passes.append(1))
-    StudentStage(student, PlcKdSettings(), [term], teacher=teacher, team=team).loss(image, target)
+    stage = StudentStage(student, PlcKdSettings(), [term], teacher=teacher, team=team)
+    passes.clear()
+    stage.loss(image, target)
     assert len(passes) == 1
     assert [tuple(tensor.shape[:2]) for tensor in seen["student"]] == [(4, 2), (4, 8)]
     assert torch.equal(seen["teacher"][1], teacher(image))

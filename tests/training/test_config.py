@@ -12,7 +12,13 @@ from pydantic import ValidationError
 
 from napari_kdseg.distillation import PlcKdSettings
 from napari_kdseg.errors import ConfigurationError, OutputError, explain
-from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
+from napari_kdseg.training import (
+    AugmentationConfig,
+    DataConfig,
+    DistillConfig,
+    NetworkChoice,
+    OptimiserConfig,
+)
 
 
 def test_saved_and_loaded_again(tmp_path, monkeypatch):
@@ -89,8 +95,27 @@ def test_differences_name_what_computes_something_else(tmp_path):
     assert config.differences(other) == ["student", "epochs"]
 
 
+def test_augment_is_a_switch_or_says_how(tmp_path):
+    """Configurations saved before there was a choice hold true or false."""
+    for value in (True, False):
+        old = DistillConfig.model_validate({"data": {"folder": tmp_path}, "augment": value})
+        assert (old.augment, old.augmentation) == (value, AugmentationConfig())
+    for how in ({"blur": 2.0}, AugmentationConfig(blur=2.0)):
+        config = DistillConfig.model_validate({"data": {"folder": tmp_path}, "augment": how})
+        assert (config.augment, config.augmentation.blur) == (True, 2.0)
+    config.augment = False
+    assert not config.augment
+    assert config.augmentation.blur == 2.0, "what it was is not forgotten"
+    config.save(tmp_path / "c.json")
+    loaded = DistillConfig.load(tmp_path / "c.json")
+    assert (loaded.augment, loaded.augmentation) == (False, config.augmentation)
+    with pytest.raises(ValidationError) as caught:
+        DistillConfig.model_validate({"data": {"folder": tmp_path}, "augment": {"blurr": 1}})
+    assert "blurr" in explain(caught.value)
+
+
 def test_every_field_has_words_for_the_form():
-    for model in (DataConfig, DistillConfig, NetworkChoice):
+    for model in (AugmentationConfig, DataConfig, DistillConfig, NetworkChoice, OptimiserConfig):
         for name, field in model.model_fields.items():
             assert field.title, f"{model.__name__}.{name} has no title"
 

@@ -9,7 +9,6 @@ from PIL import Image
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.training import DataConfig, TileDataset, discover
-from napari_kdseg.training.augmentation import augmented, change_stain
 from napari_kdseg.training.dataset import all_batches, batch_count, train_batches
 
 
@@ -91,32 +90,13 @@ def test_sampled_masks_show_two_classes(dataset):
     assert torch.equal(masks, dataset.masks(5, torch.Generator().manual_seed(1)))
 
 
-def test_image_and_mask_are_turned_together():
-    mask = (np.random.default_rng(0).random((24, 24)) > 0.5).astype(np.uint8)
-    image = np.repeat((mask * 200)[..., None], 4, axis=2)
-    turned = set()
-    for seed in range(30):
-        moved, moved_mask = augmented(image, mask, 24, np.random.default_rng(seed))
-        np.testing.assert_array_equal(moved[..., 0], moved_mask * 200)
-        turned.add(moved_mask.tobytes())
-    assert len(turned) == 8, "all eight ways to lay a square down"
-
-
-def test_stain_unchanged_and_changed():
-    image = np.arange(256 * 3, dtype=np.uint32).reshape(16, 16, 3).astype(np.uint8)
-    same = change_stain(image, np.ones(3), np.zeros(3))
-    assert np.abs(same.astype(int) - image).max() <= 1
-    darker = change_stain(image, np.full(3, 1.2), np.zeros(3))
-    assert darker.mean() < image.mean()
-
-
-def test_stain_change_equals_scikit_image():
-    from skimage.color import hed2rgb, rgb2hed
-
-    stains = np.random.default_rng(0).uniform(
-        0.01, 0.1, (8, 8, 3)
-    )  # none negative, which rgb2hed would cut off
-    image = (hed2rgb(stains) * 255).round().astype(np.uint8)
-    factor = np.array([1.05, 0.96, 1.0])
-    expected = hed2rgb(rgb2hed(image) * factor) * 255
-    assert np.abs(change_stain(image, factor, np.zeros(3)).astype(float) - expected).max() < 3
+def test_scales_are_those_of_the_input(make_tiles):
+    manifest = [{"tile": f"tile{i:03d}", "split": "train", "mpp": 0.5 if i else 1.0} for i in range(3)]
+    manifest.append({"tile": "tile003", "split": "val", "mpp": ""})
+    folder = make_tiles(4, size=64, manifest=manifest)
+    found = discover(DataConfig(folder=folder))
+    assert TileDataset(found, found.train, 32).scales() == [2.0, 1.0, 1.0]
+    assert TileDataset(found, found.val, 32).scales() is None, "nobody knows the scale of the last tile"
+    given = discover(DataConfig(folder=folder, mpp=0.25))
+    assert TileDataset(given, given.val, 32).scales() == [0.5]
+    assert TileDataset(given, (), 32).scales() is None

@@ -124,6 +124,10 @@ def test_the_whole_job(config):
         assert [event.epoch for event in scored] == [1, 2]
         assert {"train_loss", "val_loss", "val_dice", "val_iou"} <= set(scored[0].metrics)
         assert (config.output / "previews" / f"{stage}-002.png").is_file()
+        last = config.output / "checkpoints" / f"{stage}-last.safetensors"
+        assert last.is_file() == (stage in ("teacher", "student")), (
+            "all others keep their last weights anyway"
+        )
     assert {"segmentation", "kd"} <= set(steps[-1].values)
     assert set(result.metrics) == set(STAGES)
     assert result.metrics["student"]["val_dice"] == max(event.metrics["val_dice"] for event in scored)

@@ -7,9 +7,9 @@ first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.distillation.distiller import LOGITS, SOFT_LABELS, Method, Stage, Term
+from napari_kdseg.distillation.distiller import IMAGE, LOGITS, SOFT_LABELS, Method, Recipe, Stage, Term
 from napari_kdseg.distillation.methods import METHODS, get_method, method_names
-from napari_kdseg.distillation.settings import AloneSettings, KdSettings, PlcKdSettings
+from napari_kdseg.distillation.settings import AloneSettings, FeatureSettings, KdSettings, PlcKdSettings
 
 if TYPE_CHECKING:
     from napari_kdseg.distillation.assistants import BoundaryAssistantStage, FalsePixelAssistantStage
@@ -50,6 +50,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "IMAGE",
     "LOGITS",
     "METHODS",
     "SOFT_LABELS",
@@ -59,9 +60,11 @@ __all__ = [
     "CorrectionCounts",
     "FalsePixelAssistantStage",
     "FalsePixelQueues",
+    "FeatureSettings",
     "KdSettings",
     "Method",
     "PlcKdSettings",
+    "Recipe",
     "Stage",
     "StudentStage",
     "TeacherTeam",

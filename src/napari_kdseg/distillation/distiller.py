@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from napari_kdseg.distillation.correction.teacher_team import TeacherTeam
+
     SampleMasks = Callable[[int, torch.Generator], Tensor]
 
 LOGITS = "logits"
 SOFT_LABELS = "soft labels"
+IMAGE = "image"
 
 
 def always(epoch: int) -> float:  # noqa: ARG001
@@ -40,9 +43,11 @@ class Term:
         Key of the raw value in what :meth:`Stage.loss` returns.
     loss
         ``loss(student, teacher, target, ignore_index=255) -> scalar``. ``student`` and ``teacher`` are a
-        tensor each, or a tuple of tensors where several taps are named.
+        tensor each, or a tuple of tensors where several taps are named. ``None`` where there is ``learned``.
     student_taps
-        What the loss reads of the student: :data:`LOGITS`, or dotted paths of modules whose output is wanted.
+        What the loss reads of the student: :data:`LOGITS`, :data:`IMAGE`, dotted paths of modules whose output is
+        wanted, or roles such as ``"@deep"``, for which each network has its own layer
+        (:func:`~napari_kdseg.networks.find_taps`).
     teacher_taps
         The same of the teacher; also :data:`SOFT_LABELS`, the teacher team's corrected probabilities.
     weight
@@ -53,15 +58,52 @@ class Term:
         trained with the student.
     schedule
         ``schedule(epoch) -> factor`` on top of ``weight``, e.g. a warm-up.
+    learned
+        ``learned(student_shapes, teacher_shapes, generator) -> module``: builds a loss that learns or remembers, a
+        module called as ``loss`` would be. Its parameters are trained with the student, unless it has
+        ``own_optimiser = True``: then it steps itself in ``after_step(epoch, epochs)``, called after each step of
+        the student.
     """
 
     name: str
-    loss: Callable[..., Tensor]
+    loss: Callable[..., Tensor] | None
     student_taps: tuple[str, ...] = (LOGITS,)
     teacher_taps: tuple[str, ...] = (LOGITS,)
     weight: float = 1.0
     connector: Callable[[Sequence[torch.Size], Sequence[torch.Size]], nn.Module] | None = None
     schedule: Callable[[int], float] = always
+    learned: Callable[[Sequence[torch.Size], Sequence[torch.Size], torch.Generator], nn.Module] | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method makes for one teacher and one student.
+
+    Attributes
+    ----------
+    terms
+        Losses of the student.
+    before
+        Stages that are trained before the student.
+    team
+        Teacher team, where a term reads :data:`SOFT_LABELS`.
+    """
+
+    terms: Sequence[Term] = ()
+    before: Sequence[Stage] = ()
+    team: TeacherTeam | None = None
+
+    def __add__(self, other: Recipe) -> Recipe:
+        """Return both together; terms of the same name are told apart by a number."""
+        taken = {term.name for term in self.terms}
+        terms = [replace(term, name=_free_name(term.name, taken)) for term in other.terms]
+        return Recipe([*self.terms, *terms], [*self.before, *other.before], self.team or other.team)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    free = next(free for free in (name, *(f"{name}_{n}" for n in range(2, 99))) if free not in taken)
+    taken.add(free)
+    return free
 
 
 class Stage(Protocol):
@@ -78,6 +120,8 @@ class Stage(Protocol):
     network: nn.Module
     epochs_factor: float
     learning_rate_factor: float
+    segments: bool
+    """Whether ``network`` segments images; otherwise (paraphraser, critic) it is judged by its own loss."""
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters an optimiser must step: the network's, and those of connectors."""
@@ -91,8 +135,12 @@ class Stage(Protocol):
         """Return the raw value of each part, and under ``"loss"`` the weighted sum to go backward from.
 
         ``image`` is a normalised float batch ``[N, D, H, W]``, ``target`` int64 ``[N, H, W]`` with 255 for
-        ignored.
+        ignored. ``"weighted/<part>"`` is what a part contributes to the sum.
         """
+        ...
+
+    def after_step(self) -> dict[str, float]:
+        """Do what follows the optimiser's step (a critic takes its own); return figures worth logging."""
         ...
 
     def report(self) -> dict[str, float]:
@@ -112,24 +160,38 @@ class Stage(Protocol):
         ...
 
 
+def nothing_to_say(classes: int, batch_size: int) -> list[str]:  # noqa: ARG001
+    """Return the cautions of a method that has none."""
+    return []
+
+
 @dataclass(frozen=True)
 class Method:
-    """A published method: its constants and how to build the stages that train it.
+    """A published method: its constants and how to build the terms and stages that train it.
 
     Attributes
     ----------
-    name, title, sentence, reference
-        For people: what to type, what to show, what it does, where it is published.
+    name, title, sentence, reference, equation
+        For people: what to type, what to show, what it does, where it is published, what it computes.
     settings_class
         Model of its constants.
     build
-        ``build(teacher, student, settings, *, seed, sample_masks, input_shape) -> list of stages``.
+        ``build(settings, *, teacher, student, seed, sample_masks, input_shape) -> Recipe``.
     presets
         Variants by name: the constants in which ``name:preset`` differs.
     needs_teacher
         Whether there must be a teacher.
     needs_labels
-        Whether every image must come with its ground truth.
+        Whether the distillation itself reads the ground truth, not only the segmentation loss beside it.
+    needs_features
+        Whether it reads layers inside the networks.
+    needs_batch
+        Whether it teaches nothing with one image a batch.
+    needs_classes
+        Whether it, or part of it, teaches nothing with two classes.
+    caution
+        ``caution(classes, batch_size)``: sentences to be said before training starts, where part of the method
+        teaches nothing.
     overrides
         The constants of the preset chosen.
     """
@@ -139,11 +201,28 @@ class Method:
     sentence: str
     reference: str
     settings_class: type[AloneSettings]
-    build: Callable[..., list[Stage]]
+    build: Callable[..., Recipe]
+    equation: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     needs_teacher: bool = True
-    needs_labels: bool = True
+    needs_labels: bool = False
+    needs_features: bool = False
+    needs_batch: bool = False
+    needs_classes: bool = False
+    caution: Callable[[int, int], list[str]] = nothing_to_say
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> list[str]:
+        """What must be there for the distillation to work, in words."""
+        wanted = {
+            "a teacher": self.needs_teacher,
+            "labels": self.needs_labels,
+            "features": self.needs_features,
+            "batch > 1": self.needs_batch,
+            "classes > 2": self.needs_classes,
+        }
+        return [name for name, needed in wanted.items() if needed]
 
     def preset(self, name: str) -> Method:
         """Return the variant ``name`` of this method.
@@ -159,7 +238,11 @@ class Method:
             )
         full_name = f"{self.name}:{name}"
         return replace(
-            self, name=full_name, title=f"{self.title} ({name})", presets={}, overrides=self.presets[name]
+            self,
+            name=full_name,
+            title=f"{self.title} ({name})",
+            presets={},
+            overrides={**self.overrides, **self.presets[name]},
         )
 
     def settings(self, values: Mapping[str, Any] | None = None) -> AloneSettings:
@@ -203,7 +286,7 @@ class Method:
         Raises
         ------
         ConfigurationError
-            If the teacher is missing or the settings belong to another method.
+            If the teacher is missing, the settings belong to another method, or layers do not fit together.
         """
         settings = self.settings() if settings is None else settings
         if not isinstance(settings, self.settings_class):
@@ -215,9 +298,28 @@ class Method:
             raise ConfigurationError(
                 f"The method '{self.name}' needs a teacher. Choose a trained network as teacher."
             )
-        return self.build(
-            teacher, student, settings, seed=seed, sample_masks=sample_masks, input_shape=input_shape
-        )
+        from napari_kdseg.distillation.stages import StudentStage, freeze, seeded
+
+        teacher = freeze(teacher) if self.needs_teacher and teacher is not None else None
+        with seeded(seed, self.name):
+            recipe = self.build(
+                settings,
+                teacher=teacher,
+                student=student,
+                seed=seed,
+                sample_masks=sample_masks,
+                input_shape=input_shape,
+            )
+            last = StudentStage(
+                student,
+                settings,
+                recipe.terms,
+                teacher=teacher,
+                team=recipe.team,
+                input_shape=input_shape,
+                seed=seed,
+            )
+        return [*recipe.before, last]
 
 
 def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 OURS = "The default is ours: the paper's supplement is not available."
 
 
-def _constant(default: Any, title: str, description: str, *, symbol: str = "", **bounds: Any) -> Any:
+def constant(default: Any, title: str, description: str, *, symbol: str = "", **bounds: Any) -> Any:
     """Return a field with a title for people, one plain sentence and the paper's symbol."""
     extra: dict[str, JsonValue] = {"symbol": symbol} if symbol else {}
     return Field(default=default, title=title, description=description, json_schema_extra=extra, **bounds)
@@ -24,18 +24,33 @@ class AloneSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    cross_entropy_weight: float = _constant(
+    cross_entropy_weight: float = constant(
         1.0, "Cross entropy weight", "Weight of the cross entropy in the segmentation loss.", ge=0, le=1000
     )
-    dice_weight: float = _constant(
+    dice_weight: float = constant(
         1.0, "Dice weight", "Weight of the soft Dice loss in the segmentation loss.", ge=0, le=1000
+    )
+
+
+class FeatureSettings(AloneSettings):
+    """What methods have in common that compare layers inside the networks."""
+
+    student_layers: tuple[str, ...] = constant(
+        (),
+        "Layers of the student",
+        "Module paths such as decoder.blocks.3, or roles such as @deep; empty: chosen for the network.",
+    )
+    teacher_layers: tuple[str, ...] = constant(
+        (),
+        "Layers of the teacher",
+        "Module paths such as decoder.blocks.3, or roles such as @deep; empty: chosen for the network.",
     )
 
 
 class KdSettings(AloneSettings):
     """Constants of Hinton's distillation at every pixel."""
 
-    temperature: float = _constant(
+    temperature: float = constant(
         4.0,
         "Temperature",
         "Softens both maps before they are compared; 1 leaves them as they are.",
@@ -43,7 +58,7 @@ class KdSettings(AloneSettings):
         gt=0,
         le=100,
     )
-    kd_weight: float = _constant(
+    kd_weight: float = constant(
         1.0,
         "Distillation weight",
         "Weight of the distillation loss beside the segmentation loss.",
@@ -56,7 +71,7 @@ class KdSettings(AloneSettings):
 class PlcKdSettings(KdSettings):
     """Constants of PLC-KD (Wang et al., MICCAI 2024). All defaults are ours: its supplement is not available."""
 
-    temperature: float = _constant(
+    temperature: float = constant(
         1.0,
         "Temperature",
         f"Softens both maps before they are compared; 1 leaves them as they are. {OURS}",
@@ -64,7 +79,7 @@ class PlcKdSettings(KdSettings):
         gt=0,
         le=100,
     )
-    kd_weight: float = _constant(
+    kd_weight: float = constant(
         1.0,
         "Distillation weight",
         f"Weight of the corrected soft labels beside the segmentation loss. {OURS}",
@@ -73,38 +88,38 @@ class PlcKdSettings(KdSettings):
         le=10000,
     )
 
-    use_false_pixel_assistant: bool = _constant(
+    use_false_pixel_assistant: bool = constant(
         True,
         "Use the false-pixel-aware assistant",
         "Let an assistant trained on images made of the teacher's false pixels mend soft labels.",
         symbol="TA_f",
     )
-    use_boundary_assistant: bool = _constant(
+    use_boundary_assistant: bool = constant(
         True,
         "Use the boundary-aware assistant",
         "Let an assistant trained on boundary-transformed images mend soft labels.",
         symbol="TA_b",
     )
-    use_similarity: bool = _constant(
+    use_similarity: bool = constant(
         True,
         "Use the similarity correction",
         "Give each pixel that is still wrong the soft label of the most similar right pixel.",
         symbol="SC",
     )
 
-    initialise: Literal["teacher", "scratch"] = _constant(
+    initialise: Literal["teacher", "scratch"] = constant(
         "teacher",
         "Assistants start from",
         f"Start the assistants from the teacher's weights, or from random weights. {OURS}",
     )
-    assistant_learning_rate_factor: float = _constant(
+    assistant_learning_rate_factor: float = constant(
         0.1,
         "Assistants' learning rate factor",
         f"Learning rate of the assistants relative to the student's. {OURS}",
         gt=0,
         le=100,
     )
-    assistant_epochs_factor: float = _constant(
+    assistant_epochs_factor: float = constant(
         0.5,
         "Assistants' epochs factor",
         f"Epochs of each assistant relative to the student's. {OURS}",
@@ -112,7 +127,7 @@ class PlcKdSettings(KdSettings):
         le=100,
     )
 
-    queue_length: int = _constant(
+    queue_length: int = constant(
         16384,
         "Queue length",
         f"How many false pixels are remembered for each class. {OURS}",
@@ -120,7 +135,7 @@ class PlcKdSettings(KdSettings):
         ge=1,
         le=2**24,
     )
-    pixels_per_image: int = _constant(
+    pixels_per_image: int = constant(
         256,
         "False pixels per image",
         f"How many false pixels of each class are taken from one image. {OURS}",
@@ -128,14 +143,14 @@ class PlcKdSettings(KdSettings):
         ge=1,
         le=2**20,
     )
-    warm_up_epochs: int = _constant(
+    warm_up_epochs: int = constant(
         5,
         "Warm-up epochs",
         f"Epochs after which training starts even if the queues of false pixels are not full. {OURS}",
         ge=0,
         le=10000,
     )
-    real_fraction: float = _constant(
+    real_fraction: float = constant(
         0.5,
         "Real images for the false-pixel-aware assistant",
         "Share of real images in its batches; the paper trains on synthetic images only (0), which spoils batch "
@@ -144,7 +159,7 @@ class PlcKdSettings(KdSettings):
         le=1,
     )
 
-    boundary_width: int = _constant(
+    boundary_width: int = constant(
         5,
         "Boundary width",
         f"Width in pixels of the boundary band inside a lesion. {OURS}",
@@ -152,7 +167,7 @@ class PlcKdSettings(KdSettings):
         ge=1,
         le=1000,
     )
-    swap_fraction: float = _constant(
+    swap_fraction: float = constant(
         0.5,
         "Swapped share",
         f"Share of the smaller of boundary band and inner region whose pixels are swapped with the other. {OURS}",
@@ -160,7 +175,7 @@ class PlcKdSettings(KdSettings):
         ge=0,
         le=1,
     )
-    boundary_real_fraction: float = _constant(
+    boundary_real_fraction: float = constant(
         0.0,
         "Real images for the boundary-aware assistant",
         "Share of images in its batches left as they are; the paper transforms all (0).",
@@ -168,33 +183,33 @@ class PlcKdSettings(KdSettings):
         le=1,
     )
 
-    rule: Literal["replace_if_right", "replace_if_wrong", "mean"] = _constant(
+    rule: Literal["replace_if_right", "replace_if_wrong", "mean"] = constant(
         "replace_if_right",
         "How an assistant corrects",
         "Replace a wrong soft label where the assistant is right, or wherever it is wrong, or average the members of "
         "the team; the paper does not say which.",
     )
-    boundary_only: int | None = _constant(
+    boundary_only: int | None = constant(
         None,
         "Limit to the boundary",
         "Let the boundary-aware assistant correct only within this many pixels of a true contour; empty for no limit.",
         ge=1,
         le=10000,
     )
-    similarity: Literal["feature", "rgb", "prob"] = _constant(
+    similarity: Literal["feature", "rgb", "prob"] = constant(
         "feature",
         "Similarity of",
         "What two pixels are compared by: the teacher's last feature, their colour, or their soft label. The paper "
         "does not say which.",
     )
-    bank_chunk: int = _constant(
+    bank_chunk: int = constant(
         4096,
         "Pixels compared at once",
         "How many right pixels are compared at a time; bounds the memory only.",
         ge=1,
         le=2**24,
     )
-    class_mean_momentum: float = _constant(
+    class_mean_momentum: float = constant(
         0.9,
         "Class mean momentum",
         "How slowly the running mean soft label of a class moves, used where a batch has no right pixel of the class. "

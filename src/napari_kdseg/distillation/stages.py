@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, TeacherTeam
-from napari_kdseg.distillation.distiller import LOGITS, SOFT_LABELS, Term
+from napari_kdseg.distillation.distiller import IMAGE, LOGITS, SOFT_LABELS, Term
 from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks import capture
+from napari_kdseg.networks import capture, find_taps, tap_of
 
 IGNORE_INDEX = 255
+NO_LAYERS = frozenset({IMAGE, LOGITS, SOFT_LABELS})
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -32,6 +35,14 @@ def freeze(network: nn.Module) -> nn.Module:
 def random_generator(seed: int, name: str) -> torch.Generator:
     """Return a CPU generator of its own for each stage, so that all devices draw the same."""
     return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
+
+
+@contextmanager
+def seeded(seed: int, name: str) -> Iterator[None]:
+    """Draw initial weights from ``seed`` alone in this block, and leave the generator outside untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_generator(seed, name).initial_seed())
+        yield
 
 
 class TrainingStage:
@@ -49,6 +60,8 @@ class TrainingStage:
         Relative to the student's.
     """
 
+    segments = True
+
     def __init__(
         self,
         name: str,
@@ -65,6 +78,7 @@ class TrainingStage:
         self.epochs_factor = epochs_factor
         self.learning_rate_factor = learning_rate_factor
         self.epoch = 0
+        self.epochs = 1
         self._settings = settings
         self._sums: Counter[str] = Counter()
 
@@ -82,10 +96,15 @@ class TrainingStage:
         """Return the parameters an optimiser must step."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
-    def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:  # noqa: ARG002
+    def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:
         """Begin epoch ``epoch`` (from 0) of ``epochs``: sums start anew."""
         self.epoch = epoch
+        self.epochs = max(epochs or 0, epoch + 1)
         self._sums.clear()
+
+    def after_step(self) -> dict[str, float]:
+        """Return figures of what follows the optimiser's step; here nothing does."""
+        return {}
 
     def report(self) -> dict[str, float]:
         """Return the sums since the epoch began."""
@@ -123,12 +142,15 @@ class StudentStage(TrainingStage):
     team
         Teacher team, needed by terms that read the corrected soft labels; its teacher must be ``teacher``.
     input_shape
-        ``(D, H, W)`` of an image, to find the shapes of tapped features with.
+        ``(D, H, W)`` of an image, to find layers and the shapes of their features with.
+    seed
+        Of what learned terms draw at random.
 
     Raises
     ------
     ConfigurationError
-        If a term reads a layer that does not exist, or a teacher or team that is not there.
+        If a term reads a layer that does not exist, or a teacher or team that is not there, or layers that do not fit
+        together.
     """
 
     def __init__(
@@ -140,45 +162,72 @@ class StudentStage(TrainingStage):
         teacher: nn.Module | None = None,
         team: TeacherTeam | None = None,
         input_shape: tuple[int, int, int] = (3, 64, 64),
+        seed: int = 0,
     ) -> None:
         super().__init__("student", "Student", student, settings)
-        self.terms = tuple(terms)
         self.teacher = teacher
         self.team = team
-        self._student_taps = sorted({tap for term in self.terms for tap in term.student_taps} - {LOGITS})
+        self.terms = _with_layers(terms, student, teacher, input_shape)
+        self._student_taps = {tap for term in self.terms for tap in term.student_taps}
         self._teacher_taps = {tap for term in self.terms for tap in term.teacher_taps}
-        if self._teacher_taps and teacher is None:
+        self._check_roles()
+        self.connectors = nn.ModuleDict()
+        self.learned = nn.ModuleDict()
+        if any(term.connector or term.learned or self._taps_layers(term) for term in self.terms):
+            self._dry_run(input_shape, seed)
+
+    def _check_roles(self) -> None:
+        if self._teacher_taps - {IMAGE} and self.teacher is None:
             raise ConfigurationError(
                 "A distillation term reads the teacher, but there is none. Choose a teacher."
             )
-        if SOFT_LABELS in self._teacher_taps and team is None:
+        if SOFT_LABELS in self._teacher_taps and self.team is None:
             raise ConfigurationError(
                 "A distillation term reads corrected soft labels, but there is no teacher team."
             )
-        self.connectors = self._build_connectors(input_shape)
 
-    def _build_connectors(self, input_shape: tuple[int, int, int]) -> nn.ModuleDict:
-        """Pass one blank image through both networks, and let each term build a connector for the shapes it sees."""
-        connectors = nn.ModuleDict()
-        if not any(term.connector for term in self.terms):
-            return connectors
+    @staticmethod
+    def _taps_layers(term: Term) -> bool:
+        return bool({*term.student_taps, *term.teacher_taps} - NO_LAYERS)
+
+    def _dry_run(self, input_shape: tuple[int, int, int], seed: int) -> None:
+        """Pass one blank image through both networks, build what terms learn for the shapes seen, and try each term."""
         some = next(self.network.parameters())
         image = torch.zeros(1, *input_shape, device=some.device)
-        target = torch.full((1, *input_shape[1:]), IGNORE_INDEX, device=some.device)
+        target = torch.zeros((1, *input_shape[1:]), dtype=torch.long, device=some.device)
         self.network.eval()  # a blank image must not enter running statistics
         with torch.no_grad():
-            seen_by_student = self._read_student(image)
+            by_student = self._read_student(image)
         self.network.train()
-        seen_by_teacher = self._read_teacher(image, target)
+        by_teacher = self._read_teacher(image, torch.full_like(target, IGNORE_INDEX))
+        self._sums.clear()
         for term in self.terms:
-            if term.connector is not None:
-                student_shapes = [seen_by_student[tap].shape for tap in term.student_taps]
-                teacher_shapes = [seen_by_teacher[tap].shape for tap in term.teacher_taps]
-                connectors[term.name] = term.connector(student_shapes, teacher_shapes).to(some.device)
-        return connectors
+            student = [by_student[tap] for tap in term.student_taps]
+            teacher = [by_teacher[tap] for tap in term.teacher_taps]
+            shapes = [tensor.shape for tensor in student], [tensor.shape for tensor in teacher]
+            try:
+                if term.connector is not None:
+                    self.connectors[term.name] = term.connector(*shapes).to(some.device)
+                    with torch.no_grad():
+                        student = list(_as_tuple(self.connectors[term.name].eval()(*student)))
+                if term.learned is not None:
+                    made = term.learned(*shapes, random_generator(seed, term.name))
+                    self.learned[term.name] = made.to(some.device)
+                elif self._taps_layers(term):
+                    loss = term.loss
+                    assert loss is not None, f"the term {term.name} has neither loss nor learned"
+                    with torch.no_grad():
+                        loss(
+                            _one_or_all(tuple(student)),
+                            _one_or_all(tuple(teacher)),
+                            target,
+                            ignore_index=IGNORE_INDEX,
+                        )
+            except (ConfigurationError, RuntimeError, ValueError) as error:
+                raise ConfigurationError(_misfit(term, *shapes, error)) from error
 
     def loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return ``segmentation`` and each term raw, and ``loss``, their weighted sum.
+        """Return ``segmentation`` and each term raw, ``weighted/<term>``, and ``loss``, the weighted sum.
 
         Parameters
         ----------
@@ -196,31 +245,32 @@ class StudentStage(TrainingStage):
             if term.name in self.connectors:
                 student = _as_tuple(self.connectors[term.name](*student))
             teacher = tuple(by_teacher[tap] for tap in term.teacher_taps)
-            value = term.loss(_one_or_all(student), _one_or_all(teacher), target, ignore_index=IGNORE_INDEX)
-            values[term.name] = value
-            total = total + term.weight * term.schedule(self.epoch) * value
+            compare: Any = self.learned[term.name] if term.learned is not None else term.loss
+            value = compare(_one_or_all(student), _one_or_all(teacher), target, ignore_index=IGNORE_INDEX)
+            weighted = term.weight * term.schedule(self.epoch) * value
+            values |= {term.name: value, f"weighted/{term.name}": weighted}
+            total = total + weighted
         values["loss"] = total
         return values
 
     def _read_student(self, image: Tensor) -> dict[str, Tensor]:
-        with capture(self.network, self._student_taps) as seen:
+        with capture(self.network, sorted(self._student_taps - NO_LAYERS)) as seen:
             logits = self.network(image)
-        return {LOGITS: logits, **seen}
+        return {IMAGE: image, LOGITS: logits, **seen}
 
     @torch.no_grad()
     def _read_teacher(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Run the teacher, or the team it is in, once, and return what the terms read of it."""
-        if self.teacher is None or not self._teacher_taps:
-            return {}
+        if self.teacher is None or not self._teacher_taps - {IMAGE}:
+            return {IMAGE: image}
         self.teacher.eval()
-        modules = sorted(self._teacher_taps - {LOGITS, SOFT_LABELS})
-        with capture(self.teacher, modules) as seen:
+        with capture(self.teacher, sorted(self._teacher_taps - NO_LAYERS)) as seen:
             if SOFT_LABELS not in self._teacher_taps:
-                return {LOGITS: self.teacher(image), **seen}
+                return {IMAGE: image, LOGITS: self.teacher(image), **seen}
             assert self.team is not None  # checked in __init__
             correction = self.team.correct(image, target)
         self._tally(correction.counts())
-        return {LOGITS: correction.logits, SOFT_LABELS: correction.ultimate, **seen}
+        return {IMAGE: image, LOGITS: correction.logits, SOFT_LABELS: correction.ultimate, **seen}
 
     def _tally(self, counts: CorrectionCounts) -> None:
         self._sums["labelled"] += counts.labelled
@@ -229,33 +279,85 @@ class StudentStage(TrainingStage):
         for step, by_class in counts.mended.items():
             self._sums[f"mended/{step}"] += sum(by_class)
 
+    def after_step(self) -> dict[str, float]:
+        """Let learned terms with an optimiser of their own (critics) take their step."""
+        figures: dict[str, float] = {}
+        for name, module in self.learned.items():
+            if getattr(module, "own_optimiser", False):
+                made = cast(Any, module).after_step(self.epoch, self.epochs)
+                figures |= {f"{name}/{key}": value for key, value in made.items()}
+        return figures
+
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return the student's parameters and the connectors'."""
-        return super().trainable_parameters() + list(self.connectors.parameters())
+        """Return the student's parameters and those of connectors and learned terms that train with it."""
+        parts = [
+            self.connectors,
+            *(m for m in self.learned.values() if not getattr(m, "own_optimiser", False)),
+        ]
+        beside = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
+        return super().trainable_parameters() + beside
 
     def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:
-        """Begin an epoch; connectors train with the student."""
+        """Begin an epoch; connectors and learned terms train with the student."""
         super().begin_epoch(epoch, epochs)
         self.connectors.train()
+        self.learned.train()
 
     def to(self, device: torch.device | str) -> Self:
-        """Move student, teacher, team and connectors to ``device``, in place."""
-        for module in (self.teacher, self.connectors, self.team):
+        """Move student, teacher, team, connectors and learned terms to ``device``, in place."""
+        for module in (self.teacher, self.connectors, self.learned, self.team):
             if module is not None:
                 module.to(device)
         return super().to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return epoch, sums, connectors and the team's running means. The teacher is never in it."""
-        state = {**super().state_dict(), "connectors": self.connectors.state_dict()}
+        """Return epoch, sums, connectors, learned terms and the team's running means. The teacher is never in it."""
+        beside = {"connectors": self.connectors.state_dict(), "learned": self.learned.state_dict()}
+        state = {**super().state_dict(), **beside}
         return state if self.team is None else {**state, "team": self.team.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` returned."""
         super().load_state_dict(state)
         self.connectors.load_state_dict(state["connectors"])
+        self.learned.load_state_dict(state["learned"])
         if self.team is not None:
             self.team.load_state_dict(state["team"])
+
+
+def _with_layers(
+    terms: Sequence[Term], student: nn.Module, teacher: nn.Module | None, input_shape: tuple[int, int, int]
+) -> tuple[Term, ...]:
+    """Put the layers of each network in the place of roles such as ``"@deep"``."""
+    found: dict[int, dict[str, str]] = {}
+
+    def layers(network: nn.Module | None, taps: tuple[str, ...]) -> tuple[str, ...]:
+        if network is None or not any(tap.startswith("@") for tap in taps):
+            return taps
+        if id(network) not in found:
+            found[id(network)] = find_taps(network, input_shape)
+        return tuple(tap_of(found[id(network)], tap) for tap in taps)
+
+    return tuple(
+        replace(
+            term,
+            student_taps=layers(student, term.student_taps),
+            teacher_taps=layers(teacher, term.teacher_taps),
+        )
+        for term in terms
+    )
+
+
+def _misfit(
+    term: Term, student: Sequence[torch.Size], teacher: Sequence[torch.Size], error: Exception
+) -> str:
+    def listed(taps: Sequence[str], shapes: Sequence[torch.Size]) -> str:
+        return ", ".join(f"{tap} {list(shape[1:])}" for tap, shape in zip(taps, shapes, strict=True))
+
+    return (
+        f"The term '{term.name}' cannot compare {listed(term.student_taps, student)} of the student with "
+        f"{listed(term.teacher_taps, teacher)} of the teacher: {error} Choose other layers under Advanced."
+    )
 
 
 def _one_or_all(tensors: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_kdseg.networks.describe import count_parameters, last_feature, output_stride, unwrap
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
+    from napari_kdseg.networks.roles import find_taps, tap_of
     from napari_kdseg.networks.taps import capture
 
 _HOMES = {
@@ -28,6 +29,7 @@ _HOMES = {
     "create": "build",
     "create_from": "build",
     "denormalise": "preprocess",
+    "find_taps": "roles",
     "last_feature": "describe",
     "load": "checkpoint",
     "normalise": "preprocess",
@@ -35,6 +37,7 @@ _HOMES = {
     "pad_to_multiple": "padding",
     "predict_logits": "padding",
     "save": "checkpoint",
+    "tap_of": "roles",
     "to_input": "preprocess",
     "unwrap": "describe",
 }
@@ -48,6 +51,7 @@ __all__ = [
     "create",
     "create_from",
     "denormalise",
+    "find_taps",
     "input_multiple",
     "inspect",
     "last_feature",
@@ -58,6 +62,7 @@ __all__ = [
     "pad_to_multiple",
     "predict_logits",
     "save",
+    "tap_of",
     "to_input",
     "unwrap",
 ]

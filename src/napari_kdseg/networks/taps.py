@@ -1,7 +1,11 @@
-"""Features from inside a network, by dotted path: no network has to be rewritten to return them."""
+"""Features from inside a network, by dotted path: no network has to be rewritten to return them.
+
+A path may end in an index where a layer puts out several maps: ``"encoder[2]"``.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -32,7 +36,7 @@ def capture(module: nn.Module, paths: Sequence[str]) -> Iterator[Features]:
         The network; wrappers of DDP, lightning-fabric and ``torch.compile`` are looked through.
     paths
         Dotted paths as in ``module.named_modules()``: ``"decoder"``, ``"encoder.layer2"``. Of a layer that puts out
-        several tensors, the last (deepest) is taken.
+        several tensors, the last (deepest) is taken, or the one of the index given: ``"encoder[2]"``.
 
     Yields
     ------
@@ -55,21 +59,35 @@ def capture(module: nn.Module, paths: Sequence[str]) -> Iterator[Features]:
     features = Features()
     with ExitStack() as hooks:
         for path in paths:
-            if path not in layers or not path:
+            name, index = _split(path)
+            if name not in layers or not name:
                 raise ConfigurationError(
-                    f"This {type(unwrap(module)).__name__} has no layer {path!r}. {close_matches(path, layers)}"
+                    f"This {type(unwrap(module)).__name__} has no layer {name!r}. {close_matches(name, layers)}"
                     f"Its main parts are {', '.join(name for name, _ in unwrap(module).named_children())}."
                 )
 
-            def keep(_layer: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
-                features[path] = _last_tensor(output, path).clone()
+            def keep(
+                _layer: nn.Module, _inputs: Any, output: Any, path: str = path, index: int | None = index
+            ) -> None:
+                features[path] = _tensor(output, path, index).clone()
 
-            handle = layers[path].register_forward_hook(keep)
+            handle = layers[name].register_forward_hook(keep)
             hooks.callback(handle.remove)
         yield features
 
 
-def _last_tensor(output: Any, path: str) -> Tensor:
+def _split(path: str) -> tuple[str, int | None]:
+    """Take the index off a path: ``"encoder[2]"`` is the third map of ``"encoder"``."""
+    match = re.fullmatch(r"(.+)\[(-?\d+)\]", path)
+    return (match[1], int(match[2])) if match else (path, None)
+
+
+def _tensor(output: Any, path: str, index: int | None) -> Tensor:
+    if index is not None:
+        if not isinstance(output, list | tuple) or not -len(output) <= index < len(output):
+            held = f"{len(output)} maps" if isinstance(output, list | tuple) else "one map"
+            raise ConfigurationError(f"There is no {path!r}: this layer puts out {held}. Tap another layer.")
+        output = output[index]
     while isinstance(output, list | tuple) and output:
         output = output[-1]
     if not isinstance(output, Tensor):

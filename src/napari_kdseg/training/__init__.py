@@ -6,7 +6,13 @@ Configurations load without torch; what computes is imported when it is first as
 from importlib import import_module
 from typing import Any
 
-from napari_kdseg.training.config import DataConfig, DistillConfig, NetworkChoice, OptimiserConfig
+from napari_kdseg.training.config import (
+    AugmentationConfig,
+    DataConfig,
+    DistillConfig,
+    NetworkChoice,
+    OptimiserConfig,
+)
 
 _LATER = {
     "DistillResult": "job",
@@ -33,4 +39,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
-__all__ = ["DataConfig", "DistillConfig", "NetworkChoice", "OptimiserConfig"]
+__all__ = ["AugmentationConfig", "DataConfig", "DistillConfig", "NetworkChoice", "OptimiserConfig"]

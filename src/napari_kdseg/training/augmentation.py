@@ -1,4 +1,4 @@
-"""Augmentation of a tile: a crop, flips, quarter turns, and a light change of the stain.
+"""Augmentation of a tile: zoom, crop, flips, quarter turns, stain, brightness, contrast and blur.
 
 The stain is changed in haematoxylin-eosin-DAB space (Ruifrok & Johnston, Anal. Quant. Cytol. Histol. 2001; as
 augmentation: Tellez et al., IEEE TMI 2018). All of it is linear in optical density, so it is one matrix.
@@ -7,13 +7,11 @@ augmentation: Tellez et al., IEEE TMI 2018). All of it is linear in optical dens
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.color import hed_from_rgb, rgb_from_hed
 
-STAIN_FACTOR = 0.05
-"""Each stain is multiplied by 1 plus or minus at most this; Tellez et al. call it HED-light."""
-
-STAIN_SHIFT = 0.02
-"""Each stain is shifted by at most this, in optical density (natural logarithm)."""
+from napari_kdseg.training.config import AugmentationConfig
 
 _DENSITY = (-np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 
@@ -29,9 +27,13 @@ def crop(
 
 
 def augmented(
-    image: np.ndarray, mask: np.ndarray, side: int, random: np.random.Generator
+    image: np.ndarray,
+    mask: np.ndarray,
+    side: int,
+    random: np.random.Generator,
+    settings: AugmentationConfig | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a random square of a tile, turned, mirrored and, if it is RGB, stained a little differently.
+    """Return a random square of a tile, changed as ``settings`` allow.
 
     Parameters
     ----------
@@ -40,24 +42,42 @@ def augmented(
     side
         Side of the square.
     random
-        Source of all random choices; the same number of draws whatever the image is.
+        Source of all random choices; the same number of draws whatever image and settings are, so that what is
+        switched off changes nothing about the rest.
+    settings
+        Which changes, how often and how much; ``None`` for the defaults.
 
     Returns
     -------
     tuple of numpy.ndarray
         New arrays ``uint8 [side, side, C]`` and ``uint8 [side, side]``.
+
+    Notes
+    -----
+    The stain is changed in images of three channels only, which are taken to be RGB.
     """
-    top = int(random.integers(mask.shape[0] - side + 1))
-    left = int(random.integers(mask.shape[1] - side + 1))
+    settings = settings or AugmentationConfig()
+    zoomed, stained, lit, blurred = random.random(4)
+    zoom = (1 + settings.scale) ** random.uniform(-1, 1) if zoomed < settings.scale_probability else 1.0
+    top, left = random.random(2)
     turns, mirrored = int(random.integers(4)), bool(random.integers(2))
-    factor = 1 + random.uniform(-STAIN_FACTOR, STAIN_FACTOR, 3)
-    shift = random.uniform(-STAIN_SHIFT, STAIN_SHIFT, 3)
-    image, mask = crop(image, mask, side, top, left)
-    image, mask = np.rot90(image, turns), np.rot90(mask, turns)
-    if mirrored:
+    factor = 1 + settings.stain * random.uniform(-1, 1, 3)
+    shift = settings.stain_shift * random.uniform(-1, 1, 3)
+    brightness = settings.brightness * random.uniform(-1, 1)
+    contrast = 1 + settings.contrast * random.uniform(-1, 1)
+    sigma = settings.blur * random.uniform(0.1, 1)
+
+    image, mask = _zoomed_square(image, mask, side, zoom, top, left)
+    if settings.turns:
+        image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+    if settings.flips and mirrored:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    if image.shape[2] == 3:
+    if image.shape[2] == 3 and stained < settings.stain_probability:
         image = change_stain(image, factor, shift)
+    if lit < settings.light_probability:
+        image = change_light(image, brightness, contrast)
+    if blurred < settings.blur_probability and sigma > 0:
+        image = gaussian_filter(image, (sigma, sigma, 0), mode="reflect")
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
@@ -74,3 +94,39 @@ def change_stain(image: np.ndarray, factor: np.ndarray, shift: np.ndarray) -> np
     mix = hed_from_rgb @ np.diag(factor) @ rgb_from_hed
     density = _DENSITY[image] @ mix.astype(np.float32) + (shift @ rgb_from_hed).astype(np.float32)
     return np.clip(np.exp(-density) * 256 - 0.5, 0, 255).astype(np.uint8)
+
+
+def change_light(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
+    """Stretch the values of an image around its mean by ``contrast``, and add ``brightness`` of the full range."""
+    mean = float(image.mean())
+    values = np.arange(256, dtype=np.float64)
+    table = (values - mean) * contrast + mean + 255 * brightness
+    return np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]
+
+
+def _zoomed_square(
+    image: np.ndarray, mask: np.ndarray, side: int, zoom: float, top: float, left: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a square of ``side / zoom`` at a share ``(top, left)`` of the room there is, and bring it to ``side``.
+
+    A tile too small for the square is continued by its mirror image on all sides.
+    """
+    wanted = max(1, round(side / zoom))
+    missing = [max(0, wanted - length) for length in mask.shape]
+    if any(missing):
+        widths = [(room // 2, room - room // 2) for room in missing]
+        image = np.pad(image, [*widths, (0, 0)], mode="symmetric")
+        mask = np.pad(mask, widths, mode="symmetric")
+    first_row = int(top * (mask.shape[0] - wanted + 1))
+    first_column = int(left * (mask.shape[1] - wanted + 1))
+    image, mask = crop(image, mask, wanted, first_row, first_column)
+    if wanted == side:
+        return image, mask
+    planes = [
+        _resized(image[..., channel], side, Image.Resampling.BILINEAR) for channel in range(image.shape[2])
+    ]
+    return np.stack(planes, axis=2), _resized(mask, side, Image.Resampling.NEAREST)
+
+
+def _resized(plane: np.ndarray, side: int, method: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((side, side), method))

@@ -20,6 +20,7 @@ RUN_ONLY = ("output", "device", "threads", "previews")
 """Fields that may differ when a run is resumed: they change where it runs, not what it computes."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Settings(BaseModel):
@@ -135,20 +136,126 @@ class NetworkChoice(_Settings):
 
 
 class OptimiserConfig(_Settings):
-    """AdamW with a polynomial decay of the learning rate, as in most segmentation papers."""
+    """How weights are stepped; the default is AdamW with a polynomial decay, as in most segmentation papers."""
 
-    learning_rate: float = Field(
-        default=2e-3, gt=0.0, title="Learning rate", description="At the first step of a stage."
+    name: Literal["adamw", "sgd", "adam"] = Field(
+        default="adamw",
+        title="Optimiser",
+        description="AdamW, stochastic gradient descent with momentum, or Adam.",
     )
-    weight_decay: float = Field(default=1e-4, ge=0.0, title="Weight decay", description="Of AdamW.")
+    learning_rate: float = Field(
+        default=2e-3,
+        gt=0.0,
+        title="Learning rate",
+        description="At the first step of a stage, or after the warm-up. 0.01 suits SGD.",
+    )
+    weight_decay: float = Field(
+        default=1e-4,
+        ge=0.0,
+        title="Weight decay",
+        description="Of the optimiser; apart from the gradient in AdamW.",
+    )
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, title="Momentum", description="Of SGD.")
+    nesterov: bool = Field(default=False, title="Nesterov", description="Nesterov's momentum, in SGD.")
+    schedule: Literal["poly", "cosine", "constant"] = Field(
+        default="poly",
+        title="Schedule",
+        description="How the learning rate falls over the steps of a stage.",
+    )
     poly_power: float = Field(
         default=0.9,
         ge=0.0,
         title="Decay power",
-        description="The rate is multiplied by (1 - step / steps) to this power.",
+        description="In 'poly' the rate is multiplied by (1 - step / steps) to this power.",
+    )
+    warm_up: float = Field(
+        default=0.0,
+        ge=0.0,
+        title="Warm-up",
+        description="Steps over which the rate rises to its full value; below 1: a share of the steps of a stage.",
     )
     clip: float = Field(
         default=1.0, gt=0.0, title="Gradient clip", description="Largest norm of the gradient of one step."
+    )
+    ema: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        title="Average of the weights",
+        description="Decay of an exponential moving average of the weights, which is then scored and kept in their "
+        "place: 0.999 suits thousands of steps. 0: none.",
+    )
+
+    @model_validator(mode="after")
+    def _momentum(self) -> OptimiserConfig:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("Nesterov's momentum needs a momentum above 0, such as 0.9")
+        return self
+
+
+class AugmentationConfig(_Settings):
+    """What a training tile may look like beside what it is; the defaults suit haematoxylin and eosin."""
+
+    flips: bool = Field(default=True, title="Flips", description="Mirror half of the tiles.")
+    turns: bool = Field(
+        default=True, title="Quarter turns", description="Turn tiles by 0, 90, 180 or 270 degrees."
+    )
+    stain_probability: Probability = Field(
+        default=1.0, title="Stain: how often", description="Share of the tiles that are stained differently."
+    )
+    stain: float = Field(
+        default=0.05,
+        ge=0.0,
+        lt=1.0,
+        title="Stain: strength",
+        description="Haematoxylin, eosin and DAB are each multiplied by 1 plus or minus at most this. 0.05 is called "
+        "HED-light by Tellez et al. (2018), 0.2 HED-strong.",
+    )
+    stain_shift: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=1.0,
+        title="Stain: shift",
+        description="Each stain is shifted by at most this, in optical density (natural logarithm).",
+    )
+    light_probability: Probability = Field(
+        default=0.3,
+        title="Light: how often",
+        description="Share of the tiles whose brightness and contrast are changed.",
+    )
+    brightness: float = Field(
+        default=0.05,
+        ge=0.0,
+        le=1.0,
+        title="Brightness",
+        description="At most so much of the full range is added or taken away.",
+    )
+    contrast: float = Field(
+        default=0.1,
+        ge=0.0,
+        lt=1.0,
+        title="Contrast",
+        description="Values are stretched around their mean by 1 plus or minus at most this.",
+    )
+    blur_probability: Probability = Field(
+        default=0.1, title="Blur: how often", description="Share of the tiles that are out of focus."
+    )
+    blur: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=20.0,
+        title="Blur: strength",
+        description="Largest standard deviation of the Gaussian blur, in pixels of the input.",
+    )
+    scale_probability: Probability = Field(
+        default=0.3, title="Scale: how often", description="Share of the tiles that are enlarged or reduced."
+    )
+    scale: float = Field(
+        default=0.2,
+        ge=0.0,
+        le=3.0,
+        title="Scale: strength",
+        description="Tiles are enlarged or reduced by a factor of at most 1 plus this.",
     )
 
 
@@ -193,7 +300,26 @@ class DistillConfig(_Settings):
     )
     optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, title="Optimiser")
     augment: bool = Field(
-        default=True, title="Augment", description="Flips, quarter turns and a light change of the stain."
+        default=True,
+        title="Augment",
+        description="Flips, quarter turns, and light changes of stain, brightness, focus and scale.",
+    )
+    augmentation: AugmentationConfig = Field(
+        default_factory=AugmentationConfig,
+        title="Augmentation",
+        description="Which changes, how often and how much. May also be given as 'augment'.",
+    )
+    patience: int = Field(
+        default=0,
+        ge=0,
+        title="Patience",
+        description="Stop teacher and student early after so many epochs without a better validation Dice. 0: never.",
+    )
+    sampling: Literal["all", "balanced", "lesion"] = Field(
+        default="all",
+        title="Sampling",
+        description="'all': every tile once an epoch. 'balanced': tiles of rare classes more often, so that all "
+        "classes come alike. 'lesion': at least half of the tiles drawn show foreground.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", title="Device", description="'auto' takes the GPU if there is one."
@@ -202,6 +328,11 @@ class DistillConfig(_Settings):
         default="auto", title="Precision", description="'auto' is bf16 on a GPU that has it, else 32 bits."
     )
     seed: int = Field(default=0, ge=0, title="Seed", description="Of weights, order and augmentation.")
+    deterministic: bool = Field(
+        default=False,
+        title="Deterministic",
+        description="Use algorithms that give the same figures every time also on a GPU, where there are any; slower.",
+    )
     output: Path = Field(
         default=Path("run"),
         title="Run folder",
@@ -215,6 +346,14 @@ class DistillConfig(_Settings):
         title="Previews",
         description="Save one predicted validation tile an epoch as a picture.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _augment_says_how(cls, values: Any) -> Any:
+        """Take ``augment`` as a switch, or as the augmentation itself."""
+        if isinstance(values, dict) and isinstance(values.get("augment"), dict | AugmentationConfig):
+            values = {**values, "augment": True, "augmentation": values["augment"]}
+        return values
 
     @field_validator("settings", mode="before")
     @classmethod

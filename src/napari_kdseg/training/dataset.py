@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +19,13 @@ from torch.utils.data import Dataset
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.training.augmentation import augmented, crop
-from napari_kdseg.training.data import TileCollection
+from napari_kdseg.training.config import AugmentationConfig
+from napari_kdseg.training.data import IGNORE, TileCollection
 from napari_kdseg.training.pictures import PictureError, read_image, read_mask
+from napari_kdseg.training.sampling import Draw, epoch_order, tile_weights
 from napari_kdseg.training.tile import Tile, stable_hash
+
+Item = TypeVar("Item")
 
 CACHE_BYTES = 2 * 1024**3
 
@@ -55,6 +61,7 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.input_size = input_size
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._room = cache_bytes
+        self._presence: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -64,10 +71,12 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         image, mask = self._resized(index)
         return crop(image, mask, self.input_size)
 
-    def example(self, index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a tile augmented as ``seed`` says."""
+    def example(
+        self, index: int, seed: int, settings: AugmentationConfig | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a tile augmented as ``seed`` says and ``settings`` allow."""
         image, mask = self._resized(index)
-        return augmented(image, mask, self.input_size, np.random.default_rng(seed))
+        return augmented(image, mask, self.input_size, np.random.default_rng(seed), settings)
 
     def masks(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``count`` masks at random, int64 ``[count, S, S]``: those that show two classes, if there are any."""
@@ -82,21 +91,57 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
                 break
         return torch.stack(drawn)
 
+    def scales(self) -> list[float] | None:
+        """Micrometres per pixel of each tile at the input size; ``None`` if it is not known of all of them."""
+        stored = [self.collection.mpp or tile.mpp for tile in self.tiles]
+        pairs = zip(self.tiles, stored, strict=True)
+        scales = [mpp * min(tile.size) / self.input_size for tile, mpp in pairs if mpp is not None]
+        return scales if len(scales) == len(self) > 0 else None
+
+    def presence(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Say which classes each tile shows, bool ``[tiles, C]``.
+
+        The masks are read once, as they are stored: what a tile shows must not depend on what is in memory.
+
+        Parameters
+        ----------
+        check
+            Called once a tile: ``control.check`` of a job.
+        """
+        if self._presence is None:
+            shown = np.zeros((len(self), len(self.collection.classes)), bool)
+            for index, tile in enumerate(self.tiles):
+                check()
+                labels = np.unique(self._target(tile))
+                shown[index, labels[labels != IGNORE]] = True
+            self._presence = shown
+        return self._presence
+
     def _resized(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index in self._cache:
             return self._cache[index]
         tile = self.tiles[index]
-        try:
+        with _usable():
             image = read_image(tile.image, self.collection.channels)
-            mask = self.collection.target(tile, read_mask(tile.mask))
-        except PictureError as error:
-            raise DataError(f"A tile cannot be used: {error}. Replace or remove it.") from error
-        pair = _resize(image, mask, self.input_size)
+        pair = _resize(image, self._target(tile), self.input_size)
         size = pair[0].nbytes + pair[1].nbytes
         if size <= self._room:
             self._room -= size
             self._cache[index] = pair
         return pair
+
+    def _target(self, tile: Tile) -> np.ndarray:
+        with _usable():
+            return self.collection.target(tile, read_mask(tile.mask))
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    """Put failures of a tile's files into words."""
+    try:
+        yield
+    except PictureError as error:
+        raise DataError(f"A tile cannot be used: {error}. Replace or remove it.") from error
 
 
 def _resize(image: np.ndarray, mask: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,24 +167,45 @@ def train_batches(
     stage: str,
     epoch: int,
     start: int = 0,
-    augment: bool = True,
+    augment: bool | AugmentationConfig = True,
+    sampling: str = "all",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the shuffled batches of an epoch from number ``start`` on.
 
     The incomplete batch at the end is left out (batch normalisation suffers from a single tile; the order changes
     every epoch, so nothing is lost for good).
 
+    Parameters
+    ----------
+    dataset, batch_size
+        What is drawn from, and how many tiles a batch has.
+    seed, stage, epoch
+        What order and augmentation depend on.
+    start
+        Number of the first batch.
+    augment
+        Whether, or how.
+    sampling
+        See :func:`napari_kdseg.training.sampling.tile_weights`.
+
     Yields
     ------
     tuple of Tensor
         ``uint8 [N, S, S, C]`` images and int64 ``[N, S, S]`` targets.
     """
-    order = sorted(range(len(dataset)), key=lambda i: stable_hash(seed, stage, epoch, dataset.tiles[i].name))
+    names = [tile.name for tile in dataset.tiles]
+    weights = None if sampling == "all" else tile_weights(dataset.presence(), sampling)
+    order = epoch_order(names, weights, seed=seed, stage=stage, epoch=epoch)
+    settings = augment if isinstance(augment, AugmentationConfig) else None
 
-    def example(index: int) -> tuple[np.ndarray, np.ndarray]:
+    def example(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        index, copy = draw
         if not augment:
             return dataset[index]
-        return dataset.example(index, stable_hash(seed, "augment", stage, epoch, dataset.tiles[index].name))
+        again = (copy,) if copy else ()
+        return dataset.example(
+            index, stable_hash(seed, "augment", stage, epoch, names[index], *again), settings
+        )
 
     size = min(batch_size, len(order))
     chosen = [order[number * size : (number + 1) * size] for number in range(start, len(order) // size)]
@@ -159,12 +225,12 @@ def all_batches(dataset: TileDataset, batch_size: int) -> Iterator[tuple[Tensor,
 
 
 def _prefetched(
-    chosen: Sequence[Sequence[int]], example: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    chosen: Sequence[Sequence[Item]], example: Callable[[Item], tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Collate batches of indices; one thread prepares the next batch while the network works on this one."""
+    """Collate batches; one thread prepares the next batch while the network works on this one."""
 
-    def collate(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        pairs = [example(index) for index in indices]
+    def collate(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        pairs = [example(item) for item in items]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         return images, torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
 
@@ -172,8 +238,8 @@ def _prefetched(
         return
     with ThreadPoolExecutor(1, thread_name_prefix="kdseg-tiles") as pool:
         waiting = pool.submit(collate, chosen[0])
-        for indices in [*chosen[1:], None]:
+        for items in [*chosen[1:], None]:
             batch = waiting.result()
-            if indices is not None:
-                waiting = pool.submit(collate, indices)
+            if items is not None:
+                waiting = pool.submit(collate, items)
             yield batch

@@ -6,6 +6,7 @@ Calling it again with the same run folder goes on where it stopped.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from torch import nn
 from napari_kdseg.distillation import AloneSettings, Stage, StudentStage, freeze, get_method
 from napari_kdseg.errors import ConfigurationError, DataError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started
-from napari_kdseg.networks import Checkpoint, NetworkSpec, inspect, load, save
+from napari_kdseg.networks import Checkpoint, NetworkSpec, inspect, save
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.dataset import TileDataset, batch_count
 from napari_kdseg.training.loop import Workplace, evaluate, fit
 from napari_kdseg.training.roles import Roles
 from napari_kdseg.training.run_folder import RunFolder
+from napari_kdseg.training.weights import load_weights, segments
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,8 @@ class _Distillation:
         names = [f"{stage.title.lower()} ({self._epochs(stage)} epochs)" for stage in stages]
         if teacher is not None and self._given_teacher() is None:
             names.insert(0, f"teacher ({self.config.teacher_epochs} epochs)")
+        for sentence in self.method.caution(len(self.collection.classes), self.config.batch_size):
+            self.emit(Message(sentence, "warning"))
         batches = batch_count(len(self.datasets["train"]), self.config.batch_size)
         self.emit(
             Message(
@@ -225,30 +229,33 @@ class _Distillation:
     def _train(self, stage: Stage, epochs: int, spec: NetworkSpec) -> None:
         """Train a stage, go on with it, or take its weights where it was finished before."""
         if stage.name in self.place.completed:
-            stage.network.load_state_dict(
-                load(self.run_folder.network(stage.name), expect=spec).module.state_dict()
-            )
+            load_weights(stage, spec, self.run_folder.network(stage.name))
         else:
             ours = self.state is not None and self.state["stage"] == stage.name
             self.emit(Message(f"{stage.title}: {epochs} epochs."))
             fit(stage, epochs, spec, self.place, self.state if ours else None)
-        self.networks[stage.name] = (stage.network, spec)
+        if segments(stage):
+            self.networks[stage.name] = (stage.network, spec)
 
     # -- after training -------------------------------------------------------------------------------------------
 
-    def _evaluate(self, name: str, split: str) -> dict[str, float]:
+    def _evaluate(self, name: str, split: str, **options: Any) -> dict[str, float]:
         network, spec = self.networks[name]
         size = self.config.batch_size
-        return evaluate(network, spec, self.datasets[split], self.fabric, size, self.control)
+        return evaluate(network, spec, self.datasets[split], self.fabric, size, self.control, **options)
 
     def _score(self) -> DistillResult:
+        """Score every network with the weights that are kept, and write report/: a summary, and a row a tile."""
         metrics: dict[str, dict[str, float]] = {}
         for name in self.networks:
             metrics[name] = {}
             for split in ("val", "test"):
                 if len(self.datasets[split]):
-                    scores = self._evaluate(name, split)
+                    rows: list[dict[str, float]] = []
+                    scores = self._evaluate(name, split, full=True, tiles=rows)
                     metrics[name] |= {f"{split}_{key}": value for key, value in scores.items()}
+                    tiles = [tile.name for tile in self.datasets[split].tiles]
+                    self.run_folder.write_tiles(f"{name}-{split}", tiles, rows)
         checkpoints = {name: self.run_folder.network(name) for name in self.networks}
         self.run_folder.write_report(
             {
@@ -298,11 +305,19 @@ def _device_name(fabric: Fabric) -> str:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use ``count`` CPU threads for a while."""
+    """Let torch use ``count`` CPU threads for a while; ``None``: one for each processor this process may use.
+
+    Said in any case, because torch keeps the number by thread: a run resumed in another one must add up alike.
+    """
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    torch.set_num_threads(count or _processors())
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The training loop of one stage: AdamW with polynomial decay, validation and a checkpoint every epoch, exact resume.
+"""The training loop of one stage: steps, validation and a checkpoint every epoch, early stop, exact resume.
 
 Device and precision are lightning-fabric's; the loop is ours, because a method may have stages of its own. Everything
 random is either drawn from hashes of (seed, stage, epoch) or kept in the state, so that a resumed run repeats the
@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from napari_kdseg.distillation import Stage, cross_entropy_dice
+from napari_kdseg.distillation import Stage
 from napari_kdseg.errors import KdsegError
-from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Step, Validated
-from napari_kdseg.networks import NetworkSpec, load, save, to_input
+from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Step, Validated
+from napari_kdseg.networks import NetworkSpec, to_input
 from napari_kdseg.training.config import DistillConfig
-from napari_kdseg.training.dataset import TileDataset, all_batches, batch_count, train_batches
-from napari_kdseg.training.metrics import SegmentationScore
+from napari_kdseg.training.dataset import TileDataset, batch_count, train_batches
+from napari_kdseg.training.ema import WeightAverage
+from napari_kdseg.training.evaluation import evaluate, mean_loss
+from napari_kdseg.training.optimisers import deterministic, make_optimiser, rate_factor
 from napari_kdseg.training.previews import save_preview
 from napari_kdseg.training.run_folder import RunFolder
 from napari_kdseg.training.tile import stable_hash
+from napari_kdseg.training.weights import keep_weights, load_weights, segments
 
 JUDGED_BY_SCORE = ("teacher", "student")
 """Stages that keep the weights of their best epoch on validation; all others keep those of their last.
@@ -36,6 +38,12 @@ JUDGED_BY_SCORE = ("teacher", "student")
 An assistant is there to be right where the teacher is wrong. Its own score is best while it still is a copy of the
 teacher, so choosing by score would undo its training.
 """
+
+LAST = "-last"
+"""Added to the name of a stage judged by score, for the weights of its last epoch."""
+
+SHOWN = ("train_loss", "val_loss", "val_dice", "val_iou", "val_miou", "val_tile_dice", "val_accuracy")
+"""What observers are told after each epoch, of foreground classes also where there are several; the rest is logged."""
 
 
 @dataclass
@@ -60,12 +68,13 @@ class Workplace:
 
 @dataclass
 class Progress:
-    """Where a stage stands, in plain values."""
+    """Where a stage stands, in plain values; ``stale`` counts the epochs since the best one."""
 
     epoch: int = 0
     batch: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     best: float = -math.inf
+    stale: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -74,7 +83,10 @@ def fit(
 ) -> dict[str, float]:
     """Train a stage from its first epoch, or from ``state``, to its last; it ends with the weights that are kept.
 
-    They are in the run folder as ``<stage>.safetensors`` from the first epoch on; see :data:`JUDGED_BY_SCORE`.
+    They are in the run folder as ``<stage>.safetensors`` from the first epoch on; see :data:`JUDGED_BY_SCORE`. Where
+    the best epoch is kept, the last one is beside it as ``<stage>-last.safetensors``.
+
+    A stage with ``segments = False`` (a paraphraser, a critic) is judged by its own loss on the validation tiles.
 
     Parameters
     ----------
@@ -92,7 +104,7 @@ def fit(
     Returns
     -------
     dict
-        Scores of the kept weights on the validation set.
+        Scores of the kept weights on the validation set; of a stage that does not segment ``val_loss`` alone.
 
     Raises
     ------
@@ -101,26 +113,31 @@ def fit(
     KdsegError
         If a loss is not finite any more.
     """
-    return _Fit(stage, epochs, spec, place).run(state)
+    with deterministic(place.config.deterministic):
+        return _Fit(stage, epochs, spec, place).run(state)
 
 
 class _Fit:
     def __init__(self, stage: Stage, epochs: int, spec: NetworkSpec, place: Workplace):
         self.stage, self.epochs, self.spec, self.place = stage, epochs, spec, place
+        self.judged_by_score = stage.name in JUDGED_BY_SCORE and segments(stage)
         self.progress = Progress()
         self.batches = batch_count(len(place.train), place.config.batch_size)
         self.rate = place.config.optimiser.learning_rate * stage.learning_rate_factor
         stage.to(place.fabric.device)
-        optimiser = torch.optim.AdamW(
-            stage.trainable_parameters(), lr=self.rate, weight_decay=place.config.optimiser.weight_decay
-        )
+        settings = place.config.optimiser
+        optimiser = make_optimiser(stage.trainable_parameters(), settings, self.rate)
         self.optimiser: Any = place.fabric.setup_optimizers(optimiser)
+        averaged = settings.ema > 0 and segments(stage)
+        self.average = WeightAverage(stage.network, settings.ema) if averaged else None
         self.ticked = time.perf_counter()
 
     def run(self, state: dict[str, Any] | None) -> dict[str, float]:
         torch.manual_seed(stable_hash(self.place.config.seed, "stage", self.stage.name))
         if state is not None:
             self._restore(state)
+        if self.place.config.sampling != "all":
+            self.place.train.presence(self.place.control.check)
         while self.progress.epoch < self.epochs:
             self.stage.begin_epoch(self.progress.epoch, self.epochs)
             if state is not None and self.progress.batch > 0:  # sums of the epoch begun go on
@@ -133,11 +150,23 @@ class _Fit:
                 self._save_state()
                 raise
             self.progress.epoch, self.progress.batch, self.progress.sums = self.progress.epoch + 1, 0, {}
+            self._stop_early()
             self._save_state()
-        kept = load(self.place.run.network(self.stage.name), expect=self.spec)
-        self.stage.network.load_state_dict(kept.module.state_dict())
+        load_weights(self.stage, self.spec, self.place.run.network(self.stage.name))
         self.place.completed[self.stage.name] = self.progress.best_metrics
         return self.progress.best_metrics
+
+    def _stop_early(self) -> None:
+        """End a stage judged by score that has not become better for a while."""
+        progress, patience = self.progress, self.place.config.patience
+        if self.judged_by_score and 0 < patience <= progress.stale and progress.epoch < self.epochs:
+            self.place.emit(
+                Message(
+                    f"{self.stage.title}: stopped early after epoch {progress.epoch} of {self.epochs}, because its "
+                    f"validation Dice was best in epoch {progress.epoch - progress.stale}."
+                )
+            )
+            progress.epoch = self.epochs
 
     # -- one epoch ------------------------------------------------------------------------------------------------
 
@@ -152,7 +181,8 @@ class _Fit:
             stage=self.stage.name,
             epoch=progress.epoch,
             start=progress.batch,
-            augment=config.augment,
+            augment=config.augmentation if config.augment else False,
+            sampling=config.sampling,
         )
         with closing(batches):
             for images, targets in batches:
@@ -167,7 +197,7 @@ class _Fit:
         image, target = to_input(images, self.spec, fabric.device), targets.to(fabric.device)
         with fabric.autocast():
             terms = self.stage.loss(image, target)
-        values = self._values(terms)
+        values = self._finite(terms)
         self.optimiser.zero_grad(set_to_none=True)
         fabric.backward(terms["loss"])
         fabric.clip_gradients(
@@ -177,8 +207,12 @@ class _Fit:
             error_if_nonfinite=False,
         )
         self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.stage.network)
+        values |= self._after_step()
         progress.batch += 1
-        progress.sums = dict(Counter(progress.sums) + Counter({"loss": values["loss"], "batches": 1.0}))
+        for name, value in (("loss", values["loss"]), ("batches", 1.0)):
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
         now = time.perf_counter()
         values |= {"lr": rate, "images_per_s": len(images) / max(now - self.ticked, 1e-9)}
         self.ticked = now
@@ -188,17 +222,27 @@ class _Fit:
         self.place.emit(event)
 
     def _set_rate(self, done: int) -> float:
-        """Polynomial decay over all steps of the stage."""
-        share = 1 - done / (self.epochs * self.batches)
-        rate = self.rate * share**self.place.config.optimiser.poly_power
+        """Follow the schedule over all steps of the stage."""
+        rate = self.rate * rate_factor(self.place.config.optimiser, done, self.epochs * self.batches)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         return rate
 
-    def _values(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """Bring all terms to the CPU at once; a term that is not finite ends the run before it spoils the weights."""
+    def _finite(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """Bring all terms to the CPU at once; one that is not finite ends the run before it spoils the weights."""
         numbers = torch.stack([term.detach().float() for term in terms.values()]).tolist()
         values = dict(zip(terms, numbers, strict=True))
+        self._refuse_broken(values)
+        return values
+
+    def _after_step(self) -> dict[str, float]:
+        """Let a stage that steps more than this optimiser (a critic's) do so."""
+        after_step = getattr(self.stage, "after_step", None)
+        values = after_step() if after_step is not None else {}
+        self._refuse_broken(values)
+        return values
+
+    def _refuse_broken(self, values: dict[str, float]) -> None:
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise KdsegError(
@@ -206,33 +250,62 @@ class _Fit:
                 f"{self.progress.epoch + 1}, so training cannot go on. Start again with a lower learning rate "
                 f"(it is {self.place.config.optimiser.learning_rate:g}) or with 32 bits; the networks so far are kept."
             )
-        return values
 
     # -- validation -----------------------------------------------------------------------------------------------
 
     def _validate(self) -> None:
-        place, progress = self.place, self.progress
-        scores = evaluate(
-            self.stage.network, self.spec, place.val, place.fabric, place.config.batch_size, place.control
-        )
+        """Score and keep the weights, or their average where there is one."""
+        with nullcontext() if self.average is None else self.average.applied(self.stage.network):
+            self._score_and_keep()
+
+    def _score_and_keep(self) -> None:
+        scores = self._scores()
+        progress = self.progress
         metrics = {f"val_{name}": value for name, value in scores.items()}
         batches = progress.sums.get("batches", 0.0)
         metrics["train_loss"] = progress.sums.get("loss", 0.0) / batches if batches else math.nan
+        self._report(metrics)
+        self._keep(metrics)
+        if self.place.config.previews and segments(self.stage):
+            save_preview(
+                self.place.run, self.stage, progress.epoch, self.place.val, self.spec, self.place.fabric
+            )
+
+    def _scores(self) -> dict[str, float]:
+        """Score the network on the validation tiles; one that does not segment is judged by its own loss."""
+        stage, place, size = self.stage, self.place, self.place.config.batch_size
+        if segments(stage):
+            return evaluate(stage.network, self.spec, place.val, place.fabric, size, place.control)
+        return {"loss": mean_loss(stage, self.spec, place.val, place.fabric, size, place.control)}
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        """Tell observers the main figures, and write all of them down."""
+        parts = len(self.spec.classes) > 2
         shown = {
-            name: value for name, value in metrics.items() if "/" not in name or len(self.spec.classes) > 2
+            name: value
+            for name, value in metrics.items()
+            if name.partition("/")[0] in SHOWN and (parts or "/" not in name)
         }
-        event = Validated(self.stage.name, progress.epoch + 1, self.epochs, shown)
+        event = Validated(self.stage.name, self.progress.epoch + 1, self.epochs, shown)
         logged = Validated(event.stage, event.epoch, event.epochs, metrics | self.stage.report())
-        place.run.record(logged, place.position)
-        place.emit(event)
-        score = -1.0 if math.isnan(scores["dice"]) else scores["dice"]
-        if score > progress.best or self.stage.name not in JUDGED_BY_SCORE:
-            progress.best, progress.best_metrics = score, metrics
-            known = {name: value for name, value in metrics.items() if math.isfinite(value)}
-            spec = self.spec.model_copy(update={"metrics": known})
-            place.checkpointed(save(place.run.network(self.stage.name), self.stage.network, spec))
-        if place.config.previews:
-            save_preview(place.run, self.stage, progress.epoch, place.val, self.spec, place.fabric)
+        self.place.run.record(logged, self.place.position)
+        self.place.emit(event)
+
+    def _keep(self, metrics: dict[str, float]) -> None:
+        """Keep the weights as they are now: always as the last, where a score judges them also if they are the best."""
+        stage, progress, run = self.stage, self.progress, self.place.run
+        known = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        spec = self.spec.model_copy(update={"metrics": known})
+        if not self.judged_by_score:
+            progress.best_metrics = metrics
+            self.place.checkpointed(keep_weights(stage, spec, run.network(stage.name)))
+            return
+        score = -1.0 if math.isnan(metrics["val_dice"]) else metrics["val_dice"]
+        progress.stale += 1
+        if score > progress.best:
+            progress.best, progress.best_metrics, progress.stale = score, metrics, 0
+            self.place.checkpointed(keep_weights(stage, spec, run.network(stage.name)))
+        self.place.checkpointed(keep_weights(stage, spec, run.network(f"{stage.name}{LAST}")))
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -243,6 +316,7 @@ class _Fit:
             "stage": self.stage.name,
             "progress": asdict(self.progress),
             "network": self.stage.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "stage_state": self.stage.state_dict(),
             "precision": place.fabric.strategy.precision.state_dict(),
@@ -258,37 +332,10 @@ class _Fit:
         self.progress = Progress(**state["progress"])
         self.stage.network.load_state_dict(state["network"])
         self.stage.load_state_dict(state["stage_state"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.place.fabric.strategy.precision.load_state_dict(state["precision"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
             torch.cuda.set_rng_state_all(state["random_cuda"])
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module,
-    spec: NetworkSpec,
-    dataset: TileDataset,
-    fabric: Fabric,
-    batch_size: int,
-    control: Control,
-) -> dict[str, float]:
-    """Score a network on every tile of a split.
-
-    Returns
-    -------
-    dict
-        As :meth:`SegmentationScore.summary`, and ``loss``: cross entropy plus Dice, the mean over the batches' tiles.
-    """
-    score, loss, training = SegmentationScore(spec.classes), 0.0, network.training
-    network.to(fabric.device).eval()
-    for images, targets in all_batches(dataset, batch_size):
-        control.check()
-        target = targets.to(fabric.device)
-        with fabric.autocast():
-            logits = network(to_input(images, spec, fabric.device))
-        loss += float(cross_entropy_dice(logits, target)) * len(images)
-        score.add(logits.argmax(dim=1), target)
-    network.train(training)
-    return {"loss": loss / max(len(dataset), 1), **score.summary()}

@@ -1,18 +1,28 @@
-"""Scores of a segmentation, all from one confusion matrix: Dice, intersection over union, pixel accuracy.
+"""Scores of a segmentation: overlap of every class, over all pixels and by tile; contours and calibration on demand.
 
-A class that occurs neither in the annotation nor in the prediction has no score (NaN) and is left out of every mean.
-Pixels that nobody annotated (255) count for nothing.
+The rule for empty masks: a class that occurs neither in the annotation nor in the prediction has no score (NaN) and is
+left out of every mean, as in torchmetrics. One that occurs in only one of the two has Dice and IoU 0; MONAI's
+``ignore_empty`` and EMKD's code leave it out where it is not annotated, which would hide false positives. Pixels that
+nobody annotated (255) count for nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from napari_kdseg.training.calibration import CalibrationError
+from napari_kdseg.training.surfaces import surface_scores
+
 IGNORE = 255
+
+TOLERANCE_UM, TOLERANCE_PX = 5.0, 2.0
+"""Contours as near as this count as the same in the surface Dice: about the radius of a nucleus; two pixels."""
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -35,16 +45,43 @@ def confusion_matrix(prediction: Tensor, target: Tensor, classes: int) -> Tensor
     return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def dice_by_class(matrix: Tensor) -> Tensor:
-    """Return ``2 |A and P| / (|A| + |P|)`` of every class, float64 ``[C]``; NaN where both are empty."""
-    both = (matrix.sum(0) + matrix.sum(1)).double()
-    return 2 * matrix.diagonal().double() / both
+def overlap_scores(both: np.ndarray, predicted: np.ndarray, annotated: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores of classes from counts of pixels.
 
+    Parameters
+    ----------
+    both, predicted, annotated
+        Pixels of each class in prediction P and annotation G, in P, and in G; of one shape.
 
-def iou_by_class(matrix: Tensor) -> Tensor:
-    """Return ``|A and P| / |A or P|`` of every class, float64 ``[C]``; NaN where both are empty."""
-    same = matrix.diagonal().double()
-    return same / (matrix.sum(0) + matrix.sum(1) - same)
+    Returns
+    -------
+    dict
+        float64 arrays of that shape; NaN where a class is in neither.
+
+        - ``dice``: ``2 |P and G| / (|P| + |G|)``
+        - ``iou``: ``|P and G| / |P or G|``
+        - ``voe``: the volumetric overlap error ``1 - iou = 1 - dice / (2 - dice)``
+        - ``voe_emkd``: ``2 (|P| - |P and G|) / (|P| + |G|)``
+        - ``rvd``: the relative volume difference ``(|P| - |G|) / |G|``, signed; NaN also where G alone is empty
+
+    Notes
+    -----
+    EMKD (Qin et al., IEEE TMI 2021) prints VOE as ``1 - |P and G| / (|P| + |G|)``, which is wrong (a perfect prediction
+    has 0.5), and tabulates what its code computes, our ``voe_emkd``: it counts false positives only, and is 2 where the
+    class is predicted but not annotated.
+    """
+    both, predicted, annotated = (counts.astype(np.float64) for counts in (both, predicted, annotated))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = predicted + annotated
+        iou = both / (total - both)
+        rvd = np.where(annotated > 0, (predicted - annotated) / annotated, np.nan)
+        return {
+            "dice": 2 * both / total,
+            "iou": iou,
+            "voe": 1 - iou,
+            "voe_emkd": 2 * (predicted - both) / total,
+            "rvd": rvd,
+        }
 
 
 class SegmentationScore:
@@ -54,23 +91,61 @@ class SegmentationScore:
     ----------
     classes
         Names, background first.
+    unit
+        Score contours and calibration too, which takes longer: distances in micrometres (``"um"``), for which
+        :meth:`add` needs the scales of the tiles, or in pixels (``"px"``). ``None``: leave them out.
     """
 
-    def __init__(self, classes: Sequence[str]):
+    def __init__(self, classes: Sequence[str], unit: Literal["um", "px"] | None = None):
         self.classes = tuple(classes)
+        self.unit = unit
         self.matrix = torch.zeros(len(classes), len(classes), dtype=torch.int64)
-        self._tiles: list[float] = []
+        self._counts: list[np.ndarray] = []
+        self._contours: list[np.ndarray] = []
+        self._calibration = CalibrationError()
 
-    def add(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch: integer classes ``[N, H, W]``, both on the same device."""
-        tiles = torch.stack(
+    def add(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        *,
+        probabilities: Tensor | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        prediction, target
+            Integer classes ``[N, H, W]``, both on the same device.
+        probabilities
+            ``[N, C, H, W]``, for the calibration error.
+        scales
+            Micrometres per pixel of each tile, for distances in micrometres.
+        """
+        matrices = torch.stack(
             [confusion_matrix(p, t, len(self.classes)) for p, t in zip(prediction, target, strict=True)]
         ).cpu()
-        self.matrix += tiles.sum(0)
-        for matrix in tiles:
-            score = _mean(dice_by_class(matrix)[1:])
-            if not math.isnan(score):
-                self._tiles.append(score)
+        self.matrix += matrices.sum(0)
+        counts = torch.stack([matrices.diagonal(dim1=1, dim2=2), matrices.sum(1), matrices.sum(2)], dim=1)
+        self._counts += list(counts.numpy())
+        if self.unit is None:
+            return
+        if probabilities is not None:
+            self._calibration.add(probabilities, target, IGNORE)
+        spacings = [1.0] * len(target) if self.unit == "px" or scales is None else scales
+        pairs = zip(prediction.cpu().numpy(), target.cpu().numpy(), spacings, strict=True)
+        self._contours += [self._contour_scores(p, t, spacing) for p, t, spacing in pairs]
+
+    def _contour_scores(self, prediction: np.ndarray, target: np.ndarray, spacing: float) -> np.ndarray:
+        """Return distance and surface Dice of the foreground classes of a tile, ``[2, C - 1]``."""
+        labelled = target != IGNORE
+        tolerance = TOLERANCE_UM if self.unit == "um" else TOLERANCE_PX
+        scores = [
+            surface_scores((prediction == c) & labelled, target == c, tolerance, spacing)
+            for c in range(1, len(self.classes))
+        ]
+        return np.array(scores).T
 
     def summary(self) -> dict[str, float]:
         """Scores by name; NaN where nothing can be said.
@@ -78,25 +153,72 @@ class SegmentationScore:
         Returns
         -------
         dict
-            ``dice`` and ``iou``: mean over the foreground classes, pixels of all tiles pooled; ``tile_dice``: the
-            Dice of each tile's foreground classes, averaged over the tiles where annotation or prediction show any;
-            ``accuracy``: share of right pixels, background included; ``dice/<class>`` and ``iou/<class>``.
+            - ``dice``, ``iou``, ``voe``, ``voe_emkd``, ``rvd``: mean over the foreground classes, pixels of all tiles
+              pooled; see :func:`overlap_scores`
+            - ``miou``: mean IoU of all classes, background included
+            - ``accuracy``: share of right pixels, background included
+            - ``tile_dice`` and so on: mean over the foreground classes of a tile, then over the tiles
+            - where a unit is given: ``hd95_um`` or ``hd95_px``, the 95 % Hausdorff distance; ``nsd_5um`` or
+              ``nsd_2px``, the surface Dice with that tolerance; both of each tile, averaged over the tiles, then over
+              the foreground classes; ``ece``: the expected calibration error of all pixels
+            - ``dice/<class>`` and so on: all but ``miou``, ``accuracy``, ``ece`` for each foreground class
         """
-        dice, iou = dice_by_class(self.matrix), iou_by_class(self.matrix)
         total = int(self.matrix.sum())
-        summary = {
-            "dice": _mean(dice[1:]),
-            "iou": _mean(iou[1:]),
-            "tile_dice": sum(self._tiles) / len(self._tiles) if self._tiles else math.nan,
-            "accuracy": int(self.matrix.trace()) / total if total else math.nan,
-        }
-        for name, one_dice, one_iou in zip(
-            self.classes[1:], dice[1:].tolist(), iou[1:].tolist(), strict=True
-        ):
-            summary |= {f"dice/{name}": one_dice, f"iou/{name}": one_iou}
+        pooled = overlap_scores(*self._pooled())
+        tiles = overlap_scores(*self._tiles())
+        by_class = {name: scores[1:] for name, scores in pooled.items()}
+        summary = {name: _mean(scores) for name, scores in by_class.items()}
+        summary["miou"] = _mean(pooled["iou"])
+        summary["accuracy"] = int(self.matrix.trace()) / total if total else math.nan
+        summary |= {f"tile_{name}": _mean(_means(scores[:, 1:], axis=1)) for name, scores in tiles.items()}
+        if self.unit is not None:
+            of_contours = {
+                name: _means(scores[:, 0], axis=0) for name, scores in self._contours_by_name().items()
+            }
+            by_class |= of_contours
+            summary |= {name: _mean(scores) for name, scores in of_contours.items()}
+            summary["ece"] = self._calibration.value()
+        for place, label in enumerate(self.classes[1:]):
+            summary |= {f"{name}/{label}": float(scores[place]) for name, scores in by_class.items()}
         return summary
 
+    def tiles(self) -> list[dict[str, float]]:
+        """Scores of each tile in the order they were added: ``dice/<class>`` and so on, foreground only."""
+        scores = {name: values[:, 1:] for name, values in overlap_scores(*self._tiles()).items()}
+        if self.unit is not None:
+            scores |= {name: values[:, 0] for name, values in self._contours_by_name().items()}
+        return [
+            {
+                f"{name}/{label}": float(values[tile, place])
+                for place, label in enumerate(self.classes[1:])
+                for name, values in scores.items()
+            }
+            for tile in range(len(self._counts))
+        ]
 
-def _mean(values: Tensor) -> float:
-    """Mean of the values that are numbers; NaN if none is."""
-    return float(values.nanmean()) if len(values) else math.nan
+    def _pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels of each class, ``[C]``: in both, predicted, annotated."""
+        matrix = self.matrix.numpy()
+        return matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1)
+
+    def _tiles(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the same of each tile, ``[tiles, C]``."""
+        counts = np.array(self._counts, dtype=np.int64).reshape(-1, 3, len(self.classes))
+        return counts[:, 0], counts[:, 1], counts[:, 2]
+
+    def _contours_by_name(self) -> dict[str, np.ndarray]:
+        """Return distances and surface Dice, ``[tiles, 1, C - 1]`` each."""
+        scores = np.array(self._contours, dtype=np.float64).reshape(-1, 2, len(self.classes) - 1)
+        tolerance = TOLERANCE_UM if self.unit == "um" else TOLERANCE_PX
+        return {f"hd95_{self.unit}": scores[:, :1], f"nsd_{tolerance:g}{self.unit}": scores[:, 1:]}
+
+
+def _means(values: np.ndarray, axis: int) -> np.ndarray:
+    """Means along an axis of the values that are numbers; NaN where none is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0.0).sum(axis) / known.sum(axis)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(_means(values, axis=0)) if values.size else math.nan

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,17 @@ class RunFolder:
     def write_report(self, summary: dict[str, Any]) -> Path:
         """Write ``report/summary.json``."""
         return self.write("report/summary.json", (json.dumps(_finite(summary), indent=2) + "\n").encode())
+
+    def write_tiles(self, name: str, tiles: Sequence[str], rows: Sequence[dict[str, float]]) -> Path:
+        """Write ``report/tiles-<name>.csv``: the scores of each tile; empty where nothing can be said."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = sorted({key for row in rows for key in row})
+        writer.writerow(["tile", *columns])
+        for tile, row in zip(tiles, rows, strict=True):
+            values = [row.get(key, math.nan) for key in columns]
+            writer.writerow([tile, *("" if math.isnan(value) else f"{value:.6g}" for value in values)])
+        return self.write(f"report/tiles-{name}.csv", text.getvalue().encode())
 
     def history(self) -> list[Event]:
         """Return the events recorded so far."""

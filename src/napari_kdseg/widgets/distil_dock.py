@@ -11,18 +11,25 @@ from typing import Any
 from pydantic import ValidationError
 from qtpy.QtWidgets import QComboBox, QFileDialog, QPlainTextEdit, QProgressBar, QVBoxLayout, QWidget
 
-from napari_kdseg.errors import KdsegError, explain
-from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, OptimiserConfig
+from napari_kdseg.errors import ConfigurationError, KdsegError, explain
+from napari_kdseg.training import (
+    AugmentationConfig,
+    DataConfig,
+    DistillConfig,
+    NetworkChoice,
+    OptimiserConfig,
+)
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models_dock import CHECKPOINT_PATTERNS, load_run
 from napari_kdseg.widgets.parts import (
     Dock,
+    Fold,
     Note,
     PathRow,
     button,
+    clear,
     combo,
-    fold,
     last_folder,
     remember_folder,
     row,
@@ -38,7 +45,18 @@ TEACHERS = (
 )
 STUDENTS = ("enet", "unet/mobilenet_v2", "deeplabv3plus/mobilenet_v2", "segformer/mit_b0")
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
-RUN_FIELDS = ("teacher_epochs", "epochs", "batch_size", "augment", "device", "precision", "seed")
+RUN_FIELDS = (
+    "teacher_epochs",
+    "epochs",
+    "batch_size",
+    "sampling",
+    "augment",
+    "patience",
+    "device",
+    "precision",
+    "seed",
+    "deterministic",
+)
 
 
 class DistilDock(Dock):
@@ -64,15 +82,10 @@ class DistilDock(Dock):
     # -- the four steps ----------------------------------------------------------------------------
 
     def _step(self, title: str) -> QVBoxLayout:
-        section = fold(title)
-        inner = QWidget()
-        layout = QVBoxLayout(inner)
-        layout.setContentsMargins(4, 2, 0, 2)
-        layout.setSpacing(4)
-        section.addWidget(inner)
+        section = Fold(title)
         self.column.addWidget(section)
         self.steps = [*getattr(self, "steps", []), section]
-        return layout
+        return section.content
 
     def _build_data(self) -> None:
         step = self._step("1  Data")
@@ -112,9 +125,13 @@ class DistilDock(Dock):
         from napari_kdseg.distillation import method_names
 
         step = self._step("3  Method")
-        self.method = combo("How the student learns from the teacher", *method_names())
+        self.method = combo(
+            "How the student learns from the teacher; methods add up: type cwd+kd", *method_names()
+        )
+        self.method.setEditable(True)
+        self.method.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.method_note = Note()
-        self.advanced = fold("Advanced: constants of the method", open=False)
+        self.advanced = Fold("Advanced: constants of the method", open=False)
         self.method_form: SettingsForm | None = None
         for widget in (self.method, self.method_note, self.advanced):
             step.addWidget(widget)
@@ -126,8 +143,12 @@ class DistilDock(Dock):
         self.output = PathRow("Run folder", folder=True, remember="run")
         self.output.set_path(self._fresh_folder())
         self.run_form = SettingsForm(DistillConfig, only=RUN_FIELDS)
-        self.optimiser_form = SettingsForm(OptimiserConfig, only=("learning_rate",))
-        for widget in (self.output, self.run_form.native, self.optimiser_form.native):
+        self.optimiser_form = SettingsForm(OptimiserConfig)
+        self.augmentation_form = SettingsForm(AugmentationConfig)
+        training = Fold("Advanced: optimiser and augmentation", open=False)
+        for form in (self.optimiser_form, self.augmentation_form):
+            training.content.addWidget(form.native)
+        for widget in (self.output, self.run_form.native, training):
             step.addWidget(widget)
         self.start_button = button("Start", "Start the distillation in the background", self.start)
         self.resume_button = button("Resume…", "Go on with a run that was stopped", self._browse_run)
@@ -206,13 +227,17 @@ class DistilDock(Dock):
     def _show_method(self, name: str) -> None:
         from napari_kdseg.distillation import get_method
 
-        method = get_method(name)
-        self.method_note.say(method.sentence)
-        self.method_note.setToolTip(method.reference)
+        try:
+            method = get_method(name)
+        except ConfigurationError as error:  # also half a name, while it is being typed
+            self.method_note.warn(explain(error))
+            return
+        needs = f" Needs {', '.join(method.needs)}." if method.needs else ""
+        self.method_note.say(f"{method.sentence}{needs}\n{method.equation}\n{method.reference}".rstrip())
         self.method_form = SettingsForm(method.settings_class)
         self.method_form.fill(method.settings().model_dump())
-        self.advanced.setContent(self.method_form.native)
-        self.advanced.collapse(animate=False)
+        clear(self.advanced.content)
+        self.advanced.content.addWidget(self.method_form.native)
 
     # -- configuration -----------------------------------------------------------------------------
 
@@ -227,7 +252,8 @@ class DistilDock(Dock):
         values = copy.deepcopy(self.base)  # what the form does not show stays as it was loaded
         values.update(self.run_form.values())
         values["data"] = {**values.get("data", {}), "folder": self.folder.path(), **self.data_form.values()}
-        values["optimiser"] = {**values.get("optimiser", {}), **self.optimiser_form.values()}
+        values["optimiser"] = self.optimiser_form.values()
+        values["augmentation"] = self.augmentation_form.values()
         for role in self.networks:
             values[role] = self._network(role, values.get(role, {}))
         values["method"] = self.method.currentText()
@@ -258,6 +284,7 @@ class DistilDock(Dock):
         if self.method_form is not None:
             self.method_form.fill(config.settings)
         self.optimiser_form.fill(values["optimiser"])
+        self.augmentation_form.fill(values["augmentation"])
         self.run_form.fill(values)
         self.output.set_path(config.output)
 
@@ -352,7 +379,7 @@ class DistilDock(Dock):
         self.running.show()
         self.use.hide()
         for section in self.steps:
-            section.collapse(animate=False)
+            section.open(False)
         self._set_running(job.alive)
         self.state.say("Preparing …")
         self.progress.setRange(0, 0)

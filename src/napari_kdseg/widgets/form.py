@@ -45,16 +45,17 @@ class SettingsForm:
 
     def values(self) -> dict[str, Any]:
         """What the form says now, by field name; validated by whoever builds the model of it."""
-        return {name: _parsed(widget) for name, widget in self.widgets.items()}
+        lists = {
+            name for name in self.widgets if get_origin(self.model.model_fields[name].annotation) is tuple
+        }
+        return {name: _listed(w) if name in lists else _parsed(w) for name, w in self.widgets.items()}
 
     def fill(self, values: dict[str, Any]) -> None:
         """Show ``values``; fields that are not named keep what they show."""
         for name, widget in self.widgets.items():
             if name in values:
                 value = values[name]
-                widget.value = (
-                    ("" if value is None else str(value)) if isinstance(widget, LineEdit) else value
-                )
+                widget.value = _text(value) if isinstance(widget, LineEdit) else value
 
 
 def _widget(name: str, field: FieldInfo) -> Any:
@@ -66,10 +67,9 @@ def _widget(name: str, field: FieldInfo) -> Any:
         label += f" ({symbol})"
     options: dict[str, Any] = {"tooltip": field.description or ""}
     annotation = field.annotation
-    if get_origin(annotation) in (Union, types.UnionType):
-        value = "" if field.default is None else str(field.default)
-        made = LineEdit(value=value, name=name, label=label, **options)
-        made.native.setPlaceholderText("none")
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
+        made = LineEdit(value=_text(field.default), name=name, label=label, **options)
+        made.native.setPlaceholderText("one, two, ..." if get_origin(annotation) is tuple else "none")
         return made
     for bound in field.metadata:
         for attribute, option in BOUNDS.items():
@@ -92,6 +92,16 @@ def _exponent(value: Any) -> int:
     while magnitude < 10 ** (exponent + 1) and exponent > -7:
         exponent -= 1
     return exponent
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _listed(widget: Any) -> list[str]:
+    return [item.strip() for item in widget.value.split(",") if item.strip()]
 
 
 def _parsed(widget: Any) -> Any:

@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_kdseg.widgets.session import Session, session_of
 
@@ -180,16 +179,33 @@ def button(text: str, tooltip: str, action: Callable[[], Any]) -> QPushButton:
     return made
 
 
-def fold(title: str, *, open: bool = True) -> QCollapsible:
-    """A section that folds to its title."""
-    section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
-    section.setDuration(0)
-    section.toggleButton().setStyleSheet(
-        "text-align: left; font-weight: bold; background: transparent; border: none;"
-    )
-    if open:
-        section.expand(animate=False)
-    return section
+class Fold(QWidget):
+    """A section that folds to its title. Unlike superqt's, it gives its content whatever height that comes to need."""
+
+    def __init__(self, title: str, *, open: bool = True):
+        super().__init__()
+        self.toggle = QToolButton()
+        self.toggle.setText(title)
+        self.toggle.setCheckable(True)
+        self.toggle.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.toggle.setStyleSheet("font-weight: bold; background: transparent; border: none;")
+        self.body = QWidget()
+        self.content = QVBoxLayout(self.body)
+        self.content.setContentsMargins(4, 2, 0, 2)
+        self.content.setSpacing(4)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.toggle)
+        layout.addWidget(self.body)
+        self.toggle.toggled.connect(self.open)
+        self.open(open)
+
+    def open(self, is_open: bool) -> None:
+        """Unfold, or fold to the title."""
+        self.toggle.setChecked(is_open)
+        self.toggle.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
+        self.body.setVisible(is_open)
 
 
 def combo(tooltip: str, *items: str) -> QComboBox:

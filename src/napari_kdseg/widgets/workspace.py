@@ -48,7 +48,7 @@ class WorkspaceDock(Dock):
     def __init__(self, napari_viewer: Any):
         super().__init__(napari_viewer)
         self.column.addWidget(Note("Opening 1 Slide, 2 Models, 3 Distil and 4 Compare ..."))
-        QTimer.singleShot(0, self, self._arrange)
+        QTimer.singleShot(0, self._arrange)
 
     def _arrange(self) -> None:
         open_workspace(self.viewer)

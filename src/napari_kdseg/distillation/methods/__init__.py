@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+
+from napari_kdseg.distillation.combination import combine
 from napari_kdseg.distillation.distiller import Method, did_you_mean
-from napari_kdseg.distillation.methods.alone import ALONE
-from napari_kdseg.distillation.methods.kd import KD
-from napari_kdseg.distillation.methods.plc_kd import PLC_KD
 from napari_kdseg.errors import ConfigurationError
 
-METHODS: dict[str, Method] = {method.name: method for method in (PLC_KD, KD, ALONE)}
+_FILES = {
+    "plc_kd": ("PLC_KD", "PLC_KD_PAPER"),
+    "coco": ("COCO",),
+    "emkd": ("EMKD", "EMKD_PAPER"),
+    "kd": ("KD",),
+    "fitnet": ("FITNET",),
+    "mimic": ("MIMIC",),
+    "attention_transfer": ("AT",),
+    "fsp": ("FSP",),
+    "spkd": ("SPKD",),
+    "pair_wise": ("PA",),
+    "skd": ("SKD",),
+    "ifvd": ("IFVD",),
+    "cwd": ("CWD",),
+    "cirkd": ("CIRKD",),
+    "dkd": ("DKD",),
+    "local_affinity": ("LOCAL",),
+    "dist": ("DIST",),
+    "mgd": ("MGD",),
+    "logit_standardisation": ("LOGIT_STANDARDISATION",),
+    "alone": ("ALONE",),
+}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for file, constants in _FILES.items()
+    for method in (getattr(import_module(f"{__name__}.{file}"), constant) for constant in constants)
+}
 
 
 def method_names() -> list[str]:
@@ -19,18 +46,41 @@ def method_names() -> list[str]:
     return names
 
 
+@cache
 def get_method(name: str) -> Method:
-    """Return a method by name, e.g. ``"plc-kd"`` or ``"plc-kd:no-sc"``.
+    """Return a method by name, e.g. ``"plc-kd"``, its variant ``"plc-kd:f+b"``, or a sum such as ``"cwd+kd"``.
 
     Raises
     ------
     ConfigurationError
         If there is no such method or variant; the message names the nearest.
     """
-    base, _, preset = name.strip().lower().partition(":")
+    parts = _parts(name.strip().lower())
+    return _one(parts[0]) if len(parts) == 1 else combine([_one(part) for part in parts])
+
+
+def _one(name: str) -> Method:
+    base, _, preset = name.partition(":")
     if base not in METHODS:
         raise ConfigurationError(f"There is no distillation method '{name}'.{did_you_mean(base, METHODS)}")
     return METHODS[base].preset(preset) if preset else METHODS[base]
+
+
+def _parts(name: str) -> list[str]:
+    """Divide at the plus signs, except at those within the name of a variant such as ``plc-kd:f+b``."""
+    parts: list[str] = []
+    for piece in name.split("+"):
+        longer = f"{parts[-1]}+{piece}" if parts else ""
+        base, _, preset = longer.partition(":")
+        if preset and base in METHODS and _begins_variant(METHODS[base], preset) and piece not in METHODS:
+            parts[-1] = longer
+        else:
+            parts.append(piece)
+    return parts
+
+
+def _begins_variant(method: Method, preset: str) -> bool:
+    return any(known == preset or known.startswith(f"{preset}+") for known in method.presets)
 
 
 __all__ = ["METHODS", "get_method", "method_names"]

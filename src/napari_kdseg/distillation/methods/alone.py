@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Stage
+from napari_kdseg.distillation.distiller import Method, Recipe
 from napari_kdseg.distillation.settings import AloneSettings
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(teacher: nn.Module | None, student: nn.Module, settings: AloneSettings, **_: Any) -> list[Stage]:  # noqa: ARG001
-    """Build the one stage; a teacher given is not used."""
-    from napari_kdseg.distillation.stages import StudentStage
-
-    return [StudentStage(student, settings)]
+def build(settings: AloneSettings, **_: Any) -> Recipe:  # noqa: ARG001
+    """No terms: nothing but the segmentation loss; a teacher given is not used."""
+    return Recipe()
 
 
 ALONE = Method(
@@ -23,6 +18,7 @@ ALONE = Method(
     title="Student alone",
     sentence="Train the student on the ground truth only, to see what distillation adds.",
     reference="",
+    equation="L = L_seg",
     settings_class=AloneSettings,
     build=build,
     needs_teacher=False,

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Stage, Term
+from napari_kdseg.distillation.distiller import Method, Recipe, Term
 from napari_kdseg.distillation.settings import KdSettings
 
-if TYPE_CHECKING:
-    from torch import nn
 
-
-def build(teacher: nn.Module, student: nn.Module, settings: KdSettings, **_: Any) -> list[Stage]:
-    """Build the one stage: L_seg + lambda * KD."""
+def build(settings: KdSettings, **_: Any) -> Recipe:
+    """Build the one term: L_seg + lambda * KD."""
     from napari_kdseg.distillation.losses.knowledge_distillation import kd
-    from napari_kdseg.distillation.stages import StudentStage, freeze
 
-    term = Term("kd", partial(kd, temperature=settings.temperature), weight=settings.kd_weight)
-    return [StudentStage(student, settings, [term], teacher=freeze(teacher))]
+    return Recipe([Term("kd", partial(kd, temperature=settings.temperature), weight=settings.kd_weight)])
 
 
 KD = Method(
@@ -26,6 +21,7 @@ KD = Method(
     title="Knowledge distillation",
     sentence="Train the student on the ground truth and the teacher's output at every pixel, right or wrong.",
     reference="Hinton, Vinyals and Dean: Distilling the Knowledge in a Neural Network. arXiv 1503.02531, 2015",
+    equation="L = L_seg + λ τ² mean_px KL(softmax(z_T/τ) ‖ softmax(z_S/τ))",
     settings_class=KdSettings,
     build=build,
 )

@@ -6,10 +6,11 @@ the soft labels the team has corrected (eq. 1). The variants are the rows of the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.distillation.distiller import SOFT_LABELS, Method, Stage, Term
+from napari_kdseg.distillation.distiller import SOFT_LABELS, Method, Recipe, Stage, Term
 from napari_kdseg.distillation.settings import PlcKdSettings
 
 if TYPE_CHECKING:
@@ -19,15 +20,14 @@ if TYPE_CHECKING:
 
 
 def build(
-    teacher: nn.Module,
-    student: nn.Module,
     settings: PlcKdSettings,
     *,
+    teacher: nn.Module,
     seed: int = 0,
     sample_masks: SampleMasks | None = None,
     **_: Any,
-) -> list[Stage]:
-    """Build the stages of the assistants in use, then the student's."""
+) -> Recipe:
+    """Build the stages of the assistants in use, and the term that reads what their team corrected."""
     from napari_kdseg.distillation.assistants import (
         BoundaryAssistantStage,
         FalsePixelAssistantStage,
@@ -35,9 +35,7 @@ def build(
     )
     from napari_kdseg.distillation.correction.teacher_team import TeacherTeam
     from napari_kdseg.distillation.losses.knowledge_distillation import soft_label_kl
-    from napari_kdseg.distillation.stages import StudentStage, freeze
 
-    freeze(teacher)
     stages: list[Stage] = []
     false_pixel_assistant = boundary_assistant = None
     if settings.use_false_pixel_assistant:
@@ -57,7 +55,7 @@ def build(
         teacher_taps=(SOFT_LABELS,),
         weight=settings.kd_weight,
     )
-    return [*stages, StudentStage(student, settings, [term], teacher=teacher, team=team)]
+    return Recipe([term], stages, team)
 
 
 def _without(*parts: str) -> dict[str, bool]:
@@ -72,16 +70,26 @@ PLC_KD = Method(
         "Wang, Cao, Hou, Lan, Yang, Liu and Zaiane: Progressively Correcting Soft Labels via Teacher Team for "
         "Knowledge Distillation in Medical Image Segmentation. MICCAI 2024"
     ),
+    equation="L = L_seg + λ τ² mean_px KL(P^U_τ ‖ softmax(z_S/τ)), P^U the teacher team's corrected soft label (eq. 1)",
     settings_class=PlcKdSettings,
     build=build,
+    needs_labels=True,
     presets={
-        "paper": {"real_fraction": 0.0},
-        "no-sc": _without("similarity"),
-        "no-false-pixel": _without("false_pixel_assistant"),
-        "no-boundary": _without("boundary_assistant"),
-        "sc-only": _without("false_pixel_assistant", "boundary_assistant"),
-        "false-pixel-only": _without("boundary_assistant", "similarity"),
-        "boundary-only": _without("false_pixel_assistant", "similarity"),
         "vanilla": _without("false_pixel_assistant", "boundary_assistant", "similarity"),
+        "sc": _without("false_pixel_assistant", "boundary_assistant"),
+        "f": _without("boundary_assistant", "similarity"),
+        "b": _without("false_pixel_assistant", "similarity"),
+        "f+b": _without("similarity"),
+        "f+sc": _without("boundary_assistant"),
+        "b+sc": _without("false_pixel_assistant"),
     },
+)
+
+PLC_KD_PAPER = replace(
+    PLC_KD,
+    name="plc-kd-paper",
+    title="PLC-KD, as printed",
+    sentence="PLC-KD with all that its text fixes: the false-pixel-aware assistant sees false-pixel images only.",
+    presets={},
+    overrides={"real_fraction": 0.0},
 )

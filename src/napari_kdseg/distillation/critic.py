@@ -1,0 +1,348 @@
+"""The critic of adversarial distillation: its network, how it learns beside the student, and how before it.
+
+CoCo DistillNet (Zou and Sun, BIBM 2021, sect. III-C) and the holistic part of SKD (Liu et al., CVPR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from napari_kdseg.distillation.losses.adversarial import critic_loss, gradient_penalty, student_loss
+from napari_kdseg.distillation.losses.common import same_shape
+from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.distillation.stages import TrainingStage, random_generator
+from napari_kdseg.errors import ConfigurationError
+
+WIDTHS = (64, 128, 256, 512)
+SLOPE = 0.1
+SMALLEST_SIDE = 64
+WEIGHT_DECAY = 2e-4
+BETAS = (0.9, 0.99)
+POLY_POWER = 0.9
+
+
+class Critic(nn.Module):
+    """Score how much an output looks like the teacher's: four strided convolutions, two of them with self-attention.
+
+    Four 4 x 4 convolutions of stride 2 (64, 128, 256, 512 channels; spectral norm, LeakyReLU 0.1), self-attention after
+    the third and fourth, a 4 x 4 convolution to a map of patch scores, and their mean. No batch normalisation.
+
+    Parameters
+    ----------
+    classes
+        Channels of the outputs scored.
+    image_channels
+        Channels of the image the scores are conditioned on; 0 for none.
+    attention
+        Whether there is self-attention. Its memory grows with the fourth power of the tile's side: 64 MiB an image
+        at 512 x 512.
+    widths
+        Channels of the four strided convolutions.
+
+    Notes
+    -----
+    The paper does not describe its discriminator; this is the one of SKD, which its authors' code has. They
+    concatenate the image in the paper but feed outputs alone in the published code; both are possible here. An output
+    below 64 pixels a side, too small for five convolutions, is padded by repeating its border.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        image_channels: int = 0,
+        *,
+        attention: bool = True,
+        widths: tuple[int, int, int, int] = WIDTHS,
+    ) -> None:
+        super().__init__()
+        self.image_channels = image_channels
+        layers: list[nn.Module] = []
+        before = classes + image_channels
+        for level, width in enumerate(widths):
+            layers += [spectral_norm(nn.Conv2d(before, width, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+            if attention and level >= 2:
+                layers.append(SelfAttention(width))
+            before = width
+        self.layers = nn.Sequential(*layers)
+        self.score = nn.Conv2d(before, 1, 4)
+
+    def forward(self, output: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return the score of each image, ``[N]`` in float32.
+
+        Parameters
+        ----------
+        output
+            ``[N, C, H, W]`` class probabilities.
+        image
+            ``[N, D, H, W]``, needed if the critic is conditioned and unused if not; brought to the size of ``output``.
+
+        Raises
+        ------
+        ConfigurationError
+            If the critic is conditioned on an image and gets none.
+        """
+        with torch.autocast(output.device.type, enabled=False):
+            seen = output.float()
+            if self.image_channels:
+                seen = torch.cat([seen, _condition(image, seen.shape[-2:])], dim=1)
+            height, width = seen.shape[-2:]
+            missing = max(SMALLEST_SIDE - width, 0), max(SMALLEST_SIDE - height, 0)
+            if any(missing):
+                seen = F.pad(seen, (0, missing[0], 0, missing[1]), mode="replicate")
+            scores: Tensor = self.score(self.layers(seen)).mean(dim=(1, 2, 3))
+            return scores
+
+
+def _condition(image: Tensor | None, size: torch.Size) -> Tensor:
+    if image is None:
+        raise ConfigurationError(
+            "The critic is conditioned on the image, but got none. Give it the image, or turn conditioning off."
+        )
+    image = image.detach().float()
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention over pixels, added to its input with a learned factor that starts at 0 (SAGAN, Zhang et al. 2019).
+
+    Written out, because the fused attention of torch has no second derivative, which a gradient penalty needs.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.factor = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, c, h, w]`` -> the same shape."""
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        attention = (query.mT @ key).softmax(dim=2)
+        return x + self.factor * (value @ attention.mT).view_as(x)
+
+
+def new_critic(classes: int, image_channels: int, seed: int, **options: Any) -> Critic:
+    """Return a :class:`Critic` with weights drawn from ``seed``; the global generators stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return Critic(classes, image_channels, **options)
+
+
+class AdversarialDistillation(nn.Module):
+    r"""Student's loss :math:`-E[D(S)]`, with a critic that takes a step of its own after each of the student's.
+
+    A learned term: called with ``(logits, image)`` of the student, or its logits alone, and the teacher's logits. The
+    critic scores softmax probabilities, which are bounded and comparable between networks (the authors' code takes the
+    hyperbolic tangent of logits, SKD's a batch normalisation of them). It reads no labels.
+
+    The order is that of the authors' code: the student steps against a fixed critic, then the critic on the same
+    outputs, detached.
+
+    Parameters
+    ----------
+    critic
+        Network to train, perhaps trained before by :class:`CriticStage`.
+    generator
+        CPU generator of the points where the gradient penalty is taken.
+    penalty
+        Coefficient of the gradient penalty.
+    learning_rate
+        Of the critic's Adam, in the first epoch; polynomial decay by epochs.
+    """
+
+    own_optimiser = True
+
+    def __init__(
+        self,
+        critic: Critic,
+        generator: torch.Generator,
+        *,
+        penalty: float = 10.0,
+        learning_rate: float = 2e-4,
+    ) -> None:
+        super().__init__()
+        self.critic = critic
+        self.penalty = penalty
+        self.learning_rate = learning_rate
+        self._generator = generator
+        self._optimiser = torch.optim.Adam(
+            critic.parameters(), lr=learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
+        )
+        self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
+
+    def forward(
+        self,
+        student: Tensor | tuple[Tensor, Tensor],
+        teacher: Tensor,
+        target: Tensor | None = None,  # noqa: ARG002
+        ignore_index: int = 255,  # noqa: ARG002
+    ) -> Tensor:
+        """Return :math:`-E[D(S)]`, a scalar whose gradient reaches the student but not the critic.
+
+        Raises
+        ------
+        ConfigurationError
+            If student and teacher have other classes, or a conditioned critic gets no image.
+        """
+        logits, image = (student, None) if isinstance(student, Tensor) else student
+        logits, teacher = same_shape(logits, teacher, "output")
+        output = logits.softmax(dim=1)
+        self.critic.eval().requires_grad_(False)
+        try:
+            value = student_loss(self.critic(output, image))
+        finally:
+            self.critic.requires_grad_(True)
+        if torch.is_grad_enabled():
+            self._last = output.detach(), teacher.softmax(dim=1), image
+        return value
+
+    def after_step(self, epoch: int, epochs: int) -> dict[str, float]:
+        """Take one step of the critic on the outputs of the last forward pass, and return its figures."""
+        if self._last is None:
+            return {}
+        student, teacher, image = self._last
+        self._last = None
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.learning_rate * (1 - min(epoch / max(epochs, 1), 1)) ** POLY_POWER
+        self.critic.train()
+        with torch.enable_grad():
+            values = critic_values(self.critic, student, teacher, image, self.penalty, self._generator)
+            self._optimiser.zero_grad(set_to_none=True)
+            values["loss"].backward()
+        self._optimiser.step()
+        numbers = torch.stack([value.detach() for value in values.values()]).tolist()
+        return dict(zip(values, numbers, strict=True))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the optimiser's moments with the parameters."""
+        super()._apply(fn, recurse)
+        self._optimiser.load_state_dict(self._optimiser.state_dict())
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return optimiser and generator."""
+        return {"optimiser": self._optimiser.state_dict(), "generator": self._generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`get_extra_state` returned."""
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"].cpu())
+        self._last = None
+
+
+def critic_values(
+    critic: nn.Module,
+    student: Tensor,
+    teacher: Tensor,
+    image: Tensor | None,
+    penalty: float,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Return what the critic minimises as ``loss``, and of it ``distance`` E[D(T)] - E[D(S)] and ``penalty``.
+
+    Both outputs are scored in one pass: spectral norm sharpens its estimate with each pass, and the difference between
+    two passes would count as distance.
+    """
+    images = None if image is None else torch.cat([image, image])
+    of_student, of_teacher = critic(torch.cat([student, teacher]), images).chunk(2)
+    loss = critic_loss(of_student, of_teacher)
+    slope = gradient_penalty(critic, student, teacher, image, generator=generator)
+    return {"distance": -loss, "penalty": slope, "loss": loss + penalty * slope}
+
+
+class CriticStage(TrainingStage):
+    """Train the critic to tell the teacher from the untrained student: step 2 of CoCo DistillNet's training.
+
+    Neither network is changed: both are in eval mode, so that the student's running statistics stay as they are. It
+    reads no labels.
+
+    Parameters
+    ----------
+    critic
+        Network to train.
+    teacher, student
+        Networks told apart.
+    settings
+        Constants every stage has.
+    penalty
+        Coefficient of the gradient penalty.
+    seed
+        Of the points where it is taken.
+    epochs_factor, learning_rate_factor
+        Relative to the student's.
+    """
+
+    segments = False
+
+    def __init__(
+        self,
+        critic: Critic,
+        teacher: nn.Module,
+        student: nn.Module,
+        settings: AloneSettings,
+        *,
+        penalty: float = 10.0,
+        seed: int = 0,
+        epochs_factor: float = 1.0,
+        learning_rate_factor: float = 1.0,
+    ) -> None:
+        super().__init__(
+            "critic",
+            "Critic",
+            critic,
+            settings,
+            epochs_factor=epochs_factor,
+            learning_rate_factor=learning_rate_factor,
+        )
+        self.teacher = teacher
+        self.student = student
+        self.penalty = penalty
+        self._conditioned = critic.image_channels > 0
+        self._generator = random_generator(seed, self.name)
+
+    def loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return ``distance``, ``penalty`` and ``loss`` as :func:`critic_values` does."""
+        student, teacher = same_shape(_answer(self.student, image), _answer(self.teacher, image), "output")
+        return critic_values(
+            self.network,
+            student.softmax(dim=1),
+            teacher.softmax(dim=1),
+            image if self._conditioned else None,
+            self.penalty,
+            self._generator,
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move critic, teacher and student to ``device``, in place."""
+        self.teacher.to(device)
+        self.student.to(device)
+        return super().to(device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return epoch, sums and random generator."""
+        return {**super().state_dict(), "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` returned."""
+        super().load_state_dict(state)
+        self._generator.set_state(state["generator"].cpu())
+
+
+@torch.no_grad()
+def _answer(network: nn.Module, image: Tensor) -> Tensor:
+    """Return the logits of a network in eval mode, and leave it as it was."""
+    training = network.training
+    try:
+        logits: Tensor = network.eval()(image)
+        return logits
+    finally:
+        network.train(training)

@@ -1,0 +1,52 @@
+"""What several losses share: sizes brought together, labels on a feature grid, means over labelled pixels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_kdseg.errors import ConfigurationError
+
+EPSILON = 1e-8
+"""Added where something is divided by a norm that may be zero."""
+
+
+def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both in float32, the teacher detached and resized (bilinear) to the student's height and width."""
+    teacher = teacher.detach().float()
+    if teacher.shape[-2:] != student.shape[-2:]:
+        teacher = F.interpolate(teacher, size=student.shape[-2:], mode="bilinear", align_corners=False)
+    return student.float(), teacher
+
+
+def same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:
+    """As :func:`same_size`, and the channels must agree.
+
+    Raises
+    ------
+    ConfigurationError
+        If batch size or channels differ; ``what`` names the pair (``"output"``, ``"feature"``).
+    """
+    if student.shape[:2] != teacher.shape[:2]:
+        raise ConfigurationError(
+            f"The student's {what} has shape {tuple(student.shape)} but the teacher's {tuple(teacher.shape)}. "
+            "Batch size and channels must agree: choose other layers, or a teacher and a student of the same task."
+        )
+    return same_size(student, teacher)
+
+
+def labels_on_grid(target: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Bring labels ``[N, H, W]`` to a feature grid ``(h, w)`` by nearest neighbour."""
+    if tuple(target.shape[-2:]) == tuple(size):
+        return target
+    return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()
+
+
+def labelled_mean(values: Tensor, target: Tensor | None, ignore_index: int) -> Tensor:
+    """Mean of ``values [N, h, w]`` over the pixels that are not ignored; 0, with a graph, where all are."""
+    if target is None:
+        return values.mean()
+    labelled = labels_on_grid(target, values.shape[-2:]) != ignore_index
+    # torch.where, not multiplication: a value that is not finite at an ignored pixel must not spread
+    return torch.where(labelled, values, torch.zeros_like(values)).sum() / labelled.sum().clamp(min=1)

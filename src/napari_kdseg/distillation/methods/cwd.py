@@ -1,0 +1,67 @@
+"""Channel-wise distillation of logits, features or both (Shu et al., ICCV 2021)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.settings import FeatureSettings, constant
+
+
+class CwdSettings(FeatureSettings):
+    """Constants of channel-wise distillation. A weight of 0 leaves that part out."""
+
+    temperature: float = constant(
+        4.0,
+        "Temperature",
+        "Softens the distribution of each channel over the image before the two are compared.",
+        symbol="τ",
+        gt=0,
+        le=100,
+    )
+    logits_weight: float = constant(
+        3.0, "Weight on logits", "Weight of the loss on the output maps.", symbol="α", ge=0, le=10000
+    )
+    features_weight: float = constant(
+        0.0,
+        "Weight on features",
+        "Weight of the loss on each pair of layers; the paper has 50.",
+        symbol="α",
+        ge=0,
+        le=10000,
+    )
+
+
+def build(settings: CwdSettings, **_: Any) -> Recipe:
+    """Build a term on the logits and one on features, each unless its weight is 0."""
+    from napari_kdseg.distillation.connectors import match_channels, over_pairs
+    from napari_kdseg.distillation.losses.cwd import cwd
+
+    terms = [
+        Term("cwd", partial(cwd, temperature=settings.temperature), weight=settings.logits_weight),
+        Term(
+            "cwd_features",
+            partial(over_pairs, cwd, temperature=settings.temperature),
+            student_taps=settings.student_layers or ("@feature",),
+            teacher_taps=settings.teacher_layers or ("@feature",),
+            weight=settings.features_weight,
+            connector=match_channels,
+        ),
+    ]
+    return Recipe([term for term in terms if term.weight])
+
+
+CWD = Method(
+    name="cwd",
+    title="Channel-wise distillation",
+    sentence="The student learns where in the image each channel of the teacher is most active.",
+    reference="Shu, Liu, Gao, Yan and Shen: Channel-wise Knowledge Distillation for Dense Prediction. ICCV 2021",
+    equation="L = τ²/(N·C) Σ_n,c KL(softmax_hw(y_T/τ) ‖ softmax_hw(y_S/τ))",
+    settings_class=CwdSettings,
+    build=build,
+    presets={
+        "features": {"logits_weight": 0.0, "features_weight": 50.0},
+        "both": {"features_weight": 50.0},
+    },
+)

@@ -1,0 +1,58 @@
+"""FSP: the flow of the solution procedure (Yim, Joo, Bae and Kim, CVPR 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.settings import FeatureSettings, constant
+
+LAYERS = ("@shallow", "@deep")
+
+
+class FspSettings(FeatureSettings):
+    """Constants of FSP; it needs exactly two layers of each network."""
+
+    weight: float = constant(
+        50.0,
+        "Distillation weight",
+        "Weight beside the segmentation loss; 50 is RepDistiller's.",
+        symbol="λ",
+        ge=0,
+        le=1000000,
+    )
+
+
+def build(settings: FspSettings, **_: Any) -> Recipe:
+    """Make the one term, of an encoder layer and a decoder layer.
+
+    The paper, and RepDistiller, train on FSP alone first and on the task afterwards; here it is added to the
+    segmentation loss like every other term.
+    """
+    from napari_kdseg.distillation.connectors import match_channels
+    from napari_kdseg.distillation.losses.fsp import fsp
+
+    term = Term(
+        "fsp",
+        fsp,
+        student_taps=settings.student_layers or LAYERS,
+        teacher_taps=settings.teacher_layers or LAYERS,
+        weight=settings.weight,
+        connector=match_channels,
+    )
+    return Recipe([term])
+
+
+FSP = Method(
+    name="fsp",
+    title="Flow of the solution procedure",
+    sentence="Products of an early layer with a late one are to be the teacher's.",
+    reference=(
+        "Yim, Joo, Bae and Kim: A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and "
+        "Transfer Learning. CVPR 2017"
+    ),
+    equation="L = mean (G_S − G_T)²,  G = F₁ F₂ᵀ / (hw)",
+    settings_class=FspSettings,
+    build=build,
+    needs_features=True,
+)
