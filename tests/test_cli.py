@@ -52,7 +52,9 @@ def run(tmp_path_factory):
 def test_help_names_every_command():
     done = kdseg("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("demo", "info", "distill", "predict", "correct", "view"))
+    assert all(
+        name in done.stdout for name in ("demo", "info", "methods", "distill", "predict", "correct", "view")
+    )
 
 
 def test_info_of_slide_checkpoint_and_run(run):
@@ -66,7 +68,7 @@ def test_info_of_slide_checkpoint_and_run(run):
 
 def test_predict_correct_and_view(run, tmp_path):
     store, picture = tmp_path / "slide.ome.zarr", tmp_path / "picture.png"
-    region = ("--region", "1000,1000,2000,2500")
+    region = ("--region", "1000,1000,1000,1500")
     for role in ("teacher", "student"):
         checkpoint = run / "checkpoints" / f"{role}.safetensors"
         done = kdseg("predict", SLIDE, "--checkpoint", checkpoint, "--output", store, "--name", role, *region)

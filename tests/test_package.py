@@ -50,3 +50,10 @@ def test_no_qt_binding_in_the_base_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     bindings = ("pyqt5", "pyqt6", "pyside")
     assert not [name for name in project["dependencies"] if name.lower().startswith(bindings)]
+
+
+def test_every_method_is_documented():
+    from napari_kdseg.distillation import METHODS
+
+    documented = (ROOT / "docs" / "methods.md").read_text()
+    assert not [name for name in METHODS if f"| `{name}` |" not in documented]

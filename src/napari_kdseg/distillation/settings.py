@@ -205,7 +205,7 @@ class PlcKdSettings(KdSettings):
     bank_chunk: int = constant(
         4096,
         "Pixels compared at once",
-        "How many right pixels are compared at a time; bounds the memory only.",
+        "At most how many right pixels are compared at a time; bounds the memory only.",
         ge=1,
         le=2**24,
     )
