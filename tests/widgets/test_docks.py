@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QScrollArea
 
 from napari_kdseg.widgets import layers
 from napari_kdseg.widgets.keys import KEYS
@@ -30,6 +31,20 @@ def test_workspace_opens_everything_once(viewer):
     assert {"1 Slide", "2 Models", "3 Distil", "4 Compare", "KD Seg status"} == set(docks)
     open_workspace(viewer)
     assert len(viewer.window.dock_widgets) == 5
+
+
+@pytest.mark.parametrize("name", DOCKS)
+def test_a_dock_fits_its_width(dock, name):
+    """With the longest texts, and beside a scroll bar."""
+    opened = dock(name)
+    if name == "4 Compare":
+        stages = {1: ("false-pixel-aware assistant", "123,456,789 px", "98.81 %")}
+        opened._show_counts({"stages": stages, "disagreement": {}, "agreement": ""})
+    if name == "3 Distil":
+        opened.method.setCurrentText("emkd-paper")
+        opened.advanced.open(True)
+    area = opened.findChild(QScrollArea)
+    assert area.widget().minimumSizeHint().width() <= 345
 
 
 def test_opening_the_docks_loads_no_torch():

@@ -305,6 +305,7 @@ def _legend_row(grid: QGridLayout, index: int, colour: str | None, *texts: str) 
         grid.addWidget(swatch(colour), index, 0)
     for column, text in enumerate(texts):
         label = QLabel(text)
+        label.setWordWrap(not column)  # numbers stay whole, and the dock as narrow as it is
         if column:
             label.setAlignment(Qt.AlignmentFlag.AlignRight)
         grid.addWidget(label, index, column + 1)
