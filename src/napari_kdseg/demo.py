@@ -25,6 +25,8 @@ from napari_kdseg.jobs import Control, Emit, Message
 
 TRAINING_SLIDE = "synthetic:24000x24000?seed=1&mpp=0.25"
 SLIDE = "synthetic:100000x80000?seed=0&mpp=0.25"
+UNCHANGED = ("stain_probability", "light_probability", "blur_probability", "scale_probability")
+"""Both slides are stained and scanned alike, and the tour has no time to learn more than that: flips and turns only."""
 
 
 class DemoConfig(BaseModel):
@@ -150,7 +152,7 @@ def _cut(config: DemoConfig, folder: Path, emit: Emit, control: Control) -> None
 
 def _distil(config: DemoConfig, tiles: Path, result: DemoResult, emit: Emit, control: Control) -> None:
     from napari_kdseg.networks import count_parameters, load
-    from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, distill
+    from napari_kdseg.training import AugmentationConfig, DataConfig, DistillConfig, NetworkChoice, distill
 
     teacher_epochs, epochs = config.epochs
     done = distill(
@@ -161,6 +163,7 @@ def _distil(config: DemoConfig, tiles: Path, result: DemoResult, emit: Emit, con
             teacher_epochs=teacher_epochs,
             epochs=epochs,
             settings={"assistant_epochs_factor": 0.3, "warm_up_epochs": 1},
+            augmentation=AugmentationConfig.model_validate(dict.fromkeys(UNCHANGED, 0.0)),
             batch_size=8,
             output=result.run,
         ),
