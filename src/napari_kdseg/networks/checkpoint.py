@@ -5,11 +5,8 @@ A file is written whole or not at all, and read strictly or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
-import os
-import secrets
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError, OutputError, explain
+from napari_kdseg.files import write_whole
 from napari_kdseg.networks.build import create_from
 from napari_kdseg.networks.describe import unwrap
 from napari_kdseg.networks.formats import HEADER_KEY, read_spec, resolve, weights_only_message
@@ -76,7 +74,7 @@ def save(path: str | Path, module: nn.Module, spec: NetworkSpec) -> Path:
         raise CheckpointError(problem)
     content = to_bytes(_separate(state), metadata={HEADER_KEY: spec.model_dump_json(), "format": "pt"})
     try:
-        _write_whole(path, content)
+        write_whole(path, content)
     except OSError as error:
         reason = explain(error)
         if error.errno == errno.EFBIG:
@@ -186,25 +184,6 @@ def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
         separate[key] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return separate
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file and on the same disk, so that the last step is a rename.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself is on disk once its folder is
-        folder = os.open(path.parent, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # some network file systems cannot be asked
-            os.fsync(folder)
-        os.close(folder)
 
 
 def _versions() -> dict[str, str]:

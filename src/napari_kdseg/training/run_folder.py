@@ -11,13 +11,13 @@ import io
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_kdseg.errors import KdsegError, OutputError, explain
+from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Event, Step, Validated
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.lock import FolderLock
@@ -179,17 +179,8 @@ class RunFolder:
             If it cannot be written; what was there before is untouched.
         """
         path = self.path / name
-        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         with _writing(self.path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
+            write_whole(path, content)
         return path
 
     def write_report(self, summary: dict[str, Any]) -> Path:

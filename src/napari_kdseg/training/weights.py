@@ -5,8 +5,6 @@ A paraphraser or a critic is in no catalogue, so its file holds the weights alon
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +13,7 @@ from safetensors.torch import save as to_bytes
 
 from napari_kdseg.distillation import Stage
 from napari_kdseg.errors import CheckpointError, OutputError, explain
+from napari_kdseg.files import write_whole
 from napari_kdseg.networks import NetworkSpec, load, save, unwrap
 
 
@@ -45,20 +44,12 @@ def keep_weights(stage: Stage, spec: NetworkSpec, path: Path) -> Path:
     state = unwrap(stage.network).state_dict()
     # Cloned: safetensors refuses tensors that share their memory.
     content = to_bytes({key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()})
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write_whole(path, content)
     except OSError as error:
         raise OutputError(
             f"The weights {path} were not written; what was there before is untouched. {explain(error)}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

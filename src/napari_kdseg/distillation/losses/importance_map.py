@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_kdseg.distillation.connectors import as_tuple, layer_pairs
 from napari_kdseg.distillation.losses.common import labels_on_grid
 from napari_kdseg.errors import ConfigurationError
 
@@ -105,20 +106,14 @@ def feature_pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Te
     ConfigurationError
         If the two have different numbers of layers, or the features of a pair different batch sizes.
     """
-    of_student = student if isinstance(student, tuple) else (student,)
-    of_teacher = teacher if isinstance(teacher, tuple) else (teacher,)
-    if len(of_student) != len(of_teacher):
-        raise ConfigurationError(
-            f"{len(of_student)} layers of the student are compared with {len(of_teacher)} of the teacher. "
-            "Name as many student layers as teacher layers, in the same order."
-        )
-    for one, other in zip(of_student, of_teacher, strict=True):
+    pairs = layer_pairs(as_tuple(student), as_tuple(teacher))
+    for one, other in pairs:
         if one.dim() != 4 or other.dim() != 4 or len(one) != len(other):
             raise ConfigurationError(
                 f"The student's feature has shape {tuple(one.shape)} and the teacher's {tuple(other.shape)}; both must "
                 "be [N, c, h, w] with the same batch size N. Choose layers that give feature maps."
             )
-    return [(one.float(), other.detach().float()) for one, other in zip(of_student, of_teacher, strict=True)]
+    return [(one.float(), other.detach().float()) for one, other in pairs]
 
 
 def _resize(feature: Tensor, size: torch.Size, how: str) -> Tensor:
