@@ -90,7 +90,7 @@ def variants():
 @pytest.mark.parametrize("method", list(variants()))
 def test_every_variant_trains(method, classes, family):
     made = stages(method, classes, family)
-    teacher = copy.deepcopy(made["student"].teacher.state_dict())
+    teacher = copy.deepcopy(made["student"].readers[0].network.state_dict())
     untrained = copy.deepcopy(made["student"].network.state_dict())
     for name, stage in made.items():
         if name == "student":  # what came before has not touched it
@@ -99,7 +99,7 @@ def test_every_variant_trains(method, classes, family):
         figures, _ = train(stage, 2, classes=classes)
         assert all(torch.isfinite(torch.tensor(list(step.values()))).all() for step in figures)
         assert any(not torch.equal(a, b) for a, b in zip(before, stage.trainable_parameters(), strict=True))
-    assert all(torch.equal(teacher[k], v) for k, v in made["student"].teacher.state_dict().items())
+    assert all(torch.equal(teacher[k], v) for k, v in made["student"].readers[0].network.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,8 @@ def test_correlation_is_that_of_the_codes():
 
     with torch.no_grad():
         codes = tuple(
-            one.encoder(f) for one, f in zip(paraphrasers.layers, layers(stage.teacher.eval()), strict=True)
+            one.encoder(f)
+            for one, f in zip(paraphrasers.layers, layers(stage.readers[0].network.eval()), strict=True)
         )
         expected = cross_layer_correlation(layers(stage.network), codes)
     assert value.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-9)

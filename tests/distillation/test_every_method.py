@@ -104,8 +104,9 @@ def test_two_steps_then_a_resumed_third(name, pair, classes):
     if method.needs_teacher:
         assert weighted != 0 or method.caution(classes, 2)
         own = {id(parameter) for parameter in stage.trainable_parameters()}
-        assert not own & {id(parameter) for parameter in stage.teacher.parameters()}
-        assert not stage.teacher.training
+        (teacher,) = {reader.network for reader in stage.readers} - {None}
+        assert not own & {id(parameter) for parameter in teacher.parameters()}
+        assert not teacher.training
         assert not any("teacher" in key for key in stage.state_dict())
 
 

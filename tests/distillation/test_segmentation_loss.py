@@ -62,6 +62,32 @@ def test_parts_equal_torch_and_segmentation_models_pytorch():
     torch.testing.assert_close(dice, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (0.2, 1.0, 7.0), (0.0, 1.0, 2.0)])
+def test_class_weights_are_those_of_torch(weights):
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 3, 6, 5, generator=generator, dtype=torch.float32)
+    target = torch.randint(0, 3, (2, 6, 5), generator=generator)
+    target[0, 0] = 255
+    value = cross_entropy_dice(logits, target, dice_weight=0, class_weights=weights)
+    expected = F.cross_entropy(logits, target, torch.tensor(weights), ignore_index=255)
+    torch.testing.assert_close(value, expected)
+
+
+def test_class_weights_where_nothing_counts():
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    for target in (torch.zeros(1, 3, 3, dtype=torch.long), torch.full((1, 3, 3), 255)):
+        value = cross_entropy_dice(logits, target, dice_weight=0, class_weights=(0, 1))
+        assert value.item() == 0
+        value.backward()
+
+
+def test_as_many_class_weights_as_classes():
+    with pytest.raises(ConfigurationError, match="2 class weights for 3 classes"):
+        cross_entropy_dice(
+            torch.randn(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long), class_weights=(1, 2)
+        )
+
+
 def test_perfect_prediction_is_nearly_free():
     target = torch.randint(0, 3, (2, 6, 6))
     logits = 50.0 * F.one_hot(target, 3).movedim(-1, 1).float()

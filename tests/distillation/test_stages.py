@@ -58,7 +58,7 @@ def test_student_loss_is_the_weighted_sum(tiny_net, lesions):
         Term("kd", kd, weight=3.0),
         Term("late", kd, weight=5.0, schedule=lambda epoch: min(epoch / 4, 1.0)),
     ]
-    stage = StudentStage(student, settings, terms, teacher=teacher)
+    stage = StudentStage(student, settings, terms, teachers=[teacher])
     for epoch, factor in ((0, 0.0), (2, 0.5), (9, 1.0)):
         stage.begin_epoch(epoch)
         values = stage.loss(image, target)
@@ -74,8 +74,8 @@ def test_gradient_reaches_the_student_only_and_the_teacher_stays_frozen(tiny_net
     teacher, student = freeze(tiny_net(1)), tiny_net(2)
     assistants = [tiny_net(3), tiny_net(4)]
     team = TeacherTeam(teacher, *assistants, PlcKdSettings())
-    term = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,))
-    stage = StudentStage(student, PlcKdSettings(), [term], teacher=teacher, team=team)
+    term = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,), team=team)
+    stage = StudentStage(student, PlcKdSettings(), [term], teachers=[teacher])
     stage.network.train()
     teacher.train()  # whatever others do to it
     before = snapshot(teacher)
@@ -94,8 +94,8 @@ def test_soft_labels_are_the_corrected_ones(tiny_net, lesions):
     image, target = lesions(0)
     teacher, student = freeze(tiny_net(1)), tiny_net(2).eval()
     team = TeacherTeam(teacher, None, None, PlcKdSettings())
-    term = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,))
-    stage = StudentStage(student, PlcKdSettings(), [term], teacher=teacher, team=team)
+    term = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,), team=team)
+    stage = StudentStage(student, PlcKdSettings(), [term], teachers=[teacher])
     corrected = TeacherTeam(teacher, None, None, PlcKdSettings()).correct(image, target)
     value = stage.loss(image, target)["kd"]
     torch.testing.assert_close(value, soft_label_kl(student(image), corrected.ultimate, target))
@@ -114,7 +114,7 @@ def test_feature_taps_and_connector(tiny_net, lesions):
     image, target = lesions(0)
     teacher, student = freeze(tiny_net(1, width=12)), tiny_net(2, width=8)
     term = Term("fitnet", feature_error, ("decoder",), ("encoder",), weight=10.0, connector=projection)
-    stage = StudentStage(student, AloneSettings(), [term], teacher=teacher, input_shape=(3, 24, 24))
+    stage = StudentStage(student, AloneSettings(), [term], teachers=[teacher], input_shape=(3, 24, 24))
     assert student.training
     connector = stage.connectors["fitnet"]
     assert tuple(connector.weight.shape) == (12, 8, 1, 1)
@@ -135,7 +135,7 @@ def test_feature_taps_and_connector(tiny_net, lesions):
         optimiser.step()
     assert stage.loss(image, target)["fitnet"] < 0.7 * values["fitnet"]
 
-    other = StudentStage(tiny_net(2), AloneSettings(), [term], teacher=teacher)
+    other = StudentStage(tiny_net(2), AloneSettings(), [term], teachers=[teacher])
     other.load_state_dict(through_a_file(stage.state_dict()))
     assert torch.equal(other.connectors["fitnet"].weight, connector.weight)
 
@@ -150,10 +150,10 @@ def test_one_pass_serves_soft_labels_logits_and_features(tiny_net, lesions):
         seen["student"], seen["teacher"] = student, teacher
         return student[0].mean()
 
-    term = Term("look", look, (LOGITS, "decoder"), (SOFT_LABELS, LOGITS, "encoder"))
+    term = Term("look", look, (LOGITS, "decoder"), (SOFT_LABELS, LOGITS, "encoder"), team=team)
     passes = []
     teacher.register_forward_hook(lambda *_: passes.append(1))
-    stage = StudentStage(student, PlcKdSettings(), [term], teacher=teacher, team=team)
+    stage = StudentStage(student, PlcKdSettings(), [term], teachers=[teacher])
     passes.clear()
     stage.loss(image, target)
     assert len(passes) == 1
@@ -168,10 +168,10 @@ def test_student_stage_fails_early(tiny_net):
         StudentStage(tiny_net(), AloneSettings(), [term])
     soft = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,))
     with pytest.raises(ConfigurationError, match="no teacher team"):
-        StudentStage(tiny_net(), AloneSettings(), [soft], teacher=tiny_net())
+        StudentStage(tiny_net(), AloneSettings(), [soft], teachers=[tiny_net()])
     wrong = Term("fitnet", feature_error, ("encodr",), ("encoder",), connector=projection)
     with pytest.raises(ConfigurationError, match="no layer 'encodr'"):
-        StudentStage(tiny_net(), AloneSettings(), [wrong], teacher=tiny_net())
+        StudentStage(tiny_net(), AloneSettings(), [wrong], teachers=[tiny_net()])
 
 
 # The assistants
@@ -353,13 +353,13 @@ def stages_for_resume(tiny_net):
         queue_length=150, pixels_per_image=20, warm_up_epochs=2, boundary_real_fraction=0.3
     )
     team = TeacherTeam(teacher, tiny_net(6), tiny_net(7), constants)
-    term = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,))
+    term = Term("kd", soft_label_kl, teacher_taps=(SOFT_LABELS,), team=team)
     return {
         "false_pixel": FalsePixelAssistantStage(
             teacher, new_assistant(teacher, constants, 0), constants, seed=3
         ),
         "boundary": BoundaryAssistantStage(new_assistant(teacher, constants, 1), constants, seed=3),
-        "student": StudentStage(tiny_net(2), constants, [term], teacher=teacher, team=team),
+        "student": StudentStage(tiny_net(2), constants, [term], teachers=[teacher]),
     }
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from napari_kdseg.jobs import JobCancelled
 from napari_kdseg.training import DataConfig, TileDataset, discover
 from napari_kdseg.training.dataset import batch_count, train_batches
-from napari_kdseg.training.sampling import MOST_COPIES, epoch_order, tile_weights
+from napari_kdseg.training.sampling import MOST_COPIES, epoch_order, median_frequency_weights, tile_weights
 
 NAMES = [f"tile{index}" for index in range(100)]
 
@@ -121,7 +121,7 @@ def test_presence_says_what_each_mask_holds(dataset):
     for index, tile in enumerate(dataset.tiles):
         expected = set(np.unique(np.asarray(Image.open(tile.mask)))) - {255}
         assert set(np.flatnonzero(shown[index])) == expected
-    assert dataset.presence() is shown, "the masks are read once"
+    assert dataset.pixels() is dataset.pixels(), "the masks are read once"
 
 
 def test_reading_the_masks_can_be_cancelled(dataset):
@@ -153,3 +153,16 @@ def test_copies_of_a_tile_are_augmented_differently(dataset):
         [image for image, _ in train_batches(few, 8, seed=0, stage="s", epoch=0, sampling="lesion")]
     )
     assert len({image.numpy().tobytes() for image in images}) == 8
+
+
+def test_median_frequency_weights():
+    """Counted by hand: frequencies 100 / 200, 60 / 100 and 40 / 100 of the pixels of the tiles that show the class."""
+    pixels = np.array([[60, 0, 40], [40, 60, 0]])
+    assert median_frequency_weights(pixels) == pytest.approx((1, 0.5 / 0.6, 0.5 / 0.4))
+    with_ignored = np.array([[50, 0], [0, 25], [25, 0]])
+    assert median_frequency_weights(with_ignored) == pytest.approx((1, 1))
+
+
+def test_a_class_no_tile_shows_counts_as_it_is():
+    assert median_frequency_weights(np.array([[8, 2, 0]]))[2] == 1
+    assert median_frequency_weights(np.zeros((3, 2), int)) == (1, 1)

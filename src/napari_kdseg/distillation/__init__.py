@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from napari_kdseg.distillation.correction.boundary import boundary_transform
     from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
     from napari_kdseg.distillation.correction.similarity import similarity_correction
-    from napari_kdseg.distillation.correction.teacher_team import Correction, CorrectionCounts, TeacherTeam
+    from napari_kdseg.distillation.correction.teacher_team import (
+        Correction,
+        CorrectionCounts,
+        TeacherTeam,
+        ask,
+    )
+    from napari_kdseg.distillation.losses.common import at_size
     from napari_kdseg.distillation.losses.knowledge_distillation import kd, soft_label_kl
     from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
     from napari_kdseg.distillation.stages import StudentStage, freeze
+    from napari_kdseg.distillation.view import View
 
 _WITH_TORCH = {
     "BoundaryAssistantStage": "assistants",
@@ -29,6 +36,9 @@ _WITH_TORCH = {
     "FalsePixelQueues": "correction.false_pixels",
     "StudentStage": "stages",
     "TeacherTeam": "correction.teacher_team",
+    "View": "view",
+    "ask": "correction.teacher_team",
+    "at_size": "losses.common",
     "boundary_transform": "correction.boundary",
     "cross_entropy_dice": "losses.segmentation",
     "false_pixel_images": "correction.false_pixels",
@@ -69,6 +79,9 @@ __all__ = [
     "StudentStage",
     "TeacherTeam",
     "Term",
+    "View",
+    "ask",
+    "at_size",
     "boundary_transform",
     "cross_entropy_dice",
     "false_pixel_images",

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from napari_kdseg.distillation.correction.boundary import boundary_transform
 from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
 from napari_kdseg.distillation.correction.masks import TrainingMasks
+from napari_kdseg.distillation.correction.teacher_team import ask
+from napari_kdseg.distillation.distiller import LOGITS
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.distillation.stages import IGNORE_INDEX, TrainingStage, random_generator
 from napari_kdseg.errors import ConfigurationError
@@ -101,6 +103,8 @@ class FalsePixelAssistantStage(TrainingStage):
         Source of ground-truth masks from the training set; ``None`` takes them from the last batches seen.
     """
 
+    input_of: int | None = 0
+
     def __init__(
         self,
         teacher: nn.Module,
@@ -147,9 +151,8 @@ class FalsePixelAssistantStage(TrainingStage):
 
     def _fill_queues(self, image: Tensor, target: Tensor) -> Tensor:
         """Push what T gets wrong in this batch, and return T's probabilities."""
-        self.teacher.eval()
         with torch.no_grad():
-            probabilities = self.teacher(image).float().softmax(dim=1)
+            probabilities = ask("teacher", self.teacher, image)[LOGITS].float().softmax(dim=1)
         if self.queues is None:
             self.queues = FalsePixelQueues(probabilities.shape[1], image.shape[1], self.settings.queue_length)
         self.queues.to(image.device)
@@ -261,6 +264,8 @@ class BoundaryAssistantStage(TrainingStage):
     seed
         Of the random choices.
     """
+
+    input_of: int | None = 0
 
     def __init__(self, network: nn.Module, settings: PlcKdSettings, *, seed: int = 0) -> None:
         super().__init__(

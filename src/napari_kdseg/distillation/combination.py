@@ -38,7 +38,7 @@ def combine(methods: Sequence[Method]) -> Method:
     def build(settings: AloneSettings, **context: Any) -> Recipe:
         recipe = Recipe()
         for prefix, method in zip(prefixes, methods, strict=True):
-            recipe += method.build(_part(settings, prefix, method), **context)
+            recipe += method.recipe(_part(settings, prefix, method), **context)
         return recipe
 
     def caution(classes: int, batch_size: int) -> list[str]:
@@ -59,6 +59,7 @@ def combine(methods: Sequence[Method]) -> Method:
         needs_classes=any(method.needs_classes for method in methods),
         caution=caution,
         overrides=overrides,
+        parts=tuple(methods),
     )
 
 
@@ -66,7 +67,7 @@ def _prefixes(methods: Sequence[Method]) -> list[str]:
     """A name for each part that can begin a field's name; a method taken twice gets a number."""
     names: list[str] = []
     for method in methods:
-        name = re.sub(r"\W+", "_", method.name.partition(":")[0])
+        name = re.sub(r"\W+", "_", re.split("[:@]", method.name)[0])
         names.append(name if name not in names else f"{name}_{len(names) + 1}")
     return names
 

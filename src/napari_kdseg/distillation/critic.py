@@ -17,6 +17,7 @@ from napari_kdseg.distillation.losses.adversarial import critic_loss, gradient_p
 from napari_kdseg.distillation.losses.common import same_shape
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.distillation.stages import TrainingStage, random_generator
+from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
 
 WIDTHS = (64, 128, 256, 512)
@@ -273,6 +274,8 @@ class CriticStage(TrainingStage):
         Networks told apart.
     settings
         Constants every stage has.
+    view, student_view
+        What turns a batch into the input of either; ``None``: it is as it is.
     penalty
         Coefficient of the gradient penalty.
     seed
@@ -290,6 +293,8 @@ class CriticStage(TrainingStage):
         student: nn.Module,
         settings: AloneSettings,
         *,
+        view: View | None = None,
+        student_view: View | None = None,
         penalty: float = 10.0,
         seed: int = 0,
         epochs_factor: float = 1.0,
@@ -305,26 +310,31 @@ class CriticStage(TrainingStage):
         )
         self.teacher = teacher
         self.student = student
+        self.view = view or View()
+        self.student_view = student_view or View()
         self.penalty = penalty
         self._conditioned = critic.image_channels > 0
         self._generator = random_generator(seed, self.name)
 
     def loss(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
         """Return ``distance``, ``penalty`` and ``loss`` as :func:`critic_values` does."""
-        student, teacher = same_shape(_answer(self.student, image), _answer(self.teacher, image), "output")
+        seen = self.student_view(image)
+        student, teacher = same_shape(
+            _answer(self.student, seen), _answer(self.teacher, self.view(image)), "output"
+        )
         return critic_values(
             self.network,
             student.softmax(dim=1),
             teacher.softmax(dim=1),
-            image if self._conditioned else None,
+            seen if self._conditioned else None,
             self.penalty,
             self._generator,
         )
 
     def to(self, device: torch.device | str) -> Self:
         """Move critic, teacher and student to ``device``, in place."""
-        self.teacher.to(device)
-        self.student.to(device)
+        for module in (self.teacher, self.student, self.view, self.student_view):
+            module.to(device)
         return super().to(device)
 
     def state_dict(self) -> dict[str, Any]:

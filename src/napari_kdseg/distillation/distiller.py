@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from napari_kdseg.distillation.correction.teacher_team import TeacherTeam
+    from napari_kdseg.distillation.view import View
 
     SampleMasks = Callable[[int, torch.Generator], Tensor]
+    Ask = Callable[[str, nn.Module, Tensor, Sequence[str]], dict[str, Tensor]]
+    """``ask(name, network, image, layers)``: runs a frozen network; its logits and what the layers put out."""
 
 LOGITS = "logits"
 SOFT_LABELS = "soft labels"
@@ -63,6 +66,10 @@ class Term:
         module called as ``loss`` would be. Its parameters are trained with the student, unless it has
         ``own_optimiser = True``: then it steps itself in ``after_step(epoch, epochs)``, called after each step of
         the student.
+    team
+        Teacher team, where :data:`SOFT_LABELS` are read.
+    teacher
+        Which of several teachers is read, from 0.
     """
 
     name: str
@@ -73,6 +80,8 @@ class Term:
     connector: Callable[[Sequence[torch.Size], Sequence[torch.Size]], nn.Module] | None = None
     schedule: Callable[[int], float] = always
     learned: Callable[[Sequence[torch.Size], Sequence[torch.Size], torch.Generator], nn.Module] | None = None
+    team: TeacherTeam | None = None
+    teacher: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,26 @@ class Recipe:
         Losses of the student.
     before
         Stages that are trained before the student.
-    team
-        Teacher team, where a term reads :data:`SOFT_LABELS`.
     """
 
     terms: Sequence[Term] = ()
     before: Sequence[Stage] = ()
-    team: TeacherTeam | None = None
 
     def __add__(self, other: Recipe) -> Recipe:
-        """Return both together; terms of the same name are told apart by a number."""
+        """Return both together; terms, and stages, of the same name are told apart by a number."""
         taken = {term.name for term in self.terms}
         terms = [replace(term, name=_free_name(term.name, taken)) for term in other.terms]
-        return Recipe([*self.terms, *terms], [*self.before, *other.before], self.team or other.team)
+        taken = {stage.name for stage in self.before}
+        for stage in other.before:
+            stage.name = _free_name(stage.name, taken)
+        return Recipe([*self.terms, *terms], [*self.before, *other.before])
+
+    def of_teacher(self, number: int) -> Recipe:
+        """Let terms, and stages that take a teacher's input, be those of teacher ``number``."""
+        for stage in self.before:
+            if stage.input_of is not None:
+                stage.input_of = number
+        return Recipe([replace(term, teacher=number) for term in self.terms], self.before)
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -120,6 +136,8 @@ class Stage(Protocol):
     network: nn.Module
     epochs_factor: float
     learning_rate_factor: float
+    input_of: int | None
+    """Number of the teacher as whose input its batches are prepared; ``None``: as the student's."""
     segments: bool
     """Whether ``network`` segments images; otherwise (paraphraser, critic) it is judged by its own loss."""
 
@@ -176,7 +194,8 @@ class Method:
     settings_class
         Model of its constants.
     build
-        ``build(settings, *, teacher, student, seed, sample_masks, input_shape) -> Recipe``.
+        ``build(settings, *, teacher, student, seed, sample_masks, input_shape, view, student_view) -> Recipe``;
+        ``input_shape`` ``(D, H, W)`` is that of a batch, the views turn it into the input of teacher and student.
     presets
         Variants by name: the constants in which ``name:preset`` differs.
     needs_teacher
@@ -194,6 +213,10 @@ class Method:
         teaches nothing.
     overrides
         The constants of the preset chosen.
+    teacher
+        Which of several teachers is learned from, from 0: ``kd@2`` learns from the second.
+    parts
+        The methods it is the sum of.
     """
 
     name: str
@@ -211,6 +234,14 @@ class Method:
     needs_classes: bool = False
     caution: Callable[[int, int], list[str]] = nothing_to_say
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    teacher: int = 0
+    parts: Sequence[Method] = ()
+
+    @property
+    def teachers(self) -> int:
+        """How many teachers there must be."""
+        own = self.teacher + 1 if self.needs_teacher else 0
+        return max([own, *(part.teachers for part in self.parts)])
 
     @property
     def needs(self) -> list[str]:
@@ -255,24 +286,42 @@ class Method:
         """
         return self.settings_class(**{**self.overrides, **(values or {})})
 
+    def recipe(
+        self,
+        settings: AloneSettings,
+        *,
+        teachers: Sequence[nn.Module],
+        views: Sequence[View],
+        input_shape: tuple[int, int, int],
+        **context: Any,
+    ) -> Recipe:
+        """Build the terms and stages of this method for the teacher it learns from."""
+        given = {"settings": settings, "input_shape": input_shape, **context}
+        if self.parts:
+            return self.build(**given, teachers=teachers, views=views)
+        teacher, view = (teachers[self.teacher], views[self.teacher]) if self.needs_teacher else (None, None)
+        return self.build(**given, teacher=teacher, view=view).of_teacher(self.teacher)
+
     def stages(
         self,
-        teacher: nn.Module | None,
+        teacher: nn.Module | Sequence[nn.Module] | None,
         student: nn.Module,
         settings: AloneSettings | None = None,
         *,
         seed: int = 0,
         sample_masks: SampleMasks | None = None,
         input_shape: tuple[int, int, int] = (3, 64, 64),
+        views: Sequence[View] = (),
+        student_view: View | None = None,
     ) -> list[Stage]:
         """Build the stages of this method, to be run in order; the last one trains the student.
 
         Parameters
         ----------
         teacher
-            Trained network; frozen here, and copied where an assistant starts from it.
+            Trained network, or several; frozen here, and copied where an assistant starts from one.
         student
-            Network to train. Put both on their device first, or move the stages with :meth:`Stage.to`.
+            Network to train. Put all on their device first, or move the stages with :meth:`Stage.to`.
         settings
             Constants; ``None`` for those of :meth:`settings`.
         seed
@@ -281,12 +330,16 @@ class Method:
             ``sample_masks(count, generator)`` -> ``[count, h, w]`` random ground-truth masks of the training
             set, or ``None`` to reuse masks of recent batches.
         input_shape
-            ``(D, H, W)`` of an image, to find the shapes of tapped features with.
+            ``(D, H, W)`` of an image as it is in a batch, to find the shapes of tapped features with.
+        views
+            What turns a batch into the input of each teacher; none where all networks take the same.
+        student_view
+            What turns a batch into the input of the student.
 
         Raises
         ------
         ConfigurationError
-            If the teacher is missing, the settings belong to another method, or layers do not fit together.
+            If a teacher is missing, the settings belong to another method, or layers do not fit together.
         """
         settings = self.settings() if settings is None else settings
         if not isinstance(settings, self.settings_class):
@@ -294,32 +347,46 @@ class Method:
                 f"The settings given are {type(settings).__name__}, but the method '{self.name}' needs "
                 f"{self.settings_class.__name__}. Make them with the method's own settings()."
             )
-        if self.needs_teacher and teacher is None:
-            raise ConfigurationError(
-                f"The method '{self.name}' needs a teacher. Choose a trained network as teacher."
-            )
         from napari_kdseg.distillation.stages import StudentStage, freeze, seeded
+        from napari_kdseg.distillation.view import View
 
-        teacher = freeze(teacher) if self.needs_teacher and teacher is not None else None
+        given = [] if teacher is None else [teacher] if callable(teacher) else list(teacher)
+        teachers = [freeze(one) for one in given[: self.teachers]]
+        self._check_teachers(len(teachers))
+        views = views or [View()] * len(teachers)
         with seeded(seed, self.name):
-            recipe = self.build(
+            recipe = self.recipe(
                 settings,
-                teacher=teacher,
+                teachers=teachers,
+                views=views,
                 student=student,
                 seed=seed,
                 sample_masks=sample_masks,
                 input_shape=input_shape,
+                student_view=student_view,
             )
             last = StudentStage(
                 student,
                 settings,
                 recipe.terms,
-                teacher=teacher,
-                team=recipe.team,
+                teachers=teachers,
+                views=views,
+                view=student_view,
                 input_shape=input_shape,
                 seed=seed,
             )
         return [*recipe.before, last]
+
+    def _check_teachers(self, given: int) -> None:
+        if self.teachers and not given:
+            raise ConfigurationError(
+                f"The method '{self.name}' needs a teacher. Choose a trained network as teacher."
+            )
+        if given < self.teachers:
+            raise ConfigurationError(
+                f"The method '{self.name}' learns from {self.teachers} teachers, but there "
+                f"{'is one' if given == 1 else f'are {given}'}. Name further teachers, or leave out '@{self.teachers}'."
+            )
 
 
 def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:

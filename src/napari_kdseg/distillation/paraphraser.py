@@ -167,6 +167,7 @@ class ParaphraserStage(TrainingStage):
     """
 
     segments = False
+    input_of: int | None = 0
 
     def __init__(
         self,

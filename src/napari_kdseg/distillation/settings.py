@@ -6,7 +6,7 @@ below is ours; the symbol a paper gives a constant is kept beside it (``json_sch
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -29,6 +29,11 @@ class AloneSettings(BaseModel):
     )
     dice_weight: float = constant(
         1.0, "Dice weight", "Weight of the soft Dice loss in the segmentation loss.", ge=0, le=1000
+    )
+    class_weights: tuple[Annotated[float, Field(ge=0, le=1000)], ...] = constant(
+        (),
+        "Class weights",
+        "How much each class counts in the cross entropy, background first, such as 1, 2, 2; empty: all alike.",
     )
 
 

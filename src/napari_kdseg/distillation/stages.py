@@ -16,15 +16,17 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, TeacherTeam
-from napari_kdseg.distillation.distiller import IMAGE, LOGITS, SOFT_LABELS, Term
+from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts
+from napari_kdseg.distillation.distiller import IMAGE, LOGITS, Term
+from napari_kdseg.distillation.losses.common import at_size, labels_on_grid
 from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
+from napari_kdseg.distillation.reading import NO_LAYERS, TeacherReader
 from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import capture, find_taps, tap_of
 
 IGNORE_INDEX = 255
-NO_LAYERS = frozenset({IMAGE, LOGITS, SOFT_LABELS})
 
 
 def freeze(network: nn.Module) -> nn.Module:
@@ -61,6 +63,7 @@ class TrainingStage:
     """
 
     segments = True
+    input_of: int | None = None
 
     def __init__(
         self,
@@ -83,13 +86,14 @@ class TrainingStage:
         self._sums: Counter[str] = Counter()
 
     def segmentation(self, logits: Tensor, target: Tensor) -> Tensor:
-        """L_seg with the weights of the settings."""
+        """L_seg with the weights of the settings; logits of a coarser stride are brought to the size of the target."""
         return cross_entropy_dice(
-            logits,
+            at_size(logits, target.shape[-2:]),
             target,
             ignore_index=IGNORE_INDEX,
             cross_entropy_weight=self._settings.cross_entropy_weight,
             dice_weight=self._settings.dice_weight,
+            class_weights=self._settings.class_weights,
         )
 
     def trainable_parameters(self) -> list[nn.Parameter]:
@@ -137,10 +141,12 @@ class StudentStage(TrainingStage):
         Weights of the segmentation loss.
     terms
         Distillation losses; none for training without a teacher.
-    teacher
-        Frozen network the terms' teacher taps are read from.
-    team
-        Teacher team, needed by terms that read the corrected soft labels; its teacher must be ``teacher``.
+    teachers
+        Frozen networks the terms' teacher taps are read from.
+    views
+        What turns a batch into the input of each teacher; none where it is theirs as it is.
+    view
+        What turns a batch into the student's input; ``None``: it is as it is.
     input_shape
         ``(D, H, W)`` of an image, to find layers and the shapes of their features with.
     seed
@@ -159,32 +165,21 @@ class StudentStage(TrainingStage):
         settings: AloneSettings,
         terms: Sequence[Term] = (),
         *,
-        teacher: nn.Module | None = None,
-        team: TeacherTeam | None = None,
+        teachers: Sequence[nn.Module] = (),
+        views: Sequence[View] = (),
+        view: View | None = None,
         input_shape: tuple[int, int, int] = (3, 64, 64),
         seed: int = 0,
     ) -> None:
         super().__init__("student", "Student", student, settings)
-        self.teacher = teacher
-        self.team = team
-        self.terms = _with_layers(terms, student, teacher, input_shape)
+        self.view = view or View()
+        self.terms = _with_layers(terms, student, teachers, input_shape)
         self._student_taps = {tap for term in self.terms for tap in term.student_taps}
-        self._teacher_taps = {tap for term in self.terms for tap in term.teacher_taps}
-        self._check_roles()
+        self.readers, self._reader_of = _readers(self.terms, teachers, views)
         self.connectors = nn.ModuleDict()
         self.learned = nn.ModuleDict()
         if any(term.connector or term.learned or self._taps_layers(term) for term in self.terms):
             self._dry_run(input_shape, seed)
-
-    def _check_roles(self) -> None:
-        if self._teacher_taps - {IMAGE} and self.teacher is None:
-            raise ConfigurationError(
-                "A distillation term reads the teacher, but there is none. Choose a teacher."
-            )
-        if SOFT_LABELS in self._teacher_taps and self.team is None:
-            raise ConfigurationError(
-                "A distillation term reads corrected soft labels, but there is no teacher team."
-            )
 
     @staticmethod
     def _taps_layers(term: Term) -> bool:
@@ -197,13 +192,12 @@ class StudentStage(TrainingStage):
         target = torch.zeros((1, *input_shape[1:]), dtype=torch.long, device=some.device)
         self.network.eval()  # a blank image must not enter running statistics
         with torch.no_grad():
-            by_student = self._read_student(image)
+            by_student = self._read_student(self.view(image))
         self.network.train()
-        by_teacher = self._read_teacher(image, torch.full_like(target, IGNORE_INDEX))
-        self._sums.clear()
-        for term in self.terms:
+        by_teacher = [reader.read(image, torch.full_like(target, IGNORE_INDEX)) for reader in self.readers]
+        for term, reader in zip(self.terms, self._reader_of, strict=True):
             student = [by_student[tap] for tap in term.student_taps]
-            teacher = [by_teacher[tap] for tap in term.teacher_taps]
+            teacher = [by_teacher[reader][tap] for tap in term.teacher_taps]
             shapes = [tensor.shape for tensor in student], [tensor.shape for tensor in teacher]
             try:
                 if term.connector is not None:
@@ -232,19 +226,24 @@ class StudentStage(TrainingStage):
         Parameters
         ----------
         image
-            ``[N, D, H, W]`` normalised batch.
+            ``[N, D, H, W]`` batch with the student's normalisation, at the size of whichever network sees most.
         target
             ``[N, H, W]`` int64, 255 = ignored.
         """
-        by_teacher = self._read_teacher(image, target)
-        by_student = self._read_student(image)
+        by_teacher = [reader.read(image, target) for reader in self.readers]
+        for number, reader in enumerate(self.readers):
+            if reader.counts is not None:
+                self._tally(reader.counts, f"teacher_{number + 1}/" if number else "")
+        seen = self.view(image)
+        target = labels_on_grid(target, seen.shape[-2:])
+        by_student = self._read_student(seen)
         values = {"segmentation": self.segmentation(by_student[LOGITS], target)}
         total = values["segmentation"]
-        for term in self.terms:
+        for term, reader_of in zip(self.terms, self._reader_of, strict=True):
             student = tuple(by_student[tap] for tap in term.student_taps)
             if term.name in self.connectors:
                 student = _as_tuple(self.connectors[term.name](*student))
-            teacher = tuple(by_teacher[tap] for tap in term.teacher_taps)
+            teacher = tuple(by_teacher[reader_of][tap] for tap in term.teacher_taps)
             compare: Any = self.learned[term.name] if term.learned is not None else term.loss
             value = compare(_one_or_all(student), _one_or_all(teacher), target, ignore_index=IGNORE_INDEX)
             weighted = term.weight * term.schedule(self.epoch) * value
@@ -256,28 +255,14 @@ class StudentStage(TrainingStage):
     def _read_student(self, image: Tensor) -> dict[str, Tensor]:
         with capture(self.network, sorted(self._student_taps - NO_LAYERS)) as seen:
             logits = self.network(image)
-        return {IMAGE: image, LOGITS: logits, **seen}
+        return {IMAGE: image, LOGITS: at_size(logits, image.shape[-2:]), **seen}
 
-    @torch.no_grad()
-    def _read_teacher(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Run the teacher, or the team it is in, once, and return what the terms read of it."""
-        if self.teacher is None or not self._teacher_taps - {IMAGE}:
-            return {IMAGE: image}
-        self.teacher.eval()
-        with capture(self.teacher, sorted(self._teacher_taps - NO_LAYERS)) as seen:
-            if SOFT_LABELS not in self._teacher_taps:
-                return {IMAGE: image, LOGITS: self.teacher(image), **seen}
-            assert self.team is not None  # checked in __init__
-            correction = self.team.correct(image, target)
-        self._tally(correction.counts())
-        return {IMAGE: image, LOGITS: correction.logits, SOFT_LABELS: correction.ultimate, **seen}
-
-    def _tally(self, counts: CorrectionCounts) -> None:
-        self._sums["labelled"] += counts.labelled
-        self._sums["wrong/teacher"] += counts.wrong[0]
-        self._sums["wrong/corrected"] += counts.wrong[-1]
+    def _tally(self, counts: CorrectionCounts, of: str) -> None:
+        self._sums[f"{of}labelled"] += counts.labelled
+        self._sums[f"{of}wrong/teacher"] += counts.wrong[0]
+        self._sums[f"{of}wrong/corrected"] += counts.wrong[-1]
         for step, by_class in counts.mended.items():
-            self._sums[f"mended/{step}"] += sum(by_class)
+            self._sums[f"{of}mended/{step}"] += sum(by_class)
 
     def after_step(self) -> dict[str, float]:
         """Let learned terms with an optimiser of their own (critics) take their step."""
@@ -304,29 +289,64 @@ class StudentStage(TrainingStage):
         self.learned.train()
 
     def to(self, device: torch.device | str) -> Self:
-        """Move student, teacher, team, connectors and learned terms to ``device``, in place."""
-        for module in (self.teacher, self.connectors, self.learned, self.team):
+        """Move student, teachers, teams, connectors and learned terms to ``device``, in place."""
+        beside = [self.view, self.connectors, self.learned]
+        beside += [part for reader in self.readers for part in (reader.network, reader.view, reader.team)]
+        for module in beside:
             if module is not None:
                 module.to(device)
         return super().to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return epoch, sums, connectors, learned terms and the team's running means. The teacher is never in it."""
-        beside = {"connectors": self.connectors.state_dict(), "learned": self.learned.state_dict()}
-        state = {**super().state_dict(), **beside}
-        return state if self.team is None else {**state, "team": self.team.state_dict()}
+        """Return epoch, sums, connectors, learned terms and the teams' running means. A teacher is never in it."""
+        return {
+            **super().state_dict(),
+            "connectors": self.connectors.state_dict(),
+            "learned": self.learned.state_dict(),
+            "teams": [reader.team.state_dict() for reader in self.readers if reader.team is not None],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` returned."""
         super().load_state_dict(state)
         self.connectors.load_state_dict(state["connectors"])
         self.learned.load_state_dict(state["learned"])
-        if self.team is not None:
-            self.team.load_state_dict(state["team"])
+        teams = [reader.team for reader in self.readers if reader.team is not None]
+        for team, kept in zip(teams, state["teams"], strict=True):
+            team.load_state_dict(kept)
+
+
+def _readers(
+    terms: Sequence[Term], teachers: Sequence[nn.Module], views: Sequence[View]
+) -> tuple[list[TeacherReader], list[int]]:
+    """Make one reader a team, and one for each teacher without; and say which of them each term reads."""
+    groups: dict[tuple[int, int], list[Term]] = {}
+    for term in sorted(
+        terms, key=lambda term: term.team is None
+    ):  # a teacher in a team needs no reader beside it
+        with_team = [key for key in groups if key[0] == term.teacher]
+        key = (term.teacher, id(term.team)) if term.team is not None or not with_team else with_team[0]
+        groups.setdefault(key, []).append(term)
+    readers: list[TeacherReader] = []
+    of: dict[str, int] = {}
+    for number, ((teacher, _), group) in enumerate(groups.items()):
+        of |= {term.name: number for term in group}
+        readers.append(
+            TeacherReader(
+                teachers[teacher] if teacher < len(teachers) else None,
+                {tap for term in group for tap in term.teacher_taps},
+                views[teacher] if teacher < len(views) else View(),
+                next((term.team for term in group if term.team is not None), None),
+            )
+        )
+    return readers, [of[term.name] for term in terms]
 
 
 def _with_layers(
-    terms: Sequence[Term], student: nn.Module, teacher: nn.Module | None, input_shape: tuple[int, int, int]
+    terms: Sequence[Term],
+    student: nn.Module,
+    teachers: Sequence[nn.Module],
+    input_shape: tuple[int, int, int],
 ) -> tuple[Term, ...]:
     """Put the layers of each network in the place of roles such as ``"@deep"``."""
     found: dict[int, dict[str, str]] = {}
@@ -342,7 +362,9 @@ def _with_layers(
         replace(
             term,
             student_taps=layers(student, term.student_taps),
-            teacher_taps=layers(teacher, term.teacher_taps),
+            teacher_taps=layers(
+                teachers[term.teacher] if term.teacher < len(teachers) else None, term.teacher_taps
+            ),
         )
         for term in terms
     )

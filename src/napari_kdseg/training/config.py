@@ -127,6 +127,14 @@ class NetworkChoice(_Settings):
         title="Options",
         description="Passed on to the architecture, such as its depth or width.",
     )
+    input_size: int | None = Field(
+        default=None,
+        ge=32,
+        le=4096,
+        title="Input size (pixels)",
+        description="Side of the square that this network sees, if not that of the data: a teacher may look at the "
+        "same tiles twice as sharply as its student.",
+    )
 
     @model_validator(mode="after")
     def _named(self) -> NetworkChoice:
@@ -273,10 +281,16 @@ class DistillConfig(_Settings):
         title="Student",
         description="The small network that learns from it.",
     )
+    more_teachers: tuple[NetworkChoice, ...] = Field(
+        default=(),
+        title="Further teachers",
+        description="The second teacher, the third and so on, for methods such as 'kd+cwd@2'.",
+    )
     method: str = Field(
         default="plc-kd",
         title="Method",
-        description="Name of the distillation method; 'kdseg methods' lists all.",
+        description="Name of the distillation method; 'kdseg methods' lists all. Methods add up: 'cwd+kd'; '@2' lets "
+        "one learn from the second teacher: 'kd+cwd@2'.",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict, title="Settings", description="Constants of the method, by name."
@@ -321,6 +335,18 @@ class DistillConfig(_Settings):
         description="'all': every tile once an epoch. 'balanced': tiles of rare classes more often, so that all "
         "classes come alike. 'lesion': at least half of the tiles drawn show foreground.",
     )
+    weigh_classes: bool = Field(
+        default=False,
+        title="Weigh classes",
+        description="Let rare classes count more in the cross entropy (median frequency balancing), unless the "
+        "method's constants name class weights.",
+    )
+    remember_teacher: bool = Field(
+        default=False,
+        title="Remember the teacher",
+        description="Keep on disk what teacher and assistants put out, so that they see each tile once, not in every "
+        "epoch. Works without augmentation, or with flips and quarter turns alone; takes disk space meanwhile.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", title="Device", description="'auto' takes the GPU if there is one."
     )
@@ -342,9 +368,9 @@ class DistillConfig(_Settings):
         default=None, ge=1, title="CPU threads", description="Default: as torch chooses."
     )
     previews: bool = Field(
-        default=False,
+        default=True,
         title="Previews",
-        description="Save one predicted validation tile an epoch as a picture.",
+        description="Save one validation tile an epoch as a picture: image, annotation and prediction.",
     )
 
     @model_validator(mode="before")
@@ -362,8 +388,21 @@ class DistillConfig(_Settings):
 
     @model_validator(mode="after")
     def _settings_of_the_method(self) -> DistillConfig:
-        get_method(self.method).settings(self.settings)
+        method = get_method(self.method)
+        method.settings(self.settings)
+        given = 1 + len(self.more_teachers)
+        if method.teachers > given:
+            raise ValueError(
+                f"the method {self.method} learns from {method.teachers} teachers, but there "
+                f"{'is one' if given == 1 else f'are {given}'}; add further teachers, or leave out '@{method.teachers}'"
+            )
         return self
+
+    @property
+    def teachers(self) -> dict[str, NetworkChoice]:
+        """The teachers the method learns from, by the name of their files."""
+        choices = (self.teacher, *self.more_teachers)[: get_method(self.method).teachers]
+        return {f"teacher_{n}" if n > 1 else "teacher": choice for n, choice in enumerate(choices, start=1)}
 
     def resolved(self) -> DistillConfig:
         """Return a copy with absolute paths that names every constant, also those left at their defaults."""
@@ -428,7 +467,7 @@ class DistillConfig(_Settings):
         copy = self.model_copy(deep=True)
         copy.data.folder = anchor(self.data.folder) or folder
         copy.data.manifest = anchor(self.data.manifest)
-        copy.teacher.checkpoint = anchor(self.teacher.checkpoint)
-        copy.student.checkpoint = anchor(self.student.checkpoint)
+        for network in (copy.teacher, *copy.more_teachers, copy.student):
+            network.checkpoint = anchor(network.checkpoint)
         copy.output = anchor(self.output) or folder
         return copy

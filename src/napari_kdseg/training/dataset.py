@@ -61,7 +61,7 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         self.input_size = input_size
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._room = cache_bytes
-        self._presence: np.ndarray | None = None
+        self._pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -99,7 +99,11 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         return scales if len(scales) == len(self) > 0 else None
 
     def presence(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Say which classes each tile shows, bool ``[tiles, C]``.
+        """Say which classes each tile shows, bool ``[tiles, C]``; see :meth:`pixels`."""
+        return self.pixels(check) > 0
+
+    def pixels(self, check: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Count the pixels of each class in each tile, int64 ``[tiles, C]``.
 
         The masks are read once, as they are stored: what a tile shows must not depend on what is in memory.
 
@@ -108,14 +112,15 @@ class TileDataset(Dataset[tuple[np.ndarray, np.ndarray]]):
         check
             Called once a tile: ``control.check`` of a job.
         """
-        if self._presence is None:
-            shown = np.zeros((len(self), len(self.collection.classes)), bool)
+        if self._pixels is None:
+            classes = len(self.collection.classes)
+            counts = np.zeros((len(self), classes), np.int64)
             for index, tile in enumerate(self.tiles):
                 check()
-                labels = np.unique(self._target(tile))
-                shown[index, labels[labels != IGNORE]] = True
-            self._presence = shown
-        return self._presence
+                labels = self._target(tile)
+                counts[index] = np.bincount(labels[labels != IGNORE], minlength=classes)
+            self._pixels = counts
+        return self._pixels
 
     def _resized(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index in self._cache:

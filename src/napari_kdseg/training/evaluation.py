@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from napari_kdseg.distillation import Stage, cross_entropy_dice
+from napari_kdseg.distillation import Stage, at_size, cross_entropy_dice
 from napari_kdseg.jobs import Control
 from napari_kdseg.networks import NetworkSpec, to_input
 from napari_kdseg.training.dataset import TileDataset, all_batches
@@ -58,7 +58,7 @@ def evaluate(
         control.check()
         target = targets.to(fabric.device)
         with fabric.autocast():
-            logits = network(to_input(images, spec, fabric.device))
+            logits = at_size(network(to_input(images, spec, fabric.device)), target.shape[-2:])
         loss += float(cross_entropy_dice(logits, target)) * len(images)
         score.add(
             logits.argmax(dim=1),

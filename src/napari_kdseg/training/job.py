@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from napari_kdseg.distillation import AloneSettings, Stage, StudentStage, freeze, get_method
+from napari_kdseg.distillation import AloneSettings, Stage, StudentStage, View, freeze, get_method
 from napari_kdseg.errors import ConfigurationError, DataError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started
 from napari_kdseg.networks import Checkpoint, NetworkSpec, inspect, save
-from napari_kdseg.training.config import DistillConfig
+from napari_kdseg.training.config import DistillConfig, NetworkChoice
 from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.dataset import TileDataset, batch_count
 from napari_kdseg.training.loop import Workplace, evaluate, fit
 from napari_kdseg.training.roles import Roles
 from napari_kdseg.training.run_folder import RunFolder
+from napari_kdseg.training.sampling import median_frequency_weights
+from napari_kdseg.training.teacher_memory import TeacherMemory, changing_tiles
 from napari_kdseg.training.weights import load_weights, segments
 
 
@@ -82,35 +85,45 @@ class _Distillation:
         self.state = run.load_state()
         self.fabric = make_fabric(config)
         self.collection = self._discover()
-        size = config.data.input_size
-        self.datasets = {
-            split: TileDataset(self.collection, getattr(self.collection, split), size)
-            for split in ("train", "val", "test")
-        }
+        self._datasets: dict[tuple[str, int], TileDataset] = {}
+        self.roles = Roles(self.collection, config, emit)
+        self.sides = {name: self.roles.side(choice) for name, choice in config.teachers.items()}
+        self.sides["student"] = self.roles.side(config.student)
+        side = self.sides["student"]
         self.place = Workplace(
-            config, run, self.fabric, self.datasets["train"], self.datasets["val"], emit, control,
+            config, run, self.fabric, self._dataset("train", side), self._dataset("val", side), emit, control,
             self.collection.fingerprint,
         )  # fmt: skip
-        self.roles = Roles(self.collection, config, emit)
-        self.networks: dict[str, tuple[nn.Module, NetworkSpec]] = {}
+        self.networks: dict[str, tuple[nn.Module, NetworkSpec, int]] = {}
 
     def run(self) -> DistillResult:
         self._begin()
-        teacher = self._teacher() if self.method.needs_teacher else None
-        student = self._student(None if teacher is None else teacher.spec)
-        self._plan(teacher, student)
-        if teacher is not None:
-            self._train_teacher(teacher)
-        for stage in self._stages(teacher, student):
-            spec = student.spec if stage.name == "student" or teacher is None else teacher.spec
+        teachers = {name: self._teacher(name, choice) for name, choice in self.config.teachers.items()}
+        student = self._student(next((teacher.spec for teacher in teachers.values()), None))
+        self._weigh_classes()
+        self._plan(list(teachers.values()), student)
+        for name, teacher in teachers.items():
+            self._train_teacher(name, teacher)
+        for stage in self._stages(list(teachers.values()), student):
+            name = "student" if stage.input_of is None else list(teachers)[stage.input_of]
+            spec = student.spec if name == "student" else teachers[name].spec
             spec = spec.model_copy(update={"method": self.config.method, "metrics": {}})
-            self._train(stage, self._epochs(stage), spec)
+            tiles = max(self.sides.values()) if name == "student" else self.sides[name]
+            self._train(stage, self._epochs(stage), spec, self.sides[name], tiles)
         return self._score()
+
+    def _dataset(self, split: str, side: int) -> TileDataset:
+        """Return the tiles of a split as a network sees them whose input has this side."""
+        if (split, side) not in self._datasets:
+            self._datasets[split, side] = TileDataset(self.collection, getattr(self.collection, split), side)
+        return self._datasets[split, side]
 
     # -- before training ------------------------------------------------------------------------------------------
 
     def _discover(self) -> TileCollection:
-        data, teacher = self.config.data, self._given_teacher()
+        data = self.config.data
+        first = next(iter(self.config.teachers.items()), None)
+        teacher = None if first is None else self._given_teacher(*first)
         weights_only = self.config.teacher.architecture is not None
         if teacher is not None and not weights_only and data.classes is None and data.labels == "mask":
             # The tiles need not show every class that the teacher knows.
@@ -150,99 +163,140 @@ class _Distillation:
         else:
             self.emit(Message(f"Resumed: {stage.replace('_', ' ')}, epoch {epoch}."))
 
-    def _given_teacher(self) -> Path | None:
+    def _given_teacher(self, name: str, choice: NetworkChoice) -> Path | None:
         """Checkpoint of a teacher that is not trained here: on resume the run's own copy."""
-        checkpoint = self.config.teacher.checkpoint
-        own = self.run_folder.network("teacher")
-        if checkpoint is None or not self.method.needs_teacher:
+        own = self.run_folder.network(name)
+        if choice.checkpoint is None:
             return None
-        return own if self.state is not None and own.exists() else checkpoint
+        return own if self.state is not None and own.exists() else choice.checkpoint
 
-    def _teacher(self) -> Checkpoint:
-        checkpoint = self._given_teacher()
+    def _teacher(self, name: str, choice: NetworkChoice) -> Checkpoint:
+        checkpoint = self._given_teacher(name, choice)
         if checkpoint is None:
-            return self.roles.create("teacher", self.config.teacher)
-        return self.roles.load("teacher", self.config.teacher, checkpoint)
+            return self.roles.create(name, choice)
+        return self.roles.load(name, choice, checkpoint)
 
     def _student(self, teacher: NetworkSpec | None) -> Checkpoint:
-        """Create the student, or load the weights it starts from; it sees images as the teacher does."""
+        """Create the student, normalised as the teacher; or load the weights it starts from, with their own."""
         choice = self.config.student
         if choice.checkpoint is None:
             return self.roles.create("student", choice, teacher)
         loaded = self.roles.load("student", choice, choice.checkpoint)
-        spec = loaded.spec.model_copy(update=self.roles.of_the_data(teacher or loaded.spec))
+        spec = loaded.spec.model_copy(update=self.roles.of_the_data(choice))
         return Checkpoint(loaded.module, spec, loaded.path)
+
+    def _weigh_classes(self) -> None:
+        if self.config.weigh_classes and not self.settings.class_weights:
+            pixels = self._dataset("train", self.sides["student"]).pixels(self.control.check)
+            weights = median_frequency_weights(pixels)
+            self.settings = self.settings.model_copy(update={"class_weights": weights})
+            named = zip(self.collection.classes, weights, strict=True)
+            self.emit(
+                Message(f"In the cross entropy {', '.join(f'{name} counts {w:.2g}' for name, w in named)}.")
+            )
 
     # -- training -------------------------------------------------------------------------------------------------
 
-    def _plan(self, teacher: Checkpoint | None, student: Checkpoint) -> None:
+    def _plan(self, teachers: list[Checkpoint], student: Checkpoint) -> None:
         """Build all stages once before the first is trained: what does not fit together fails now, not in an hour."""
-        stages = self._stages(copy.deepcopy(teacher), copy.deepcopy(student))
-        names = [f"{stage.title.lower()} ({self._epochs(stage)} epochs)" for stage in stages]
-        if teacher is not None and self._given_teacher() is None:
-            names.insert(0, f"teacher ({self.config.teacher_epochs} epochs)")
+        stages = self._stages(copy.deepcopy(teachers), copy.deepcopy(student))
+        untrained = [
+            n for n, choice in self.config.teachers.items() if self._given_teacher(n, choice) is None
+        ]
+        names = [f"{name.replace('_', ' ')} ({self.config.teacher_epochs} epochs)" for name in untrained]
+        names += [f"{stage.title.lower()} ({self._epochs(stage)} epochs)" for stage in stages]
         for sentence in self.method.caution(len(self.collection.classes), self.config.batch_size):
             self.emit(Message(sentence, "warning"))
-        batches = batch_count(len(self.datasets["train"]), self.config.batch_size)
+        batches = batch_count(len(self.place.train), self.config.batch_size)
         self.emit(
             Message(
                 f"On {_device_name(self.fabric)}, {batches} batches an epoch. Stages: {', '.join(names)}."
             )
         )
 
-    def _stages(self, teacher: Checkpoint | None, student: Checkpoint) -> list[Stage]:
-        size = self.config.data.input_size
+    def _stages(self, teachers: list[Checkpoint], student: Checkpoint) -> list[Stage]:
+        """Build the stages; batches of the student's are as large as the network that sees most, normalised for it."""
+        side = max(self.sides.values())
+        given = (student.spec.mean, student.spec.std)
+        sides = [self.sides[name] for name in self.config.teachers]
         return self.method.stages(
-            None if teacher is None else teacher.module,
+            [teacher.module for teacher in teachers],
             student.module,
             self.settings,
             seed=self.config.seed,
-            sample_masks=self.datasets["train"].masks,
-            input_shape=(self.collection.channels, size, size),
+            sample_masks=self._dataset("train", self.sides["student"]).masks,
+            input_shape=(self.collection.channels, side, side),
+            views=[
+                View(given, (teacher.spec.mean, teacher.spec.std), own / side)
+                for teacher, own in zip(teachers, sides, strict=True)
+            ],
+            student_view=View(factor=self.sides["student"] / side),
         )
 
     def _epochs(self, stage: Stage) -> int:
         return max(1, round(self.config.epochs * stage.epochs_factor))
 
-    def _train_teacher(self, teacher: Checkpoint) -> None:
-        """Train the teacher on the labels alone, or score the one given before anything is learnt from it."""
-        if self._given_teacher() is None:
-            weights = AloneSettings(
-                cross_entropy_weight=self.settings.cross_entropy_weight, dice_weight=self.settings.dice_weight
-            )
-            stage = StudentStage(teacher.module, weights)
-            stage.name, stage.title = "teacher", "Teacher"
-            self._train(stage, self.config.teacher_epochs, teacher.spec)
+    def _train_teacher(self, name: str, teacher: Checkpoint) -> None:
+        """Train a teacher on the labels alone, or score the one given before anything is learnt from it."""
+        side, title = self.sides[name], name.replace("_", " ").capitalize()
+        if self._given_teacher(name, self.config.teachers[name]) is None:
+            weights = self.settings.model_dump(include=set(AloneSettings.model_fields))
+            stage = StudentStage(teacher.module, AloneSettings(**weights))
+            stage.name, stage.title = name, title
+            self._train(stage, self.config.teacher_epochs, teacher.spec, side, side)
         else:
-            self.networks["teacher"] = (teacher.module, teacher.spec)
-            place = self.run_folder.network("teacher")
+            self.networks[name] = (teacher.module, teacher.spec, side)
+            place = self.run_folder.network(name)
             if not place.exists():
                 self.emit(Checkpointed(save(place, teacher.module, teacher.spec)))
-            scores = self._evaluate("teacher", "val")
+            scores = self._evaluate(name, "val")
+            tiles = len(self.collection.val)
             self.emit(
                 Message(
-                    f"The teacher's Dice on the {len(self.datasets['val'])} validation tiles is {scores['dice']:.3f}."
+                    f"The {title.lower()}'s Dice on the {tiles} validation tiles is {scores['dice']:.3f}."
                 )
             )
         freeze(teacher.module)
 
-    def _train(self, stage: Stage, epochs: int, spec: NetworkSpec) -> None:
-        """Train a stage, go on with it, or take its weights where it was finished before."""
+    def _train(self, stage: Stage, epochs: int, spec: NetworkSpec, side: int, tiles: int) -> None:
+        """Train a stage, go on with it, or take its weights where it was finished before.
+
+        Its network sees images of ``side`` pixels, its batches hold tiles of ``tiles`` pixels.
+        """
+        self.place.train = self._dataset("train", tiles)
+        self.place.val = self._dataset("val", side if segments(stage) else tiles)
         if stage.name in self.place.completed:
             load_weights(stage, spec, self.run_folder.network(stage.name))
         else:
             ours = self.state is not None and self.state["stage"] == stage.name
             self.emit(Message(f"{stage.title}: {epochs} epochs."))
-            fit(stage, epochs, spec, self.place, self.state if ours else None)
+            with self._remembered(stage):
+                fit(stage, epochs, spec, self.place, self.state if ours else None)
         if segments(stage):
-            self.networks[stage.name] = (stage.network, spec)
+            self.networks[stage.name] = (stage.network, spec, side)
+
+    @contextmanager
+    def _remembered(self, stage: Stage) -> Iterator[None]:
+        """Let a student's teachers be remembered while it is trained, where that was asked for and can be done."""
+        readers = [reader for reader in getattr(stage, "readers", []) if reader.network is not None]
+        if not self.config.remember_teacher or not readers:
+            yield
+            return
+        if reason := changing_tiles(self.config, self.collection.train):
+            self.emit(Message(f"The teacher is not remembered: {reason}.", "warning"))
+            yield
+            return
+        with TeacherMemory(self.run_folder.path / "remembered", self.emit) as memory:
+            for number, reader in enumerate(readers):
+                reader.ask = partial(memory.ask, f"{number}")
+            yield
 
     # -- after training -------------------------------------------------------------------------------------------
 
     def _evaluate(self, name: str, split: str, **options: Any) -> dict[str, float]:
-        network, spec = self.networks[name]
-        size = self.config.batch_size
-        return evaluate(network, spec, self.datasets[split], self.fabric, size, self.control, **options)
+        network, spec, side = self.networks[name]
+        tiles, size = self._dataset(split, side), self.config.batch_size
+        return evaluate(network, spec, tiles, self.fabric, size, self.control, **options)
 
     def _score(self) -> DistillResult:
         """Score every network with the weights that are kept, and write report/: a summary, and a row a tile."""
@@ -250,11 +304,10 @@ class _Distillation:
         for name in self.networks:
             metrics[name] = {}
             for split in ("val", "test"):
-                if len(self.datasets[split]):
+                if tiles := [tile.name for tile in getattr(self.collection, split)]:
                     rows: list[dict[str, float]] = []
                     scores = self._evaluate(name, split, full=True, tiles=rows)
                     metrics[name] |= {f"{split}_{key}": value for key, value in scores.items()}
-                    tiles = [tile.name for tile in self.datasets[split].tiles]
                     self.run_folder.write_tiles(f"{name}-{split}", tiles, rows)
         checkpoints = {name: self.run_folder.network(name) for name in self.networks}
         self.run_folder.write_report(
@@ -270,7 +323,7 @@ class _Distillation:
                         "parameters": sum(p.numel() for p in network.parameters()),
                         "metrics": metrics[name],
                     }
-                    for name, (network, spec) in self.networks.items()
+                    for name, (network, spec, _) in self.networks.items()
                 },
             }
         )

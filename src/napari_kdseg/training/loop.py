@@ -33,7 +33,7 @@ from napari_kdseg.training.tile import stable_hash
 from napari_kdseg.training.weights import keep_weights, load_weights, segments
 
 JUDGED_BY_SCORE = ("teacher", "student")
-"""Stages that keep the weights of their best epoch on validation; all others keep those of their last.
+"""Stages (also ``teacher_2``) that keep the weights of their best epoch on validation; others keep those of their last.
 
 An assistant is there to be right where the teacher is wrong. Its own score is best while it still is a copy of the
 teacher, so choosing by score would undo its training.
@@ -48,7 +48,7 @@ SHOWN = ("train_loss", "val_loss", "val_dice", "val_iou", "val_miou", "val_tile_
 
 @dataclass
 class Workplace:
-    """What all stages of a run share."""
+    """What all stages of a run share; ``train`` and ``val`` are the tiles of the stage that is trained now."""
 
     config: DistillConfig
     run: RunFolder
@@ -120,7 +120,7 @@ def fit(
 class _Fit:
     def __init__(self, stage: Stage, epochs: int, spec: NetworkSpec, place: Workplace):
         self.stage, self.epochs, self.spec, self.place = stage, epochs, spec, place
-        self.judged_by_score = stage.name in JUDGED_BY_SCORE and segments(stage)
+        self.judged_by_score = stage.name.partition("_")[0] in JUDGED_BY_SCORE and segments(stage)
         self.progress = Progress()
         self.batches = batch_count(len(place.train), place.config.batch_size)
         self.rate = place.config.optimiser.learning_rate * stage.learning_rate_factor

@@ -35,20 +35,24 @@ class Roles:
     def __init__(self, collection: TileCollection, config: DistillConfig, emit: Emit):
         self.collection, self.config, self.emit = collection, config, emit
 
+    def side(self, choice: NetworkChoice) -> int:
+        """Side in pixels of the square that a network sees."""
+        return choice.input_size or self.config.data.input_size
+
     def create(self, role: str, choice: NetworkChoice, like: NetworkSpec | None = None) -> Checkpoint:
         """Build a network with random weights that depend on the seed and the role only.
 
         Parameters
         ----------
         role
-            ``"teacher"`` or ``"student"``.
+            ``"teacher"``, ``"teacher_2"`` or ``"student"``.
         choice
             Its architecture.
         like
             Description of the network whose normalisation it shares.
         """
         spec = self._spec(choice, like)
-        self._check_size(spec)
+        self._check_size(spec, self.side(choice))
         torch.manual_seed(stable_hash(self.config.seed, "weights", role))
         return Checkpoint(create_from(spec), spec, Path(f"{role}.safetensors"))
 
@@ -58,7 +62,7 @@ class Roles:
         Parameters
         ----------
         role
-            ``"teacher"`` or ``"student"``.
+            ``"teacher"``, ``"teacher_2"`` or ``"student"``.
         choice
             Names the architecture, where the file holds weights only.
         path
@@ -71,6 +75,7 @@ class Roles:
         ConfigurationError
             If it has other classes or channels than the data.
         """
+        role, side = role.replace("_", " "), self.side(choice)
         loaded = load(path, expect=None if choice.architecture is None else self._spec(choice, None))
         spec, classes, channels = loaded.spec, self.collection.classes, self.collection.channels
         if len(spec.classes) != len(classes):
@@ -83,48 +88,51 @@ class Roles:
                 f"The {role} {path.name} takes images of {spec.in_channels} channels, but these have {channels}. "
                 f"Choose a {role} trained on such images."
             )
-        self._check_size(spec)
+        self._check_size(spec, side)
         if spec.classes != classes:
             self._warn(
                 f"The {role} calls its classes {', '.join(spec.classes)}, the data {', '.join(classes)}; they are "
                 "taken to be the same in this order."
             )
-        ours = self._mpp()
+        ours = self._mpp(side)
         if spec.mpp and ours and not 1 / SCALE_TOLERANCE < spec.mpp / ours < SCALE_TOLERANCE:
             self._warn(
                 f"The {role} was trained at {spec.mpp:g} µm per pixel, here it sees {ours:g}. It may do "
-                "worse than it can."
+                f"worse than it can: an input size of {round(side * ours / spec.mpp)} would suit it."
+            )
+        elif not (spec.mpp and ours) and spec.input_size not in (None, side):
+            self._warn(
+                f"The {role} was trained on tiles of {spec.input_size} pixels, here it sees {side}. If it does worse "
+                f"than it can, give it the input size {spec.input_size}."
             )
         return loaded
 
-    def of_the_data(self, like: NetworkSpec | None) -> dict[str, Any]:
-        """Return what a network trained here takes from the data, and its normalisation from ``like``."""
-        fields: dict[str, Any] = {
-            "classes": self.collection.classes,
-            "mpp": self._mpp(),
-            "input_size": self.config.data.input_size,
-        }
-        return (
-            fields if like is None else fields | {"mean": like.mean, "std": like.std, "colours": like.colours}
-        )
+    def of_the_data(self, choice: NetworkChoice) -> dict[str, Any]:
+        """Return what a network trained here takes from the data."""
+        side = self.side(choice)
+        return {"classes": self.collection.classes, "mpp": self._mpp(side), "input_size": side}
 
     def _spec(self, choice: NetworkChoice, like: NetworkSpec | None) -> NetworkSpec:
+        shared: dict[str, Any] = (
+            {} if like is None else {"mean": like.mean, "std": like.std, "colours": like.colours}
+        )
         return NetworkSpec(
             architecture=choice.architecture or "",
             in_channels=self.collection.channels,
             options=choice.options,
-            **self.of_the_data(like),
+            **self.of_the_data(choice),
+            **shared,
         )
 
-    def _mpp(self) -> float | None:
+    def _mpp(self, input_side: int) -> float | None:
         """Micrometres per pixel as the networks see it: tiles are resized to the input size."""
         if self.collection.mpp is None:
             return None
         side = median(min(tile.size) for tile in self.collection.train)
-        return self.collection.mpp * side / self.config.data.input_size
+        return self.collection.mpp * side / input_side
 
-    def _check_size(self, spec: NetworkSpec) -> None:
-        multiple, size = input_multiple(spec.architecture), self.config.data.input_size
+    def _check_size(self, spec: NetworkSpec, size: int) -> None:
+        multiple = input_multiple(spec.architecture)
         if size % multiple:
             nearest = max(1, round(size / multiple)) * multiple
             raise ConfigurationError(

@@ -61,6 +61,30 @@ def tile_weights(presence: np.ndarray, sampling: str) -> np.ndarray | None:
     return weights / weights.mean()
 
 
+def median_frequency_weights(pixels: np.ndarray) -> tuple[float, ...]:
+    """Weigh classes by how rare they are, for the cross entropy: median frequency balancing.
+
+    Eigen & Fergus, Predicting depth, surface normals and semantic labels, ICCV 2015, sect. 5: the frequency of a class
+    is the share of its pixels in the tiles that show it; its weight is the median of all frequencies over its own.
+
+    Parameters
+    ----------
+    pixels
+        int64 ``[tiles, C]``: pixels of each class in each tile.
+
+    Returns
+    -------
+    tuple of float
+        One weight a class; 1 for a class no tile shows.
+    """
+    labelled = pixels.sum(axis=1, keepdims=True)
+    of_tiles_that_show_it = ((pixels > 0) * labelled).sum(axis=0)
+    frequency = pixels.sum(axis=0) / np.maximum(of_tiles_that_show_it, 1)
+    shown = frequency > 0
+    middle = np.median(frequency[shown]) if shown.any() else 1.0
+    return tuple(float(w) for w in np.where(shown, middle / np.where(shown, frequency, 1.0), 1.0))
+
+
 def epoch_order(
     names: Sequence[str], weights: np.ndarray | None, *, seed: int, stage: str, epoch: int
 ) -> list[Draw]:

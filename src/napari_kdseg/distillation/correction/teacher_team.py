@@ -6,17 +6,23 @@ side by side in a :class:`Correction` so that they can be counted and looked at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.similarity import ClassMeans, similarity_correction
+from napari_kdseg.distillation.distiller import LOGITS
+from napari_kdseg.distillation.losses.common import at_size
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.errors import ConfigurationError, DataError
 from napari_kdseg.networks import capture, last_feature
+
+if TYPE_CHECKING:
+    from napari_kdseg.distillation.distiller import Ask
 
 IGNORED = 255
 STEPS = ("false_pixel_assistant", "boundary_assistant", "similarity", "fallback")
@@ -81,6 +87,13 @@ class Correction:
         return CorrectionCounts(int(labelled.sum()), tuple(wrong), mended)
 
 
+def ask(name: str, network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:  # noqa: ARG001
+    """Run a frozen network: its logits at the image's size under :data:`LOGITS`, and what ``layers`` put out."""
+    with capture(network.eval(), layers) as seen:
+        logits = network(image)
+    return {LOGITS: at_size(logits, image.shape[-2:]), **seen}
+
+
 class TeacherTeam:
     """A frozen teacher and its assistants, who correct the teacher's soft labels where the ground truth is known.
 
@@ -139,8 +152,19 @@ class TeacherTeam:
             self.feature_path = feature_path if feature_path is not None else last_feature(teacher)
         self._class_means: ClassMeans | None = None
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the teacher that are read beside its logits."""
+        return () if self.feature_path is None else (self.feature_path,)
+
     @torch.no_grad()
-    def correct(self, image: Tensor, target: Tensor) -> Correction:
+    def correct(
+        self,
+        image: Tensor,
+        target: Tensor,
+        teacher_output: Mapping[str, Tensor] | None = None,
+        ask: Ask = ask,
+    ) -> Correction:
         """Correct the teacher's soft label of a batch.
 
         Parameters
@@ -149,6 +173,10 @@ class TeacherTeam:
             ``[N, D, H, W]`` normalised network input.
         target
             ``[N, H, W]`` integer classes, 255 = not annotated.
+        teacher_output
+            What ``ask`` returned of the teacher for :attr:`layers`, where it was run already.
+        ask
+            How a frozen network is run.
 
         Returns
         -------
@@ -164,40 +192,28 @@ class TeacherTeam:
             If a member of the team answers in another shape than the teacher.
         """
         target = target.long()
-        logits, feature = self._ask_teacher(image)
+        if teacher_output is None:
+            teacher_output = ask("teacher", self.teacher, image, self.layers)
+        logits = teacher_output[LOGITS]
         initial = _probabilities(logits)
         _check(initial, target)
         answers = [initial]
         false_pixel = initial
         if self.false_pixel_assistant is not None:
-            answers.append(_ask(self.false_pixel_assistant, image, initial.shape))
+            answers.append(
+                _answer(ask, "false_pixel_assistant", self.false_pixel_assistant, image, initial.shape)
+            )
             false_pixel = self._revise(initial, answers, target, torch.ones_like(target, dtype=torch.bool))
         boundary = false_pixel
         if self.boundary_assistant is not None:
-            answers.append(_ask(self.boundary_assistant, image, initial.shape))
+            answers.append(_answer(ask, "boundary_assistant", self.boundary_assistant, image, initial.shape))
             boundary = self._revise(false_pixel, answers, target, self._reach_of_boundary_assistant(target))
         ultimate, codes = boundary, torch.zeros_like(target, dtype=torch.uint8)
         if self.settings.use_similarity:
-            ultimate, codes = self._force(
-                boundary, target, self._similarity_vectors(image, feature, boundary)
-            )
+            vectors = self._similarity_vectors(image, teacher_output, boundary)
+            ultimate, codes = self._force(boundary, target, vectors)
         stage = _stages(initial, false_pixel, boundary, ultimate, codes, target)
         return Correction(initial, false_pixel, boundary, ultimate, stage, target, logits)
-
-    def _ask_teacher(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the teacher's logits and, if pixels are compared by it, its feature."""
-        self.teacher.eval()
-        if self.feature_path is None:
-            return self.teacher(image), None
-        with capture(self.teacher, [self.feature_path]) as features:
-            logits = self.teacher(image)
-        feature = features[self.feature_path]
-        if feature.ndim != 4:
-            raise ConfigurationError(
-                f"The teacher's feature {self.feature_path!r} has the shape {tuple(feature.shape)}, which is no map of "
-                "pixels. Choose similarity 'rgb' or 'prob', or name another layer."
-            )
-        return logits, feature
 
     def _revise(self, current: Tensor, answers: list[Tensor], target: Tensor, reach: Tensor) -> Tensor:
         """Let the last of ``answers`` correct the current map within ``reach``, by the rule in the settings."""
@@ -220,13 +236,21 @@ class TeacherTeam:
         smallest = -_largest_within(-labels.masked_fill(ignored, torch.inf), width)
         return (largest > smallest)[:, 0]
 
-    def _similarity_vectors(self, image: Tensor, feature: Tensor | None, soft_label: Tensor) -> Tensor:
+    def _similarity_vectors(
+        self, image: Tensor, teacher_output: Mapping[str, Tensor], soft_label: Tensor
+    ) -> Tensor:
         match self.settings.similarity:
             case "rgb":
                 return image.float() - image.float().mean(dim=(2, 3), keepdim=True)
             case "prob":
                 return soft_label
-        assert feature is not None  # found in __init__, captured in _ask_teacher
+        assert self.feature_path is not None  # found in __init__
+        feature = teacher_output[self.feature_path]
+        if feature.ndim != 4:
+            raise ConfigurationError(
+                f"The teacher's feature {self.feature_path!r} has the shape {tuple(feature.shape)}, which is no map of "
+                "pixels. Choose similarity 'rgb' or 'prob', or name another layer."
+            )
         return feature
 
     def _force(self, soft_label: Tensor, target: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,9 +284,8 @@ def _probabilities(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=1)
 
 
-def _ask(assistant: nn.Module, image: Tensor, shape: torch.Size) -> Tensor:
-    assistant.eval()
-    answer = _probabilities(assistant(image))
+def _answer(ask: Ask, name: str, assistant: nn.Module, image: Tensor, shape: torch.Size) -> Tensor:
+    answer = _probabilities(ask(name, assistant, image, ())[LOGITS])
     if answer.shape != shape:
         raise ConfigurationError(
             f"An assistant answers in the shape {tuple(answer.shape)} but the teacher in {tuple(shape)}. "

@@ -12,12 +12,16 @@ EPSILON = 1e-8
 """Added where something is divided by a norm that may be zero."""
 
 
+def at_size(output: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Bring an output of another stride ``[N, C, h, w]`` to height and width ``size`` (bilinear)."""
+    if output.shape[-2:] == tuple(size):
+        return output
+    return F.interpolate(output, size=tuple(size), mode="bilinear", align_corners=False)
+
+
 def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in float32, the teacher detached and resized (bilinear) to the student's height and width."""
-    teacher = teacher.detach().float()
-    if teacher.shape[-2:] != student.shape[-2:]:
-        teacher = F.interpolate(teacher, size=student.shape[-2:], mode="bilinear", align_corners=False)
-    return student.float(), teacher
+    return student.float(), at_size(teacher.detach().float(), student.shape[-2:])
 
 
 def same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_kdseg.distillation.losses.common import same_size
 from napari_kdseg.errors import ConfigurationError
 
 SMALLEST_PROBABILITY = 1e-7
@@ -33,7 +34,8 @@ def soft_label_kl(
     student_logits
         ``[N, C, H, W]`` logits :math:`z_S`.
     teacher_probabilities
-        ``[N, C, H, W]`` soft labels :math:`P`, e.g. PLC-KD's :math:`P^U`. No gradient flows into them.
+        ``[N, C, h, w]`` soft labels :math:`P`, e.g. PLC-KD's :math:`P^U`; resized (bilinear,
+        ``align_corners=False``) to the student's size where it differs. No gradient flows into them.
     target
         ``[N, H, W]`` labels; only used to leave out ignored pixels. ``None`` counts every pixel.
     temperature
@@ -58,8 +60,9 @@ def soft_label_kl(
     :math:`\tau^2`, as Hinton et al. and the reference implementations do. ``P`` is clamped at 1e-7 before the
     logarithm.
     """
+    student_logits, teacher_probabilities = same_size(student_logits, teacher_probabilities)
     _check(student_logits, teacher_probabilities, temperature)
-    log_teacher = teacher_probabilities.detach().float().clamp(min=SMALLEST_PROBABILITY).log()
+    log_teacher = teacher_probabilities.clamp(min=SMALLEST_PROBABILITY).log()
     return _pixel_kl(student_logits, log_teacher, target, temperature, ignore_index)
 
 
@@ -98,10 +101,7 @@ def kd(
     The mean is over pixels, with the sum over classes inside. ``F.kl_div(reduction="mean")`` would divide by
     the number of classes too, ``"batchmean"`` by the batch size only.
     """
-    teacher_logits = teacher_logits.detach().float()
-    if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
-        size = student_logits.shape[-2:]
-        teacher_logits = F.interpolate(teacher_logits, size=size, mode="bilinear", align_corners=False)
+    student_logits, teacher_logits = same_size(student_logits, teacher_logits)
     _check(student_logits, teacher_logits, temperature)
     return _pixel_kl(student_logits, teacher_logits, target, temperature, ignore_index)
 
@@ -111,7 +111,7 @@ def _pixel_kl(
 ) -> Tensor:
     """``tau^2 mean_px KL(softmax(log_teacher / tau) || softmax(student / tau))``; a log-probability is a logit too."""
     log_p = F.log_softmax(log_teacher / temperature, dim=1)
-    log_q = F.log_softmax(student_logits.float() / temperature, dim=1)
+    log_q = F.log_softmax(student_logits / temperature, dim=1)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
     if target is None:
         return temperature**2 * divergence.mean()

@@ -7,6 +7,8 @@ and dice loss" but prints neither formula nor weights; the readings taken are na
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +24,7 @@ def cross_entropy_dice(
     cross_entropy_weight: float = 1.0,
     dice_weight: float = 1.0,
     smooth: float = 1.0,
+    class_weights: Sequence[float] = (),
 ) -> Tensor:
     r"""Weighted sum of cross entropy and soft Dice loss, over the labelled pixels of the batch.
 
@@ -29,7 +32,7 @@ def cross_entropy_dice(
     pixels of the whole batch,
 
     .. math::
-        L = w_{CE} \operatorname{mean}_{px}(-\log p_y) + w_{D} \Bigl(1 - \frac{1}{C-1} \sum_{c \ge 1}
+        L = w_{CE} \frac{\sum_{px} -v_y \log p_y}{\sum_{px} v_y} + w_{D} \Bigl(1 - \frac{1}{C-1} \sum_{c \ge 1}
             \frac{2 \sum p_c y_c + s}{\sum p_c + \sum y_c + s}\Bigr)
 
     Parameters
@@ -45,6 +48,8 @@ def cross_entropy_dice(
     smooth
         Laplace smoothing ``s > 0`` of the Dice ratio: a class absent from target and prediction scores 1, and one
         absent from the target alone pays for every false positive.
+    class_weights
+        :math:`v_c` of each class in the cross entropy; none: all alike.
 
     Returns
     -------
@@ -72,10 +77,27 @@ def cross_entropy_dice(
         raise ConfigurationError(f"The Dice smoothing must be above zero, not {smooth}.")
     logits, target = logits.float(), target.long()
     labelled = target != ignore_index
-    pixels = labelled.sum().clamp(min=1)
-    cross_entropy = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="sum") / pixels
+    cross_entropy = _cross_entropy(logits, target, labelled, ignore_index, class_weights)
     dice = 1.0 - _soft_dice(logits.softmax(dim=1), target, labelled, smooth)[1:].mean()
     return cross_entropy_weight * cross_entropy + dice_weight * dice
+
+
+def _cross_entropy(
+    logits: Tensor, target: Tensor, labelled: Tensor, ignore_index: int, class_weights: Sequence[float]
+) -> Tensor:
+    """Mean over the labelled pixels, each counting as its class does; 0 with a graph where none counts."""
+    if not class_weights:
+        weight, counted = None, labelled.sum()
+    elif len(class_weights) == logits.shape[1]:
+        weight = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
+        counted = weight[target[labelled]].sum()
+    else:
+        raise ConfigurationError(
+            f"There are {len(class_weights)} class weights for {logits.shape[1]} classes. Give one for each class, "
+            "background first, or none."
+        )
+    total = F.cross_entropy(logits, target, weight, ignore_index=ignore_index, reduction="sum")
+    return total / torch.where(counted > 0, counted, 1)
 
 
 def _soft_dice(probabilities: Tensor, target: Tensor, labelled: Tensor, smooth: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 
@@ -50,6 +51,8 @@ def method_names() -> list[str]:
 def get_method(name: str) -> Method:
     """Return a method by name, e.g. ``"plc-kd"``, its variant ``"plc-kd:f+b"``, or a sum such as ``"cwd+kd"``.
 
+    ``"@2"`` behind a name lets it learn from the second teacher: ``"kd+cwd@2"``.
+
     Raises
     ------
     ConfigurationError
@@ -60,10 +63,18 @@ def get_method(name: str) -> Method:
 
 
 def _one(name: str) -> Method:
-    base, _, preset = name.partition(":")
+    plain, at, number = name.partition("@")
+    base, _, preset = plain.partition(":")
     if base not in METHODS:
-        raise ConfigurationError(f"There is no distillation method '{name}'.{did_you_mean(base, METHODS)}")
-    return METHODS[base].preset(preset) if preset else METHODS[base]
+        raise ConfigurationError(f"There is no distillation method '{plain}'.{did_you_mean(base, METHODS)}")
+    method = METHODS[base].preset(preset) if preset else METHODS[base]
+    if not at:
+        return method
+    if not number.isdecimal() or int(number) < 1:
+        raise ConfigurationError(
+            f"'@{number}' does not name a teacher. Write {plain}@2 to let {plain} learn from the second one."
+        )
+    return replace(method, name=name, title=f"{method.title} from teacher {number}", teacher=int(number) - 1)
 
 
 def _parts(name: str) -> list[str]:
@@ -72,7 +83,8 @@ def _parts(name: str) -> list[str]:
     for piece in name.split("+"):
         longer = f"{parts[-1]}+{piece}" if parts else ""
         base, _, preset = longer.partition(":")
-        if preset and base in METHODS and _begins_variant(METHODS[base], preset) and piece not in METHODS:
+        known = piece.partition("@")[0] in METHODS
+        if preset and base in METHODS and _begins_variant(METHODS[base], preset) and not known:
             parts[-1] = longer
         else:
             parts.append(piece)
@@ -80,6 +92,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _begins_variant(method: Method, preset: str) -> bool:
+    preset = preset.partition("@")[0]
     return any(known == preset or known.startswith(f"{preset}+") for known in method.presets)
 
 

@@ -16,6 +16,8 @@ from napari_kdseg.errors import ConfigurationError
 if TYPE_CHECKING:
     from torch import nn
 
+    from napari_kdseg.distillation.view import View
+
 LAYERS = ("@shallow", "@deep")
 CRITIC_RATE_FACTOR = 0.2
 """The paper trains D with 2e-4; the student's rate of 1e-3 is ours, as the printed 0.03 does not suit Adam."""
@@ -112,11 +114,13 @@ def build(
     student: nn.Module,
     seed: int = 0,
     input_shape: tuple[int, int, int] = (3, 64, 64),
+    view: View | None = None,
+    student_view: View | None = None,
     **_: Any,
 ) -> Recipe:
     """Build the stages of paraphraser and critic, where they are used, and the terms that read them."""
     transfer = _transfer(settings, teacher, student, seed, input_shape)
-    return transfer + _adversarial(settings, teacher, student, seed + 1, input_shape)
+    return transfer + _adversarial(settings, teacher, student, seed + 1, input_shape, view, student_view)
 
 
 def _transfer(
@@ -187,6 +191,8 @@ def _adversarial(
     student: nn.Module,
     seed: int,
     input_shape: tuple[int, int, int],
+    view: View | None,
+    student_view: View | None,
 ) -> Recipe:
     """Build the critic's stage, and the term in which it goes on learning beside the student."""
     if not settings.adversarial_weight:
@@ -203,6 +209,8 @@ def _adversarial(
             teacher,
             student,
             settings,
+            view=view,
+            student_view=student_view,
             penalty=settings.gradient_penalty,
             seed=seed,
             epochs_factor=settings.critic_epochs_factor,

@@ -54,8 +54,9 @@ def build(
         partial(soft_label_kl, temperature=settings.temperature),
         teacher_taps=(SOFT_LABELS,),
         weight=settings.kd_weight,
+        team=team,
     )
-    return Recipe([term], stages, team)
+    return Recipe([term], stages)
 
 
 def _without(*parts: str) -> dict[str, bool]:
