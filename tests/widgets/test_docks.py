@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea
 
@@ -116,13 +117,33 @@ def test_configuration_survives_the_form(dock, tiles, tmp_path):
     assert (made.epochs, made.method) == (7, "kd")
 
 
+def test_further_teachers_can_be_added_and_removed(dock, tiles, tmp_path):
+    distil = dock("3 Distil")
+    distil.folder.set_path(tiles)
+    distil.method.setCurrentText("kd+cwd@2")
+    with pytest.raises(ValidationError, match="learns from 2 teachers"):
+        distil.configuration()
+    rows = [distil.networks._add() for _ in range(3)]
+    for row, name in zip(rows, ("enet", "unet/resnet18", "linknet/resnet18"), strict=True):
+        row.architecture.setCurrentText(name)
+    rows[2].form.fill({"input_size": 128})
+    distil.networks._remove(rows[1])
+    made = distil.configuration()
+    assert [choice.architecture for choice in made.more_teachers] == ["enet", "linknet/resnet18"]
+    assert [choice.input_size for choice in made.more_teachers] == [None, 128]
+    distil.networks.fill(made.teacher, made.student)
+    assert distil.networks.rows == []
+    distil.fill(made)
+    assert distil.configuration() == made
+
+
 def test_what_the_form_does_not_show_is_kept(dock, tiles, tmp_path):
     from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, OptimiserConfig
 
     distil = dock("3 Distil")
     config = DistillConfig(
         data=DataConfig(folder=tiles, classes=("background", "gland"), seed=5),
-        teacher=NetworkChoice(architecture="unet/resnet18", options={"encoder_depth": 3}),
+        teacher=NetworkChoice(architecture="unet/resnet18", options={"encoder_depth": 3}, input_size=96),
         optimiser=OptimiserConfig(learning_rate=0.002, clip=0.5),
         settings={"boundary_width": 3},
         threads=1,

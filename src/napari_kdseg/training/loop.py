@@ -264,12 +264,12 @@ class _Fit:
         metrics = {f"val_{name}": value for name, value in scores.items()}
         batches = progress.sums.get("batches", 0.0)
         metrics["train_loss"] = progress.sums.get("loss", 0.0) / batches if batches else math.nan
-        self._report(metrics)
-        self._keep(metrics)
         if self.place.config.previews and segments(self.stage):
             save_preview(
                 self.place.run, self.stage, progress.epoch, self.place.val, self.spec, self.place.fabric
             )
+        self._report(metrics)
+        self._keep(metrics)
 
     def _scores(self) -> dict[str, float]:
         """Score the network on the validation tiles; one that does not segment is judged by its own loss."""

@@ -1,4 +1,4 @@
-"""Live curves of a distillation: the loss of every step and each of its terms, and Dice on validation each epoch.
+"""Live curves of a distillation: the loss of every step and each of its terms; loss and Dice on validation each epoch.
 
 Refilled from the run's history when the dock opens late, updated in place while the job runs.
 """
@@ -37,7 +37,8 @@ WEIGHTED = "weighted/"
 class Curves(QWidget):
     """Plots over one another: loss by step (a colour a stage), its terms (a colour a term), validation Dice by epoch.
 
-    Terms are those of the stage that is trained now, raw or with their weights.
+    Dots in the plot of the loss are the loss on validation, at the step its epoch ended with. Terms are those of the
+    stage that is trained now, raw or with their weights.
     """
 
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class Curves(QWidget):
         self.points: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
         self.lines: dict[tuple[str, str], Any] = {}
         self.stage = ""
+        self.reached: dict[str, float] = {}
         for plot in (self.loss, self.terms, self.dice):
             plot.clear()
         self._show_terms()
@@ -81,14 +83,25 @@ class Curves(QWidget):
         changed = set()
         for event in events:
             if isinstance(event, Step) and "loss" in event.values:
+                self.reached[event.stage] = event.done
                 changed.add(self._add("loss", event.stage, event.done, event.values["loss"]))
                 changed |= self._add_terms(event)
-            elif isinstance(event, Validated) and "val_dice" in event.metrics:
-                changed.add(self._add("dice", event.stage, event.epoch, event.metrics["val_dice"]))
+            elif isinstance(event, Validated):
+                changed |= self._add_scores(event)
         for key in changed & set(self.points):  # terms of a stage that is over are gone
             points = sorted(self.points[key].items())
             self._line(key).setData([x for x, _ in points], [y for _, y in points])
         self._show_terms()
+
+    def _add_scores(self, event: Validated) -> set[tuple[str, str]]:
+        """Add what an epoch scored; a stage that does not segment has a loss on validation only."""
+        at = self.reached.get(event.stage, 0)
+        places = {"val_loss": ("validation", at), "val_dice": ("dice", event.epoch)}
+        return {
+            self._add(plot, event.stage, x, event.metrics[name])
+            for name, (plot, x) in places.items()
+            if name in event.metrics
+        }
 
     def _add_terms(self, event: Step) -> set[tuple[str, str]]:
         """Add each term of the loss, raw and weighted; another stage begins with an empty plot."""
@@ -135,13 +148,14 @@ class Curves(QWidget):
                 colour = TERM_COLOURS[names.index(name) % len(TERM_COLOURS) if name in names else 0]
             else:
                 colour = STAGE_COLOURS.get(name, REDDISH_PURPLE)
-            target = {"loss": self.loss, "dice": self.dice}.get(kind, self.terms)
+            target = {"loss": self.loss, "validation": self.loss, "dice": self.dice}.get(kind, self.terms)
             self.lines[key] = target.plot(
                 [],
                 [],
-                pen=pg.mkPen(colour, width=2),
-                name=name.replace("_", " ") if kind != "weighted" else None,
-                symbol="o" if kind == "dice" else None,
-                symbolSize=5,
+                pen=pg.mkPen(colour, width=2) if kind != "validation" else None,
+                name=name.replace("_", " ") if kind not in ("weighted", "validation") else None,
+                symbol="o" if kind in ("dice", "validation") else None,
+                symbolSize=5 if kind == "dice" else 7,
+                symbolBrush=colour if kind == "validation" else None,
             )
         return self.lines[key]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from qtpy.QtWidgets import QComboBox, QFileDialog, QPlainTextEdit, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout
 
 from napari_kdseg.errors import ConfigurationError, KdsegError, explain
 from napari_kdseg.training import (
@@ -21,7 +20,8 @@ from napari_kdseg.training import (
 )
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.form import SettingsForm
-from napari_kdseg.widgets.models_dock import CHECKPOINT_PATTERNS, load_run
+from napari_kdseg.widgets.models_dock import load_run
+from napari_kdseg.widgets.network_choices import NetworkChoices
 from napari_kdseg.widgets.parts import (
     Dock,
     Fold,
@@ -36,22 +36,17 @@ from napari_kdseg.widgets.parts import (
 )
 from napari_kdseg.widgets.preferences import preferences
 
-TEACHERS = (
-    "unet/resnet34",
-    "unet/resnet18",
-    "unetplusplus/resnet34",
-    "deeplabv3plus/resnet50",
-    "segformer/mit_b2",
-)
-STUDENTS = ("enet", "unet/mobilenet_v2", "deeplabv3plus/mobilenet_v2", "segformer/mit_b0")
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (
     "teacher_epochs",
     "epochs",
     "batch_size",
     "sampling",
+    "weigh_classes",
     "augment",
     "patience",
+    "remember_teacher",
+    "previews",
     "device",
     "precision",
     "seed",
@@ -64,7 +59,6 @@ class DistilDock(Dock):
 
     def __init__(self, napari_viewer: Any):
         super().__init__(napari_viewer)
-        self.job: JobHandle | None = None
         self.base: dict[str, Any] = {}
         self.problem = Note()
         self._build_data()
@@ -103,23 +97,8 @@ class DistilDock(Dock):
 
     def _build_networks(self) -> None:
         step = self._step("2  Teacher and student")
-        self.networks: dict[str, tuple[QComboBox, PathRow]] = {}
-        for role, names in (("teacher", TEACHERS), ("student", STUDENTS)):
-            choice = combo(
-                "Architecture and encoder, as in unet/resnet34; any of segmentation-models-pytorch, or enet",
-                *names,
-            )
-            choice.setEditable(True)
-            note = "trained here unless you give one" if role == "teacher" else "optional, to start from"
-            path = PathRow(
-                f"{role.capitalize()} checkpoint ({note})",
-                patterns=CHECKPOINT_PATTERNS,
-                remember="checkpoint",
-            )
-            self.networks[role] = (choice, path)
-            step.addWidget(Note(role.capitalize()))
-            step.addWidget(choice)
-            step.addWidget(path)
+        self.networks = NetworkChoices()
+        step.addWidget(self.networks)
 
     def _build_method(self) -> None:
         from napari_kdseg.distillation import method_names
@@ -162,30 +141,12 @@ class DistilDock(Dock):
         self.column.addWidget(self.problem)
 
     def _build_progress(self) -> None:
-        from napari_kdseg.widgets.curves import Curves
+        from napari_kdseg.widgets.run_progress import RunProgress
 
-        self.running = QWidget()
-        layout = QVBoxLayout(self.running)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self.state = Note()
-        self.progress = QProgressBar()
-        self.pause = button("Pause", "Wait after this batch", self.pause_or_resume)
-        self.stop_button = button("Stop", "Stop after this batch; the run can be resumed", self.stop)
-        self.controls = row(self.pause, self.stop_button)
-        self.curves = Curves()
-        self.log = QPlainTextEdit()
-        self.log.setReadOnly(True)
-        self.log.setMaximumBlockCount(1000)
-        self.log.setMinimumHeight(110)
-        self.use = button(
-            "Use this student",
-            "Load teacher, assistants and student of this run into 2 Models",
-            self.use_student,
-        )
-        for widget in (self.state, self.progress, self.controls, self.use, self.curves, self.log):
-            layout.addWidget(widget)
-        self.running.hide()
-        self.column.addWidget(self.running)
+        self.following = RunProgress()
+        self.following.running_changed.connect(self._on_running)
+        self.following.wanted.connect(self.use_student)
+        self.column.addWidget(self.following)
 
     # -- data --------------------------------------------------------------------------------------
 
@@ -254,20 +215,11 @@ class DistilDock(Dock):
         values["data"] = {**values.get("data", {}), "folder": self.folder.path(), **self.data_form.values()}
         values["optimiser"] = self.optimiser_form.values()
         values["augmentation"] = self.augmentation_form.values()
-        for role in self.networks:
-            values[role] = self._network(role, values.get(role, {}))
+        values.update(self.networks.values())
         values["method"] = self.method.currentText()
         values["settings"] = self.method_form.values() if self.method_form else {}
         values["output"] = self.output.path()
         return DistillConfig.model_validate(values)
-
-    def _network(self, role: str, before: dict[str, Any]) -> dict[str, Any]:
-        choice, path = self.networks[role]
-        if path.path():
-            return {"checkpoint": path.path()}
-        architecture = choice.currentText().strip()
-        same = architecture == before.get("architecture")
-        return {"architecture": architecture, "options": before.get("options", {}) if same else {}}
 
     def fill(self, config: DistillConfig) -> None:
         """Show ``config`` in the form."""
@@ -275,11 +227,7 @@ class DistilDock(Dock):
         self.base = config.model_dump(mode="json")
         self.folder.set_path(config.data.folder)
         self.data_form.fill(values["data"])
-        for role, (choice, path) in self.networks.items():
-            network = getattr(config, role)
-            path.set_path(network.checkpoint or "")
-            if network.architecture:
-                choice.setCurrentText(network.architecture)
+        self.networks.fill(config.teacher, config.student, config.more_teachers)
         self.method.setCurrentText(config.method)
         if self.method_form is not None:
             self.method_form.fill(config.settings)
@@ -342,18 +290,6 @@ class DistilDock(Dock):
         self.fill(config)
         return self._launch(config)
 
-    def stop(self) -> None:
-        """Ask the run to stop after this batch."""
-        if self.job is not None:
-            self.stop_button.setText("Stopping…")
-            self.stop_button.setEnabled(False)
-            self.job.cancel()
-
-    def pause_or_resume(self) -> None:
-        """Pause a working run, wake a paused one."""
-        if self.job is not None:
-            self.job.pause_or_resume()
-
     def _launch(self, config: DistillConfig) -> JobHandle | None:
         title = f"{config.method} of {_network(config.student)}"
         return self.session.start("distil", title, "napari_kdseg.training:distill", config)
@@ -373,77 +309,25 @@ class DistilDock(Dock):
     def _on_job(self, job: JobHandle) -> None:
         if job.kind != "distil":
             return
-        self.job = job
-        self.curves.clear()
-        self.log.clear()
-        self.running.show()
-        self.use.hide()
         for section in self.steps:
             section.open(False)
-        self._set_running(job.alive)
-        self.state.say("Preparing …")
-        self.progress.setRange(0, 0)
-        job.events.connect(self._on_events)
+        self.following.follow(job)
         job.ended.connect(self._on_end)
-        self._refill(job)
-        self._on_events(job.history)
-        if not job.alive:
-            self._on_end(job.running.end)
 
-    def _refill(self, job: JobHandle) -> None:
-        """Draw the curve of the steps before this job was started, when it resumes a run."""
-        from napari_kdseg.training.run_folder import read_history
-
-        in_background(partial(read_history, job.config.output), self.curves.take, lambda _sentence: None)
-
-    def _set_running(self, running: bool) -> None:
+    def _on_running(self, running: bool) -> None:
         self.start_button.setEnabled(not running)
         self.resume_button.setEnabled(not running)
-        self.controls.setVisible(running)
-        self.progress.setVisible(running)
-        self.pause.setText("Pause")
-        self.stop_button.setText("Stop")
-        self.stop_button.setEnabled(True)
-
-    def _on_events(self, events: list[Any]) -> None:
-        from napari_kdseg.jobs import Message, Paused, Resumed, Validated
-
-        self.curves.take(events)
-        for event in events:
-            if isinstance(event, Message):
-                self.log.appendPlainText(event.text)
-            elif isinstance(event, Validated):
-                scores = ", ".join(f"{name} {value:.3f}" for name, value in event.metrics.items())
-                self.log.appendPlainText(
-                    f"{event.stage.replace('_', ' ')}, epoch {event.epoch}/{event.epochs}: {scores}"
-                )
-            elif isinstance(event, Paused | Resumed):
-                self.pause.setText("Resume" if isinstance(event, Paused) else "Pause")
-        step = self.job.latest if self.job else None
-        if step is not None:
-            self.progress.setRange(0, step.total)
-            self.progress.setValue(step.done)
-            terms = ", ".join(f"{name} {value:.3g}" for name, value in step.values.items() if name != "lr")
-            self.state.say(f"{step.stage.replace('_', ' ')}, step {step.done} of {step.total}: {terms}")
 
     def _on_end(self, end: Any) -> None:
-        from napari_kdseg.jobs import Cancelled, Failed
+        from napari_kdseg.jobs import Done
 
-        self._set_running(False)
-        if isinstance(end, Failed):
-            self.state.warn(end.message)
-            self.log.appendPlainText(end.details)
-        elif isinstance(end, Cancelled):
-            self.state.say("Stopped. Everything so far is kept; Resume goes on from here.")
-        else:
-            self.state.say(f"Done. {_result(end.result)}")
-            self.use.show()
+        if isinstance(end, Done):
             self.output.set_path(self._fresh_folder())
 
     def use_student(self) -> None:
         """Load the networks of the finished run into the Models dock."""
-        if self.job is not None:
-            load_run(self.session, Path(self.job.config.output), self.problem.warn)
+        if self.following.job is not None:
+            load_run(self.session, Path(self.following.job.config.output), self.problem.warn)
 
 
 def _now() -> str:
@@ -452,12 +336,3 @@ def _now() -> str:
 
 def _network(choice: NetworkChoice) -> str:
     return choice.architecture or Path(str(choice.checkpoint)).stem
-
-
-def _result(result: Any) -> str:
-    scores = [
-        f"{role.replace('_', ' ')} Dice {metrics['val_dice']:.3f}"
-        for role, metrics in result.metrics.items()
-        if "val_dice" in metrics
-    ]
-    return "On the validation set: " + ", ".join(scores) + "." if scores else ""
