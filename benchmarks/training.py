@@ -168,7 +168,7 @@ def bare_step(method: str, stage: Any) -> Step:
     The networks are those of ``stage``, which is used for nothing else.
     """
     student, optimiser_settings = stage.network, DistillConfig(data=DataConfig(folder=Path())).optimiser
-    stage.teacher.to(DEVICE).eval()
+    stage.readers[0].network.to(DEVICE).eval()
     student.to(DEVICE).train()
     loss_of, after = BARE[method](stage, get_method(method).settings())
     first_rate = optimiser_settings.learning_rate
@@ -196,7 +196,7 @@ def bare_step(method: str, stage: Any) -> Step:
 
 
 def bare_kd(stage: Any, settings: Any) -> BareLoss:
-    student, teacher = stage.network, stage.teacher
+    student, teacher = stage.network, stage.readers[0].network
 
     def loss(image: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
@@ -211,7 +211,7 @@ def bare_kd(stage: Any, settings: Any) -> BareLoss:
 
 def bare_plc_kd(stage: Any, settings: Any) -> BareLoss:
     """Correct by hand: the rule of each assistant, then the similarity search."""
-    student, teacher, team = stage.network, stage.teacher, stage.team
+    student, teacher, team = stage.network, stage.readers[0].network, stage.readers[0].team
     assistants = [team.false_pixel_assistant.to(DEVICE).eval(), team.boundary_assistant.to(DEVICE).eval()]
     means = ClassMeans(len(TEACHER.classes), settings.class_mean_momentum)
     seen = keep_outputs(teacher, [team.feature_path])
@@ -234,7 +234,7 @@ def bare_plc_kd(stage: Any, settings: Any) -> BareLoss:
 
 def bare_coco(stage: Any, settings: Any) -> BareLoss:
     """Correlate the layers, ask the critic, and train it on the same outputs."""
-    student, teacher = stage.network, stage.teacher
+    student, teacher = stage.network, stage.readers[0].network
     paraphrasers = stage.learned["correlation"].paraphrasers.to(DEVICE)
     critic, generator = stage.learned["adversarial"].critic.to(DEVICE), torch.Generator()
     generator.set_state(stage.learned["adversarial"].get_extra_state()["generator"])

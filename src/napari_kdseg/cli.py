@@ -101,6 +101,7 @@ def methods() -> None:
         if method.presets:
             print("    variants: " + ", ".join(f"{method.name}:{preset}" for preset in method.presets))
     print("\nMethods add up: cwd+kd. A variant is named after a colon: plc-kd:sc.")
+    print("@2 lets a method learn from the second teacher: kd+cwd@2.")
 
 
 @app.command()
@@ -112,7 +113,10 @@ def distill(
     output: Annotated[
         Path | None, typer.Option(help="Run folder; the same one again resumes the run.")
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(help="Architecture, or a checkpoint file; again for a second one, as in 'kd+cwd@2'."),
+    ] = None,
     student: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
     method: Annotated[
         str | None, typer.Option(help="plc-kd, coco, emkd, cwd+kd ...; see 'kdseg methods'.")
@@ -132,9 +136,11 @@ def distill(
     _put(values, "data.folder", data and str(data))
     _put(values, "output", output and str(output))
     _put(values, "method", method)
-    for role, choice in (("teacher", teacher), ("student", student)):
-        if choice is not None:
-            values[role] = {"checkpoint": choice} if Path(choice).exists() else {"architecture": choice}
+    if teacher:
+        first, *more = (_network(choice) for choice in teacher)
+        values |= {"teacher": first, "more_teachers": more}
+    if student is not None:
+        values["student"] = _network(student)
     for assignment in set_ or []:
         path, equals, text = assignment.partition("=")
         if not equals:
@@ -367,6 +373,10 @@ def _run_facts(folder: Path) -> list[tuple[str, str]]:
     if summary.is_file():
         facts += [(name, json.dumps(value)) for name, value in json.loads(summary.read_text()).items()]
     return facts
+
+
+def _network(choice: str) -> dict[str, str]:
+    return {"checkpoint" if Path(choice).exists() else "architecture": choice}
 
 
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
