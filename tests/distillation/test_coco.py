@@ -246,7 +246,7 @@ def test_more_pairs_of_layers():
 
 
 def test_layers_that_do_not_fit_are_refused_before_training():
-    with pytest.raises(ConfigurationError, match=r"as many layers.*3 \(.*\) and 2"):
+    with pytest.raises(ConfigurationError, match="3 student layers but 2 teacher layers"):
         stages(COCO, student_layers=("encoder.0", "encoder.1", "decoder"))
     three = ("encoder.0", "encoder.1", "decoder")
     with pytest.raises(ConfigurationError, match="pairs of layers, but there are 3"):

@@ -47,6 +47,13 @@ def labels_on_grid(target: Tensor, size: torch.Size | tuple[int, int]) -> Tensor
     return F.interpolate(target[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()
 
 
+def labelled_on_grid(target: Tensor | None, feature: Tensor, ignore_index: int) -> Tensor:
+    """Say which pixels of a feature ``[N, c, h, w]`` are labelled, bool ``[N, h, w]``; all are without a target."""
+    if target is None:
+        return torch.ones_like(feature[:, 0], dtype=torch.bool)
+    return labels_on_grid(target, feature.shape[-2:]) != ignore_index
+
+
 def labelled_mean(values: Tensor, target: Tensor | None, ignore_index: int) -> Tensor:
     """Mean of ``values [N, h, w]`` over the pixels that are not ignored; 0, with a graph, where all are."""
     if target is None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import labels_on_grid
+from napari_kdseg.distillation.losses.common import labelled_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 TwoLayers = tuple[Tensor, Tensor]
@@ -79,10 +79,7 @@ def _flow(first: Tensor, second: Tensor, target: Tensor | None, ignore_index: in
     """FSP matrices ``[N, c1, c2]`` over the labelled pixels, and which images have any ``[N]``."""
     size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
     first, second = (F.adaptive_avg_pool2d(layer, size) for layer in (first, second))
-    if target is None:
-        labelled = torch.ones_like(first[:, 0], dtype=torch.bool)
-    else:
-        labelled = labels_on_grid(target, size) != ignore_index
+    labelled = labelled_on_grid(target, first, ignore_index)
     first, second = (layer.masked_fill(~labelled.unsqueeze(1), 0.0) for layer in (first, second))
     pixels = labelled.sum((1, 2))
     matrix = first.flatten(2) @ second.flatten(2).transpose(1, 2) / pixels.clamp(min=1)[:, None, None]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import EPSILON, labels_on_grid
+from napari_kdseg.distillation.losses.common import EPSILON, labelled_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -85,10 +85,7 @@ def _similarities(
     feature: Tensor, target: Tensor | None, grid: tuple[int, int], ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """Cosine similarities of the nodes ``[N, R, R]``, and which nodes hold a labelled pixel ``[N, R]``."""
-    if target is None:
-        labelled = torch.ones_like(feature[:, :1], dtype=torch.bool)
-    else:
-        labelled = (labels_on_grid(target, feature.shape[-2:]) != ignore_index).unsqueeze(1)
+    labelled = labelled_on_grid(target, feature, ignore_index).unsqueeze(1)
     has_pixels = F.adaptive_max_pool2d(labelled.float(), grid) > 0
     pooled = F.adaptive_max_pool2d(feature.masked_fill(~labelled, -torch.inf), grid)
     unit = F.normalize(torch.where(has_pixels, pooled, 0.0).flatten(2), dim=1, eps=EPSILON)

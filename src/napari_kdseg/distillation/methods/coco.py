@@ -173,11 +173,9 @@ def _transfer(
 
 
 def _check(student: tuple[str, ...], teacher: tuple[str, ...], *, pairs: bool) -> None:
-    if len(student) != len(teacher):
-        raise ConfigurationError(
-            f"CoCo DistillNet compares as many layers of the student as of the teacher, but there are {len(student)} "
-            f"({', '.join(student)}) and {len(teacher)} ({', '.join(teacher)}). Name as many of both."
-        )
+    from napari_kdseg.distillation.connectors import layer_pairs
+
+    layer_pairs(student, teacher)
     if pairs and len(student) % 2:
         raise ConfigurationError(
             f"Cross-layer correlation compares pairs of layers, but there are {len(student)} ({', '.join(student)}). "
