@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED
 from napari_kdseg.slides.backend import Level, make_level
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.image_backend import open_picture
@@ -26,7 +27,6 @@ from napari_kdseg.slides.tiff_backend import TiffBackend
 from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
 from napari_kdseg.slides.zarr_backend import is_zarr, label_names
 
-NOT_ANNOTATED = 255
 COARSEST = 1024
 BLOCK = 512
 Sampler = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -102,8 +102,8 @@ class Annotation:
         return out
 
 
-def open_annotation(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
-    """Open an annotation of a slide.
+def open_mask(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
+    """Open a mask of a slide.
 
     Parameters
     ----------
