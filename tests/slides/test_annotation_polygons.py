@@ -21,7 +21,7 @@ def slide(files):
         yield slide
 
 
-def blobs(seed: int, shape=(HEIGHT, WIDTH), classes=4, cell=7) -> np.ndarray:
+def blobs(seed: int, shape=(HEIGHT, WIDTH), classes=4, cell=11) -> np.ndarray:
     """Noise of several classes in blocks, with single pixels on top: holes, islands, diagonal neighbours."""
     random = np.random.default_rng(seed)
     rows, columns = (-(-side // cell) for side in shape)
@@ -38,7 +38,7 @@ def pixels(annotation) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tile", [64, 333, 4096])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_mask_polygons_mask_is_the_identity(slide, seed, tile):
     mask = blobs(seed)
     annotation = open_annotation(mask, slide)

@@ -13,13 +13,27 @@ from typing import Literal
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.annotations.model import AnnotationShape
+from napari_kdseg.slides.annotations.model import AnnotationShape, Colour
 
 NOT_ANNOTATED = 255
 BACKGROUND = "background"
 REGION, IGNORE = "region*", "ignore*"
 UNNAMED = "annotation"
 """Class of shapes for which nobody chose one."""
+
+#: Okabe & Ito 2008: colours for classes that bring none, which colour-blind people can tell apart.
+COLOURS: tuple[Colour, ...] = (
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+
+
+BACKGROUND_COLOUR = (128, 128, 128)
 
 Classes = Sequence[str] | Mapping[str, int]
 Overlap = Literal["smaller", "later"]
@@ -72,6 +86,19 @@ def class_indices(
     highest = max((index for index in named if index != NOT_ANNOTATED), default=0)
     names = tuple(named.get(index, f"class {index}") for index in range(max(highest, 1) + 1))
     return names, {name: indices[name] for name in there}
+
+
+def class_colours(
+    count: int, shapes: Sequence[AnnotationShape] = (), indices: Mapping[str, int] | None = None
+) -> tuple[Colour, ...]:
+    """Return a colour for each of ``count`` classes: of the first shape of the class that has one, or a default."""
+    given = {
+        (indices or {})[class_of(shape)]: shape.colour
+        for shape in reversed(shapes)
+        if shape.colour is not None
+    }
+    default = (BACKGROUND_COLOUR, *(COLOURS[index % len(COLOURS)] for index in range(count)))
+    return tuple(given.get(index, default[index]) for index in range(count))
 
 
 def _special(names: Sequence[str]) -> dict[str, int]:

@@ -7,7 +7,7 @@ neighbour.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED
+from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED, class_colours
+from napari_kdseg.slides.annotations.model import Colour
 from napari_kdseg.slides.backend import Level, make_level
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.image_backend import open_picture
@@ -48,6 +49,8 @@ class Annotation:
         Their names; class 0 is background.
     source
         Where it comes from.
+    colours
+        (r, g, b) of the classes, background first; classes without get one of Okabe and Ito's.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class Annotation:
         shape: tuple[int, int],
         classes: tuple[str, ...],
         source: str = "array",
+        colours: Sequence[Colour] = (),
     ):
         self._sample = sample
         self._slide_shape = slide_shape
         self.classes = classes
         self.source = source
+        self.colours: tuple[Colour, ...] = (*colours, *class_colours(len(classes))[len(colours) :])
         self.pyramid: tuple[Level, ...] = _pyramid(slide_shape, shape)
         self.levels = [
             LevelArray(partial(self.read_scaled, level.downsample), level.shape, np.uint8, level.tile)

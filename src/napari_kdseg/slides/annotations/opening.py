@@ -12,6 +12,7 @@ from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.annotations.classes import (
     Classes,
     Overlap,
+    class_colours,
     class_indices,
     class_of,
     default_outside,
@@ -94,7 +95,9 @@ def _rasterised(
     raster = ShapeRaster(
         [shapes[i].geometry for i in order], [indices[class_of(shapes[i])] for i in order], outside
     )
-    return Annotation(raster.sample, slide.shape, slide.shape, names, source)
+    return Annotation(
+        raster.sample, slide.shape, slide.shape, names, source, class_colours(len(names), shapes, indices)
+    )
 
 
 def _check_place(shapes: Sequence[AnnotationShape], slide: Slide, source: str) -> None:

@@ -15,27 +15,16 @@ import shapely
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED
 from napari_kdseg.slides.annotations.mask import Annotation
-from napari_kdseg.slides.annotations.model import MAX_VERTICES, AnnotationShape, Colour
+from napari_kdseg.slides.annotations.model import MAX_VERTICES, AnnotationShape
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.level_array import ReadRegion
 
 TILE = 2048
-#: Okabe & Ito 2008: colours for classes that have none, which colour-blind people can tell apart.
-COLOURS: tuple[Colour, ...] = (
-    (0, 158, 115),
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
 
 
 def annotation_to_shapes(
     annotation: Annotation,
     *,
-    colours: tuple[Colour, ...] = (),
     tile: int = TILE,
     check: Callable[[], None] = lambda: None,
 ) -> list[AnnotationShape]:
@@ -48,8 +37,6 @@ def annotation_to_shapes(
     ----------
     annotation
         The mask; its finest level is outlined.
-    colours
-        (r, g, b) of the classes from background on; by default those of Okabe and Ito.
     tile
         Side of the blocks that are read at once.
     check
@@ -77,8 +64,7 @@ def annotation_to_shapes(
         if value == 0 and complete:
             continue
         name = annotation.classes[value] if value < len(annotation.classes) else f"class {value}"
-        given = colours[value] if value < len(colours) else COLOURS[(value - 1) % len(COLOURS)]
-        colour = (128, 128, 128) if value == 0 else given
+        colour = annotation.colours[value] if value < len(annotation.colours) else None
         shapes += [AnnotationShape(polygon, name, colour) for polygon in found[value]]
     return shapes
 
