@@ -202,7 +202,9 @@ def predict(
 @app.command()
 def correct(
     slide: Annotated[str, typer.Argument(help="The slide.")],
-    annotation: Annotated[str, typer.Option(help="Its mask: PNG, TIFF, OME-Zarr label, or synthetic:...")],
+    annotation: Annotated[
+        str, typer.Option(help="Its mask: GeoJSON, XML, PNG, TIFF, OME-Zarr label, or synthetic:...")
+    ],
     output: Annotated[Path, typer.Option(help="Mask store *.ome.zarr.")],
     run: Annotated[Path | None, typer.Option(help="Run folder whose teacher team corrects.")] = None,
     teacher: Annotated[
