@@ -272,6 +272,15 @@ def test_xml_of_other_programs_comes_back_with_holes_classes_and_colours(tmp_pat
         assert 'Name="Tumor hole" PartOfGroup="Tumor"' in text
 
 
+@pytest.mark.parametrize("name", ["a.geojson", "asap.xml", "imagescope.xml"])
+def test_names_of_any_kind_can_be_written(tmp_path, name):
+    shapes = [AnnotationShape(shapely.box(0, 0, 9, 9), 'Tumor "α" <b> & more', None, "line 1\x00\ud800")]
+    write_annotations(tmp_path / name, shapes, xml=name.partition(".")[0] if name != "a.geojson" else "asap")
+    (again,) = read_annotations(tmp_path / name)
+    assert again.class_name == shapes[0].class_name
+    assert again.name.startswith("line 1")
+
+
 def test_lines_and_points_survive_xml(tmp_path):
     shapes = [
         AnnotationShape(shapely.LineString([(1, 2), (30, 40)]), "a"),
@@ -343,6 +352,8 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb">]><Annotations><Annotation>&b;</Annot
         ("a.geojson", '{"type": "Feature", "geometry": 3, "properties": 4}', "malformed"),
         ("a.geojson", '{"type": "Feature", "geometry": {"type": "Curve", "coordinates": []}}', "'Curve' are not known"),
         ("a.xml", ASAP[:900], "no well-formed XML"),
+        ("a.xml", IMAGESCOPE.replace("UTF-8", "UTF-9").encode(), "no well-formed XML"),
+        ("a.geojson", '{"type": "Feature", "properties": {"name": 3}, "geometry": {}}', "malformed"),
         ("a.xml", BOMB, "document type or entities"),
         ("a.xml", "<html><body/></html>", "neither of ASAP"),
         ("a.xml", ASAP.replace('X="20"', 'X="twenty"'), "no proper X and Y"),

@@ -23,7 +23,7 @@ from napari_kdseg.slides.annotations.model import (
     areal_or_less,
     rings_of,
 )
-from napari_kdseg.slides.annotations.xml_reading import elements, points_of, text_of
+from napari_kdseg.slides.annotations.xml_parts import allowed, elements, points_of, text_of
 
 ROOT = "ASAP_Annotations"
 HOLE_GROUPS = ("hole", "holes", "exclusion", "exclude")
@@ -136,7 +136,7 @@ def format_asap(shapes: Sequence[AnnotationShape]) -> bytes:
     groups: dict[str, tuple[str, str]] = {}
     for number, shape in enumerate(shapes):
         colour = "#{:02X}{:02X}{:02X}".format(*shape.colour) if shape.colour else DEFAULT_COLOUR
-        group, name = shape.class_name or "None", shape.name or f"Annotation {number}"
+        group, name = allowed(shape.class_name or "None"), allowed(shape.name or f"Annotation {number}")
         if shape.class_name is not None:
             groups.setdefault(group, ("None", colour))
         if not shape.has_area:

@@ -16,7 +16,7 @@ from napari_kdseg.slides.annotations.geojson import format_geojson, parse_geojso
 from napari_kdseg.slides.annotations.imagescope import ROOT as IMAGESCOPE_ROOT
 from napari_kdseg.slides.annotations.imagescope import format_imagescope, parse_imagescope
 from napari_kdseg.slides.annotations.model import AnnotationShape, moved
-from napari_kdseg.slides.annotations.xml_reading import elements
+from napari_kdseg.slides.annotations.xml_parts import elements
 from napari_kdseg.slides.geometry import Pair
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def write_annotations(
     shapes = moved(shapes, -origin[0], -origin[1])
     if name.endswith(GEOJSON_SUFFIXES):
         content = format_geojson(shapes)
-        content = gzip.compress(content, mtime=0) if name.endswith(".gz") else content
+        content = gzip.compress(content, compresslevel=6, mtime=0) if name.endswith(".gz") else content
     elif name.endswith(".xml"):
         content = format_asap(shapes) if xml == "asap" else format_imagescope(shapes, mpp)
     else:

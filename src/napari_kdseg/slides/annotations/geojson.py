@@ -54,7 +54,7 @@ def parse_geojson(content: bytes, name: str) -> list[AnnotationShape]:
     for number, feature in enumerate(_features(document, name), start=1):
         try:
             shape = _shape(feature, vertices)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
             raise SlideError(
                 f"Feature {number} of {name} is malformed ({error}). Export the file again."
             ) from error
@@ -106,7 +106,7 @@ def _shape(feature: dict[str, Any], vertices: VertexCount) -> AnnotationShape | 
         geometry=geometry,
         class_name=class_name,
         colour=colour,
-        name=properties.pop("name", None),
+        name=_text(properties.pop("name", None)),
         object_type=str(object_type),
         locked=bool(properties.pop("isLocked", False)),
         identifier=None if old_type or identifier is None else str(identifier),
@@ -117,8 +117,8 @@ def _shape(feature: dict[str, Any], vertices: VertexCount) -> AnnotationShape | 
 def _classification(item: Any) -> tuple[str | None, Colour | None]:
     """Return name and colour of a class; a class derived from another has several names."""
     if item is None or isinstance(item, str):
-        return item, None
-    name = item.get("name") or ": ".join(item.get("names") or []) or None
+        return item or None, None
+    name = _text(item.get("name") or ": ".join(item.get("names") or []) or None)
     colour = item.get("color", item.get("colorRGB"))
     if isinstance(colour, int):  # as Java packs it: alpha, red, green, blue, and usually negative
         return name, ((colour >> 16) & 255, (colour >> 8) & 255, colour & 255)
@@ -128,9 +128,15 @@ def _classification(item: Any) -> tuple[str | None, Colour | None]:
     return name, (red, green, blue)
 
 
+def _text(item: Any) -> str | None:
+    if item is not None and not isinstance(item, str):
+        raise TypeError("a name is no text")
+    return item
+
+
 def _geometry(kind: str, coordinates: Any, vertices: VertexCount) -> BaseGeometry:
     def points(item: Any) -> np.ndarray:
-        array = np.array([pair[:2] for pair in item], dtype=np.float64).reshape(-1, 2)
+        array = np.array(item, dtype=np.float64)[:, :2]  # a third coordinate is a height
         vertices.add(len(array))
         if not np.isfinite(array).all():
             raise ValueError("a coordinate is no finite number")
@@ -159,7 +165,7 @@ def _geometry(kind: str, coordinates: Any, vertices: VertexCount) -> BaseGeometr
 def format_geojson(shapes: Sequence[AnnotationShape]) -> bytes:
     """Write shapes as a feature collection that QuPath reads."""
     collection = {"type": "FeatureCollection", "features": [_feature(shape) for shape in shapes]}
-    return json.dumps(collection, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(collection, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _feature(shape: AnnotationShape) -> dict[str, Any]:

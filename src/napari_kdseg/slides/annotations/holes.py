@@ -63,4 +63,8 @@ def _with_holes(area: BaseGeometry, holes: Sequence[BaseGeometry]) -> BaseGeomet
 
 
 def _difference(area: BaseGeometry, holes: Sequence[BaseGeometry]) -> BaseGeometry:
-    return shapely.difference(shapely.make_valid(area), shapely.union_all(shapely.make_valid(list(holes))))
+    rest = shapely.difference(shapely.make_valid(area), shapely.union_all(shapely.make_valid(list(holes))))
+    # mending an outline that crosses itself may leave lines beside the polygons
+    parts = shapely.get_parts(shapely.get_parts(rest))
+    polygons = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    return polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(list(polygons))

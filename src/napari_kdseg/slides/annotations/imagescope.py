@@ -21,7 +21,7 @@ from napari_kdseg.slides.annotations.model import (
     areal_or_less,
     rings_of,
 )
-from napari_kdseg.slides.annotations.xml_reading import elements, points_of, text_of
+from napari_kdseg.slides.annotations.xml_parts import allowed, elements, points_of, text_of
 
 ROOT = "Annotations"
 RECTANGLES, ELLIPSES, LINES = ("1", "Rectangle"), ("2", "Ellipse"), ("3", "4", "Arrow", "Ruler")
@@ -120,7 +120,7 @@ def format_imagescope(shapes: Sequence[AnnotationShape], mpp: tuple[float, float
     root = ElementTree.Element(ROOT, MicronsPerPixel=f"{width:.6f}")
     for number, class_name in enumerate(dict.fromkeys(shape.class_name for shape in shapes), start=1):
         members = [shape for shape in shapes if shape.class_name == class_name]
-        _write_layer(root, str(number), class_name or "", members, width)
+        _write_layer(root, str(number), allowed(class_name or ""), members, width)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
@@ -138,7 +138,7 @@ def _write_layer(root: Any, number: str, name: str, shapes: Sequence[AnnotationS
     for identifier, title in (("9999", "Region"), ("9997", "Length"), ("9996", "Area"), ("9998", "Text")):
         ElementTree.SubElement(headers, "AttributeHeader", Id=identifier, Name=title, ColumnWidth="-1")
     for shape in shapes:
-        text = shape.name or ""
+        text = allowed(shape.name or "")
         for polygon in shape.polygons:
             for index, ring in enumerate(rings_of(polygon)):
                 _write_region(regions, "0", text, ring[:-1], width, negative=index > 0)

@@ -30,13 +30,8 @@ class ShapeRaster:
     """
 
     def __init__(self, geometries: Sequence[BaseGeometry], values: Sequence[int], outside: int):
-        # An outline that crosses itself would be cut wrongly; mended, it covers what an even-odd fill covers.
-        whole = shapely.make_valid(np.array(geometries, dtype=object))
-        parts, owner = shapely.get_parts(whole, return_index=True)
-        parts, deeper = shapely.get_parts(parts, return_index=True)  # mending may leave collections
-        keep = (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)
-        self._polygons = parts[keep]
-        self._values = np.asarray(values, np.uint8)[owner[deeper[keep]]]
+        self._polygons, owner = _simple_polygons(np.array(geometries, dtype=object))
+        self._values = np.asarray(values, np.uint8)[owner]
         self._bounds = shapely.bounds(self._polygons)
         self._tree = shapely.STRtree(self._polygons)
         self._outside = outside
@@ -71,6 +66,21 @@ class ShapeRaster:
             high = (self._bounds[places, axis + 2] - corner[axis]) / size[axis] - 0.5
             found &= np.floor(high + 1e-9) >= np.ceil(low - 1e-9)
         return found
+
+
+def _simple_polygons(geometries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take geometries apart into valid polygons, in their order; return those, and which geometry each was part of."""
+    # An outline that crosses itself would be cut wrongly; mended, it covers what an even-odd fill covers.
+    crossed = ~shapely.is_valid(geometries)
+    geometries[crossed] = shapely.make_valid(geometries[crossed])
+    simple = shapely.get_type_id(geometries) == shapely.GeometryType.POLYGON
+    parts, inner = shapely.get_parts(geometries[~simple], return_index=True)
+    parts, deeper = shapely.get_parts(parts, return_index=True)  # mending may leave collections
+    polygons = np.concatenate([geometries[simple], parts])
+    owner = np.concatenate([np.flatnonzero(simple), np.flatnonzero(~simple)[inner[deeper]]])
+    keep = (shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(polygons)
+    order = np.argsort(owner[keep], kind="stable")
+    return polygons[keep][order], owner[keep][order]
 
 
 def _spacing(positions: np.ndarray) -> float:

@@ -1,9 +1,10 @@
-"""XML from elsewhere: no document types, no entities, elements read one by one, every number checked."""
+"""XML from elsewhere, read safely: no document types, no entities, element by element, every number checked."""
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -14,6 +15,8 @@ from defusedxml.ElementTree import iterparse
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.annotations.model import VertexCount
+
+FORBIDDEN = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 def elements(content: bytes, name: str) -> Iterator[tuple[str, Element]]:
@@ -26,7 +29,7 @@ def elements(content: bytes, name: str) -> Iterator[tuple[str, Element]]:
     """
     try:
         yield from iterparse(io.BytesIO(content), events=("start", "end"), forbid_dtd=True)
-    except ParseError as error:
+    except (ParseError, LookupError) as error:  # the latter for an encoding nobody knows
         raise SlideError(
             f"{name} is truncated or damaged: it is no well-formed XML ({error}). Export it again."
         ) from error
@@ -55,6 +58,11 @@ def points_of(corners: list[Any], vertices: VertexCount, name: str) -> np.ndarra
     if not np.isfinite(points).all():
         raise SlideError(f"{name} is damaged: a corner in it lies at no finite place.")
     return points.reshape(-1, 2)
+
+
+def allowed(text: str) -> str:
+    """Leave out control characters, which XML cannot hold."""
+    return FORBIDDEN.sub("", text)
 
 
 def text_of(value: float) -> str:
