@@ -59,10 +59,11 @@ def test_outlines_to_a_mask_file_and_back(outlines, tmp_path, name):
     mask = tmp_path / name / "labels" / "annotation" if name.endswith("zarr") else tmp_path / name
     np.testing.assert_array_equal(pixels(mask), wanted)
     for target in ("again.geojson.gz", "again.xml"):
-        # without a slide, the mask is its own slide
-        back = convert(mask, tmp_path / target, classes=CLASSES)
+        # without a slide, the mask is its own slide; names and colours are in it
+        back = convert(mask, tmp_path / target)
         assert back.classes == CLASSES[1:]
-        assert {s.class_name for s in read_annotations(tmp_path / target)} == {"tumour", "stroma"}
+        told = {(s.class_name, s.colour) for s in read_annotations(tmp_path / target)}
+        assert told == {("tumour", (200, 10, 3)), ("stroma", (1, 250, 77))}
         np.testing.assert_array_equal(pixels(tmp_path / target, classes=CLASSES), wanted)
 
 
@@ -94,6 +95,18 @@ def test_a_label_keeps_names_and_colours_and_lies_beside_others(outlines, tmp_pa
         convert(outlines, tmp_path / "m.ome.zarr", slide=SLIDE)
     convert(outlines, tmp_path / "m.ome.zarr", slide=SLIDE, classes=(*CLASSES, "more"), overwrite=True)
     assert open_masks(tmp_path / "m.ome.zarr")["annotation"].classes == (*CLASSES, "more")
+
+
+def test_classes_can_be_named_and_a_described_mask_is_not_black_and_white(outlines, tmp_path):
+    shapes = [AnnotationShape(shapely.box(10, 10, 500, 500), "background", (1, 2, 3))]
+    write_annotations(tmp_path / "b.geojson", shapes)
+    convert(tmp_path / "b.geojson", tmp_path / "mask.tif", slide=SLIDE)
+    mask = pixels(tmp_path / "mask.tif")
+    assert mask[100, 100] == 0  # of 0 and 255 only, and yet 0 is background and 255 not annotated
+    assert mask[600, 600] == 255
+    convert(outlines, tmp_path / "mask.tif", slide=SLIDE, overwrite=True)
+    named = convert(tmp_path / "mask.tif", tmp_path / "c.geojson", classes=("nothing", "a", "b", "c"))
+    assert named.classes == ("a", "b")
 
 
 def test_the_truth_of_a_synthetic_slide_becomes_outlines(tmp_path):

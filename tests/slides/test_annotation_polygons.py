@@ -90,6 +90,17 @@ def test_a_coarser_mask_keeps_its_pixels(slide):
     np.testing.assert_array_equal(again.read_scaled(annotation.downsample, 0, 0, 226, 276), mask)
 
 
+def test_real_masks_come_back(real_data):
+    masks = sorted((real_data / "ebhi-seg" / "masks").glob("*.png"))[::60]
+    assert masks
+    for path in masks:
+        with open_slide(path) as own:
+            annotation = open_annotation(path, own)
+            shapes = annotation_to_shapes(annotation, tile=100)
+            again = open_annotation(shapes, own, classes=annotation.classes)
+            np.testing.assert_array_equal(pixels(again), pixels(annotation))
+
+
 def square(left, top, side, name, **more):
     return AnnotationShape(shapely.box(left, top, left + side, top + side), name, **more)
 

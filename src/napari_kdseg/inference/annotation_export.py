@@ -31,6 +31,7 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
+from napari_kdseg.slides.annotations.class_table import format_class_table
 from napari_kdseg.slides.annotations.files import is_annotation_file
 from napari_kdseg.slides.geometry import Pair
 
@@ -141,7 +142,7 @@ def _annotation(config: ConvertAnnotationsConfig, slide: Slide, origin: Pair) ->
     if not is_annotation_file(config.source):
         annotation = open_annotation(config.source, slide)
         if config.classes is not None:
-            annotation.classes = config.classes
+            annotation.name_classes(config.classes)
         return annotation
     return open_annotation(
         config.source,
@@ -224,7 +225,8 @@ def write_mask_tiff(
     with writing(path.name):
         try:
             with tifffile.TiffWriter(part, bigtiff=True, ome=True) as tif:
-                about = {"axes": "YX", "Name": slide.name, **size}
+                table = format_class_table(annotation.classes, annotation.colours)
+                about = {"axes": "YX", "Name": slide.name, "Description": table, **size}
                 tif.write(
                     tiles(shapes[0]), shape=shapes[0], subifds=len(shapes) - 1, metadata=about, **options
                 )
