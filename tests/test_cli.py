@@ -53,7 +53,8 @@ def test_help_names_every_command():
     done = kdseg("--help")
     assert done.returncode == 0
     assert all(
-        name in done.stdout for name in ("demo", "info", "methods", "distill", "predict", "correct", "view")
+        name in done.stdout
+        for name in ("demo", "info", "methods", "distill", "predict", "correct", "view", "annotations")
     )
 
 
@@ -128,3 +129,24 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, m
     assert words in said.replace("\n", " ")
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir()), "nothing may be left behind"
+
+
+def test_annotations_are_converted(tmp_path):
+    glands = tmp_path / "glands.geojson.gz"
+    done = kdseg("annotations", "convert", "synthetic:900x700?seed=2&mpp=0.5", glands)
+    assert done.returncode == 0, done.stderr
+    assert "annotations, classes gland" in done.stdout
+    done = kdseg("annotations", "convert", glands, tmp_path / "mask.tif")
+    assert done.returncode == 2
+    assert "say which one with --slide" in " ".join(done.stderr.split())
+    options = (
+        "--slide",
+        "synthetic:900x700?seed=2&mpp=0.5",
+        "--outside",
+        "255",
+        "--classes",
+        "background,gland",
+    )
+    done = kdseg("annotations", "convert", glands, tmp_path / "mask.tif", *options)
+    assert done.returncode == 0, done.stderr
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "mask.tif")))) == {1, 255}

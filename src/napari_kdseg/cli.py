@@ -26,6 +26,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
+app.add_typer(annotation_commands, name="annotations")
 console = Console(stderr=True)
 
 Region = Annotated[
@@ -206,7 +208,9 @@ def predict(
 @app.command()
 def correct(
     slide: Annotated[str, typer.Argument(help="The slide.")],
-    annotation: Annotated[str, typer.Option(help="Its mask: PNG, TIFF, OME-Zarr label, or synthetic:...")],
+    annotation: Annotated[
+        str, typer.Option(help="Its mask: GeoJSON, XML, PNG, TIFF, OME-Zarr label, or synthetic:...")
+    ],
     output: Annotated[Path, typer.Option(help="Mask store *.ome.zarr.")],
     run: Annotated[Path | None, typer.Option(help="Run folder whose teacher team corrects.")] = None,
     teacher: Annotated[
@@ -274,6 +278,53 @@ def view(
             slide, screenshot, window=window, run=run, dock=dock, panes=panes, hide=hide or [], **places
         )
         print(screenshot)
+
+
+@annotation_commands.command("convert")
+def convert_annotations(
+    source: Annotated[
+        Path, typer.Argument(help="*.geojson, *.geojson.gz, *.xml; PNG or TIFF mask; OME-Zarr label.")
+    ],
+    target: Annotated[Path, typer.Argument(help="*.geojson, *.geojson.gz, *.xml; *.tif; *.ome.zarr.")],
+    slide: Annotated[
+        str | None, typer.Option(help="The slide they lie on; needed to make a mask of outlines.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names in the order of their indices: background,tumour,stroma.")
+    ] = None,
+    outside: Annotated[
+        int | None, typer.Option(help="Outside of all outlines: 0 background, 255 not annotated.")
+    ] = None,
+    overlap: Annotated[
+        str, typer.Option(help="On top where outlines overlap: smaller or later.")
+    ] = "smaller",
+    xml: Annotated[str, typer.Option(help="Program that an *.xml is for: asap or imagescope.")] = "asap",
+    source_bounds: Annotated[
+        bool, typer.Option("--source-bounds", help="IN counts from the scanned area (QuPath on MRXS).")
+    ] = False,
+    target_bounds: Annotated[
+        bool, typer.Option("--target-bounds", help="OUT shall count from there.")
+    ] = False,
+    downsample: Annotated[
+        float, typer.Option(help="Width of a pixel of the mask in pixels of the slide.")
+    ] = 1.0,
+    name: Annotated[str, typer.Option(help="Name of the label in an OME-Zarr.")] = "annotation",
+    overwrite: Annotated[bool, typer.Option(help="Replace a file or label that is there.")] = False,
+) -> None:
+    """Convert annotations between QuPath, ASAP, ImageScope, TIFF masks and OME-Zarr labels."""
+    from napari_kdseg.inference.annotation_export import ConvertAnnotationsConfig, convert_annotations
+
+    config = ConvertAnnotationsConfig.model_validate(
+        {
+            "source": source, "target": target, "slide": slide, "outside": outside, "overlap": overlap, "xml": xml,
+            "classes": None if classes is None else tuple(part.strip() for part in classes.split(",")),
+            "source_bounds": source_bounds, "target_bounds": target_bounds, "downsample": downsample,
+            "name": name, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    result = _run(convert_annotations, config)
+    count = "a mask" if result.shapes is None else f"{result.shapes} annotations"
+    print(f"{target}: {count}, classes {', '.join(result.classes) or 'none'}")
 
 
 # -- running jobs ------------------------------------------------------------------------------------

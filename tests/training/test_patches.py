@@ -6,11 +6,12 @@ import csv
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 
 from napari_kdseg.errors import DataError, OutputError
 from napari_kdseg.jobs import Control, JobCancelled, Step
-from napari_kdseg.slides import open_annotation, open_slide
+from napari_kdseg.slides import AnnotationShape, open_annotation, open_slide, write_annotations
 from napari_kdseg.training import DataConfig, cut_tiles, discover
 
 ADDRESS = "synthetic:6000x5000?seed=1&mpp=0.5"
@@ -113,3 +114,23 @@ def test_places_and_slides_that_do_not_work(slide, annotation, tmp_path):
         cut_tiles(slide, nothing, tmp_path / "tiles", size=64, mpp=4.0)
     with pytest.raises(DataError, match="smaller tiles"):
         cut_tiles(slide, annotation, tmp_path / "tiles", size=4096, mpp=4.0)
+
+
+def test_outlines_beside_the_slide_are_its_mask(tmp_path):
+    with open_slide("synthetic:700x600?seed=1&mpp=0.5") as truth:
+        Image.fromarray(truth.read(0, 0, 0, 600, 700)).save(tmp_path / "case.png")
+    with open_slide(tmp_path / "case.png", mpp=0.5) as slide:
+        with pytest.raises(DataError, match="no annotation of its name beside it"):
+            cut_tiles(slide, None, tmp_path / "tiles", size=64, mpp=1.0)
+        left, right = shapely.box(0, 0, 300, 600), shapely.box(300, 0, 500, 600)
+        shapes = [AnnotationShape(left, "tumour"), AnnotationShape(right, "background")]
+        write_annotations(tmp_path / "case.geojson", shapes)
+        folder = cut_tiles(slide, None, tmp_path / "tiles", size=64, mpp=1.0)
+    assert (folder / "classes.txt").read_text().split() == ["background", "tumour"]
+    lines = manifest(folder)
+    assert len(lines) > 10
+    for line in lines:
+        mask = np.asarray(Image.open(folder / "masks" / f"{line['tile']}.png"))
+        x = int(line["x"]) + 2 * np.arange(64) + 1  # centres of the tile's pixels, between two of level 0
+        expected = np.select([x < 300, x < 500], [1, 0], 255)
+        np.testing.assert_array_equal(mask, np.broadcast_to(expected, (64, 64)))

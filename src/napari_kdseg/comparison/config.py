@@ -17,7 +17,10 @@ class CorrectConfig(SlideSettings):
     """Correct a teacher's soft label on the annotated part of a slide."""
 
     annotation: str = setting(
-        ..., "Annotation", "Path of a label mask on the slide, or 'synthetic:...'.", min_length=1
+        ...,
+        "Annotation",
+        "Path of a mask or of outlines (GeoJSON, XML) on the slide, or 'synthetic:...'.",
+        min_length=1,
     )
     teacher: Path = setting(..., "Teacher", "Checkpoint of the teacher.")
     false_pixel_assistant: Path | None = setting(

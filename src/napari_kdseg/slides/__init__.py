@@ -1,7 +1,17 @@
 """A file becomes a :class:`Slide`: levels read lazily, in micrometres; annotations lie on it."""
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.annotation import Annotation, open_annotation
+from napari_kdseg.slides.annotations import (
+    ANNOTATION_SUFFIXES,
+    Annotation,
+    AnnotationShape,
+    annotation_to_shapes,
+    bounds_origin,
+    find_annotation,
+    open_annotation,
+    read_annotations,
+    write_annotations,
+)
 from napari_kdseg.slides.backend import Level
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.describe import describe
@@ -12,16 +22,23 @@ from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.tissue import TissueMask, tissue_mask
 
 __all__ = [
+    "ANNOTATION_SUFFIXES",
     "Annotation",
+    "AnnotationShape",
     "Level",
     "LevelArray",
     "Slide",
     "SlideError",
     "TileCache",
     "TissueMask",
+    "annotation_to_shapes",
+    "bounds_origin",
     "describe",
+    "find_annotation",
     "layer_transform",
     "open_annotation",
     "open_slide",
+    "read_annotations",
     "tissue_mask",
+    "write_annotations",
 ]

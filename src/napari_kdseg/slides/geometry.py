@@ -42,3 +42,22 @@ def layer_transform(downsample: float | Pair, mpp: float | Pair | None) -> tuple
 def units(mpp: float | Pair | None) -> tuple[str, str]:
     """Units of the two axes of a layer placed by :func:`layer_transform`."""
     return ("pixel", "pixel") if mpp is None else ("um", "um")
+
+
+def corner_transform(mpp: float | Pair | None) -> tuple[Pair, Pair]:
+    """Scale and translation that put outlines on the slide, whose corners count from the corner of pixel 0.
+
+    QuPath, ASAP, ImageScope and rasterio count that way; napari counts from the centre of pixel 0.
+
+    Parameters
+    ----------
+    mpp
+        Micrometres per level-0 pixel, one number or (y, x); ``None`` if the slide has no scale: pixels are the unit.
+
+    Returns
+    -------
+    scale, translate
+        Both (y, x): ``mpp`` and ``-mpp / 2``.
+    """
+    sizes = (1.0, 1.0) if mpp is None else as_pair(mpp)
+    return sizes, (-sizes[0] / 2, -sizes[1] / 2)

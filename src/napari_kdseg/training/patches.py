@@ -21,7 +21,7 @@ from PIL import Image
 
 from napari_kdseg.errors import DataError, OutputError, explain
 from napari_kdseg.jobs import Control, Emit, Event, Message, Step
-from napari_kdseg.slides import Annotation, Slide, tissue_mask
+from napari_kdseg.slides import Annotation, Slide, find_annotation, open_annotation, tissue_mask
 from napari_kdseg.training.tile import stable_hash
 
 BLOCKS = 5
@@ -52,7 +52,7 @@ def _silent(event: Event) -> None:
 
 def cut_tiles(
     slide: Slide,
-    annotation: Annotation,
+    annotation: Annotation | None,
     folder: Path,
     *,
     size: int = 256,
@@ -68,8 +68,11 @@ def cut_tiles(
 
     Parameters
     ----------
-    slide, annotation
+    slide
         What is cut.
+    annotation
+        Its masks; ``None`` takes the file that lies beside the slide: ``a.geojson`` (QuPath) or ``a.xml`` (ASAP,
+        ImageScope) of ``a.svs``.
     folder
         A new or empty folder. It appears when all tiles are written; a cancelled job leaves nothing behind.
     size
@@ -104,6 +107,8 @@ def cut_tiles(
         raise DataError(
             f"{slide.name} holds {slide.dtype} values, but networks here learn from 8 bits. Convert it first."
         )
+    if annotation is None:
+        annotation = _annotation_beside(slide)
     downsample = _downsample(slide, mpp, emit)
     places = list(_places(slide, annotation, downsample, size, stride or size, control))
     blocks = _blocks(places, size)
@@ -132,6 +137,16 @@ def cut_tiles(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _annotation_beside(slide: Slide) -> Annotation:
+    place = find_annotation(slide)
+    if place is None:
+        raise DataError(
+            f"Nothing is drawn on {slide.name}: there is no annotation of its name beside it. Export one from QuPath "
+            "as GeoJSON, or choose a mask."
+        )
+    return open_annotation(place, slide)
 
 
 def _downsample(slide: Slide, mpp: float | None, emit: Emit) -> tuple[float, float]:

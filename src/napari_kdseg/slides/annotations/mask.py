@@ -7,7 +7,7 @@ neighbour.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.annotations.class_table import tiff_class_table, zarr_class_colours
+from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED, class_colours
+from napari_kdseg.slides.annotations.model import Colour
 from napari_kdseg.slides.backend import Level, make_level
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.image_backend import open_picture
@@ -26,7 +29,6 @@ from napari_kdseg.slides.tiff_backend import TiffBackend
 from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
 from napari_kdseg.slides.zarr_backend import is_zarr, label_names
 
-NOT_ANNOTATED = 255
 COARSEST = 1024
 BLOCK = 512
 Sampler = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -48,6 +50,8 @@ class Annotation:
         Their names; class 0 is background.
     source
         Where it comes from.
+    colours
+        (r, g, b) of the classes, background first; classes without get one of Okabe and Ito's.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class Annotation:
         shape: tuple[int, int],
         classes: tuple[str, ...],
         source: str = "array",
+        colours: Sequence[Colour] = (),
     ):
         self._sample = sample
         self._slide_shape = slide_shape
-        self.classes = classes
         self.source = source
+        self.colours: tuple[Colour, ...] = tuple(colours)
+        self.name_classes(classes)
         self.pyramid: tuple[Level, ...] = _pyramid(slide_shape, shape)
         self.levels = [
             LevelArray(partial(self.read_scaled, level.downsample), level.shape, np.uint8, level.tile)
@@ -70,6 +76,11 @@ class Annotation:
 
     def __repr__(self) -> str:
         return f"Annotation({self.source!r}, classes={self.classes}, downsample={self.downsample})"
+
+    def name_classes(self, classes: Sequence[str]) -> None:
+        """Give the classes other names, background first."""
+        self.classes = tuple(classes)
+        self.colours += class_colours(len(classes))[len(self.colours) :]
 
     @property
     def downsample(self) -> Pair:
@@ -102,8 +113,8 @@ class Annotation:
         return out
 
 
-def open_annotation(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
-    """Open an annotation of a slide.
+def open_mask(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
+    """Open a mask of a slide.
 
     Parameters
     ----------
@@ -166,23 +177,29 @@ def _from_array(pixels: np.ndarray, slide: Slide, source: str) -> Annotation:
 def _from_pyramid(path: Path, slide: Slide) -> Annotation:
     """Annotate from a TIFF or OME-Zarr mask, which is read tile by tile and may be as large as the slide."""
     names: dict[int, str] = {}
+    chosen: Mapping[int, Colour | None] = {}
     backend: Any
     if path.is_dir():
         backend = choose_backend(path)
         if is_zarr(path):
-            names = label_names(path)
+            names, chosen = label_names(path), zarr_class_colours(path)
     else:
         check_tiff(path)
         backend = TiffBackend(path)
+        table = tiff_class_table(path)
+        names = {index: name for index, (name, _) in table.items()}
+        chosen = {index: colour for index, (_, colour) in table.items()}
     masks = _MaskReader(Slide(backend, path, bad_value=NOT_ANNOTATED))
     _check_fit(masks.shape, slide.shape)
     values = masks.values()
     _check_values(values)
-    masks.binary = not path.is_dir() and _is_binary(values)
+    masks.binary = not path.is_dir() and not names and _is_binary(values)
     if masks.binary:
         values = np.array([0, 1])
     masks.scale = make_level(masks.shape, slide.shape, masks.shape).downsample
-    return Annotation(masks.sample, slide.shape, masks.shape, _class_names(values, names), str(path))
+    classes = _class_names(values, names)
+    colours = [chosen.get(i) or default for i, default in enumerate(class_colours(len(classes)))]
+    return Annotation(masks.sample, slide.shape, masks.shape, classes, str(path), colours)
 
 
 class _MaskReader:

@@ -1,0 +1,277 @@
+"""Annotations from one file into another: outlines of other programs, TIFF masks, OME-Zarr labels (a job)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from pydantic import BaseModel, ConfigDict
+
+from napari_kdseg.errors import ConfigurationError, InTheWayError
+from napari_kdseg.inference.config import setting
+from napari_kdseg.inference.disk import writing
+from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
+from napari_kdseg.inference.tiling import mask_shape, plan_tiles
+from napari_kdseg.jobs import Control, Emit, Step
+from napari_kdseg.slides import (
+    Annotation,
+    Slide,
+    annotation_to_shapes,
+    bounds_origin,
+    open_annotation,
+    open_slide,
+    read_annotations,
+    write_annotations,
+)
+from napari_kdseg.slides.annotations.class_table import format_class_table
+from napari_kdseg.slides.annotations.files import is_annotation_file
+from napari_kdseg.slides.geometry import Pair
+
+TILE = 512
+SMALLEST = 1024
+STAGE = "annotations"
+
+
+class ConvertAnnotationsConfig(BaseModel):
+    """What is converted into what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Path = setting(..., "From", "*.geojson, *.geojson.gz, *.xml; PNG or TIFF mask; OME-Zarr label.")
+    target: Path = setting(..., "To", "*.geojson, *.geojson.gz, *.xml; *.tif; *.ome.zarr.")
+    slide: str | None = setting(None, "Slide", "The slide they lie on; needed to make a mask of outlines.")
+    classes: tuple[str, ...] | None = setting(
+        None, "Classes", "Names in the order of their indices, background first. Default: as they appear."
+    )
+    outside: Literal[0, 255] | None = setting(
+        None,
+        "Outside",
+        "Value outside of all outlines: 0 background, 255 not annotated. Default: see the docs.",
+    )
+    overlap: Literal["smaller", "later"] = setting(
+        "smaller", "Overlap", "Which of two overlapping outlines lies on top."
+    )
+    xml: Literal["asap", "imagescope"] = setting("asap", "XML", "The program that an *.xml is for.")
+    source_bounds: bool = setting(
+        False, "From the scanned area", "The source counts from the corner of the scanned area (MRXS)."
+    )
+    target_bounds: bool = setting(False, "To the scanned area", "The result shall count from there.")
+    downsample: float = setting(
+        1.0, "Downsample", "Width of a pixel of a mask in pixels of the slide.", ge=1, allow_inf_nan=False
+    )
+    name: str = setting("annotation", "Label", "Name of the label in an OME-Zarr.", min_length=1)
+    overwrite: bool = setting(False, "Replace", "Replace a file or label that is there.")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What came of it.
+
+    Attributes
+    ----------
+    target
+        Where it is.
+    classes
+        Names of the classes.
+    shapes
+        How many outlines were written; ``None`` for a mask.
+    """
+
+    target: Path
+    classes: tuple[str, ...]
+    shapes: int | None
+
+
+def convert_annotations(config: ConvertAnnotationsConfig, emit: Emit, control: Control) -> Converted:
+    """Convert annotations (a job).
+
+    Parameters
+    ----------
+    config
+        What to do.
+    emit, control
+        Progress, pause and cancel; a cancelled conversion leaves no file, and in an OME-Zarr a label marked unfinished.
+
+    Raises
+    ------
+    KdsegError
+        If the source cannot be read, does not fit the slide, or the target cannot be written.
+    """
+    target, outlines = config.target, is_annotation_file(config.source)
+    if outlines and not is_annotation_file(target) and config.slide is None:
+        raise ConfigurationError("A mask of outlines is as large as the slide: say which one with --slide.")
+    if target.exists() and not target.is_dir() and not config.overwrite:
+        raise InTheWayError(f"{target} is there already. Choose another name, or allow it to be replaced.")
+    with contextlib.ExitStack() as stack:
+        slide = None
+        if config.slide is not None or not outlines:
+            slide = stack.enter_context(open_slide(config.slide or config.source))  # a mask is a picture too
+        origins = [
+            _origin(slide) if wanted else (0.0, 0.0)
+            for wanted in (config.source_bounds, config.target_bounds)
+        ]
+        if outlines and is_annotation_file(target):
+            shapes = read_annotations(config.source, origin=origins[0])
+        else:
+            assert slide is not None
+            annotation = _annotation(config, slide, origins[0])
+            if not is_annotation_file(target):
+                _write_mask(config, annotation, slide, emit, control)
+                return Converted(target, annotation.classes, None)
+            shapes = annotation_to_shapes(annotation, check=control.check)
+        mpp = None if slide is None else slide.mpp
+        write_annotations(target, shapes, origin=origins[1], xml=config.xml, mpp=mpp)
+    return Converted(target, tuple(dict.fromkeys(shape.class_name or "" for shape in shapes)), len(shapes))
+
+
+def _origin(slide: Slide | None) -> Pair:
+    if slide is None:
+        raise ConfigurationError("The scanned area is known by the slide: say which one with --slide.")
+    return bounds_origin(slide)
+
+
+def _annotation(config: ConvertAnnotationsConfig, slide: Slide, origin: Pair) -> Annotation:
+    if not is_annotation_file(config.source):
+        annotation = open_annotation(config.source, slide)
+        if config.classes is not None:
+            annotation.name_classes(config.classes)
+        return annotation
+    return open_annotation(
+        config.source,
+        slide,
+        classes=config.classes,
+        outside=config.outside,
+        overlap=config.overlap,
+        origin=origin,
+    )
+
+
+def _write_mask(
+    config: ConvertAnnotationsConfig, annotation: Annotation, slide: Slide, emit: Emit, control: Control
+) -> None:
+    kind = config.target.suffix.lower()
+    if kind in (".tif", ".tiff"):
+        write_mask_tiff(config.target, annotation, slide, config.downsample, emit, control)
+    elif kind == ".zarr":
+        write_mask_label(
+            config.target, annotation, slide, config.name, config.downsample, emit, control, config.overwrite
+        )
+    else:
+        raise ConfigurationError(
+            f"The name {config.target.name!r} says no format. Call it *.geojson, *.geojson.gz, *.xml, *.tif or "
+            "*.ome.zarr."
+        )
+
+
+def write_mask_tiff(
+    path: Path, annotation: Annotation, slide: Slide, downsample: float, emit: Emit, control: Control
+) -> None:
+    """Write a mask as a tiled, pyramidal OME-TIFF of class indices, tile by tile.
+
+    Parameters
+    ----------
+    path
+        Written whole or not at all; a file of that name is replaced.
+    annotation, slide
+        What is written, and where it lies.
+    downsample
+        Width of a pixel of the mask in level-0 pixels; rounded so that whole pixels cover the slide.
+    emit, control
+        Progress, pause and cancel.
+    """
+    height, width = (max(1, round(side / downsample)) for side in slide.shape)
+    shapes = [(height, width)]
+    while max(shapes[-1]) > SMALLEST:
+        shapes.append((math.ceil(shapes[-1][0] / 2), math.ceil(shapes[-1][1] / 2)))
+    total = sum(math.ceil(h / TILE) * math.ceil(w / TILE) for h, w in shapes)
+    done = 0
+
+    def tiles(shape: tuple[int, int]) -> Iterator[np.ndarray]:
+        nonlocal done
+        factor = (slide.shape[0] / shape[0], slide.shape[1] / shape[1])
+        for y in range(0, shape[0], TILE):
+            for x in range(0, shape[1], TILE):
+                control.check()
+                done += 1
+                emit(Step(STAGE, done, total))
+                yield annotation.read_scaled(factor, y, x, TILE, TILE)
+
+    size = {}
+    if slide.mpp is not None:
+        y, x = (
+            mpp * side / count for mpp, side, count in zip(slide.mpp, slide.shape, shapes[0], strict=True)
+        )
+        size = {
+            "PhysicalSizeX": x,
+            "PhysicalSizeY": y,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeYUnit": "µm",
+        }
+    options: dict[str, Any] = {
+        "dtype": np.uint8,
+        "tile": (TILE, TILE),
+        "compression": "zlib",
+        "photometric": "minisblack",
+    }
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with writing(path.name):
+        try:
+            with tifffile.TiffWriter(part, bigtiff=True, ome=True) as tif:
+                table = format_class_table(annotation.classes, annotation.colours)
+                about = {"axes": "YX", "Name": slide.name, "Description": table, **size}
+                tif.write(
+                    tiles(shapes[0]), shape=shapes[0], subifds=len(shapes) - 1, metadata=about, **options
+                )
+                for shape in shapes[1:]:
+                    tif.write(tiles(shape), shape=shape, subfiletype=1, **options)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_mask_label(
+    path: Path,
+    annotation: Annotation,
+    slide: Slide,
+    name: str,
+    downsample: float,
+    emit: Emit,
+    control: Control,
+    overwrite: bool = False,
+) -> None:
+    """Write a mask as a label of an OME-Zarr mask store, beside those of teacher and student.
+
+    Parameters
+    ----------
+    path
+        Folder ``*.ome.zarr``; made with an overview of the slide if there is none.
+    annotation, slide, downsample, emit, control
+        As for :func:`write_mask_tiff`; the downsample is exact, and the last pixels may reach over the slide.
+    name
+        Of the label.
+    overwrite
+        Replace a label of this name.
+    """
+    factor = (downsample, downsample)
+    shape = mask_shape(slide.shape, factor)
+    spec = MaskSpec("labels", name, "class", annotation.classes, annotation.colours)
+    made_by = {"annotation": annotation.source, "content": time.time_ns(), "downsample": downsample}
+    store = MaskStore(path, slide)
+    with store.begin(
+        [spec], shape=shape, downsample=factor, tile=TILE, made_by=made_by, overwrite=overwrite
+    ) as out:
+        plan = sorted(plan_tiles(shape, None, TILE, 0), key=lambda tile: (tile.row, tile.column))
+        for done, tile in enumerate(plan, start=1):
+            control.check()
+            block = annotation.read_scaled(factor, tile.y, tile.x, tile.height, tile.width)
+            out.write_tile(tile, [block])
+            emit(Step(STAGE, done, len(plan)))
+        out.finish(None)

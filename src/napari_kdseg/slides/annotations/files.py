@@ -1,0 +1,156 @@
+"""Annotation files: which format a file has, where it lies on the slide, which file belongs to a slide."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from napari_kdseg.errors import OutputError, SlideError, explain
+from napari_kdseg.files import write_whole
+from napari_kdseg.slides.annotations.asap import ROOT as ASAP_ROOT
+from napari_kdseg.slides.annotations.asap import format_asap, parse_asap
+from napari_kdseg.slides.annotations.bounded import read_bounded
+from napari_kdseg.slides.annotations.geojson import format_geojson, parse_geojson
+from napari_kdseg.slides.annotations.imagescope import ROOT as IMAGESCOPE_ROOT
+from napari_kdseg.slides.annotations.imagescope import format_imagescope, parse_imagescope
+from napari_kdseg.slides.annotations.model import AnnotationShape, moved
+from napari_kdseg.slides.annotations.xml_parts import elements
+from napari_kdseg.slides.geometry import Pair
+
+if TYPE_CHECKING:
+    from napari_kdseg.slides.slide import Slide
+
+GEOJSON_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
+ANNOTATION_SUFFIXES = (*GEOJSON_SUFFIXES, ".xml", ".annotations")
+"""Files of these names hold outlines; whatever else is opened as an annotation is a mask."""
+
+XmlFlavour = Literal["asap", "imagescope"]
+
+
+def is_annotation_file(path: str | Path) -> bool:
+    """Tell by its name whether a file holds outlines."""
+    return Path(path).name.lower().endswith(ANNOTATION_SUFFIXES)
+
+
+def read_annotations(path: str | Path, *, origin: Pair = (0.0, 0.0)) -> list[AnnotationShape]:
+    """Read the annotations of a slide.
+
+    Parameters
+    ----------
+    path
+        GeoJSON of QuPath, also compressed with gzip; XML of ASAP or of ImageScope, told apart by what is in it.
+    origin
+        Where the point (0, 0) of the file lies on the slide, (y, x) in level-0 pixels: :func:`bounds_origin` for a
+        program that shows only the scanned area.
+
+    Returns
+    -------
+    list of AnnotationShape
+        In level-0 pixels from the corner of the slide, in the order of the file.
+
+    Raises
+    ------
+    SlideError
+        If the file is missing, damaged, too large, or of another kind.
+    """
+    place = Path(path).expanduser().absolute()
+    content = read_bounded(place)
+    start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if start == b"<":
+        shapes = _parse_xml(content, place.name)
+    elif start in (b"{", b"["):
+        shapes = parse_geojson(content, place.name)
+    else:
+        raise SlideError(
+            f"{place.name} holds neither GeoJSON nor XML. Export annotations from QuPath as GeoJSON, or from ASAP or "
+            "ImageScope as XML."
+        )
+    return moved(shapes, *origin)
+
+
+def _parse_xml(content: bytes, name: str) -> list[AnnotationShape]:
+    _, root = next(elements(content, name))
+    if root.tag == ASAP_ROOT:
+        return parse_asap(content, name)
+    if root.tag == IMAGESCOPE_ROOT:
+        return parse_imagescope(content, name)
+    raise SlideError(
+        f"{name} is XML, but neither of ASAP ({ASAP_ROOT}) nor of ImageScope ({IMAGESCOPE_ROOT}): it begins with "
+        f"{root.tag[:80]!r}."
+    )
+
+
+def write_annotations(
+    path: str | Path,
+    shapes: Sequence[AnnotationShape],
+    *,
+    origin: Pair = (0.0, 0.0),
+    xml: XmlFlavour = "asap",
+    mpp: Pair | None = None,
+) -> None:
+    """Write annotations, whole or not at all, replacing a file of that name.
+
+    Parameters
+    ----------
+    path
+        Its name decides: ``.geojson``, ``.json``, either with ``.gz``, or ``.xml``.
+    shapes
+        In level-0 pixels from the corner of the slide.
+    origin
+        As for :func:`read_annotations`.
+    xml
+        Which program an ``.xml`` is for. ASAP and ImageScope hold less than GeoJSON: see ``docs/annotations.md``.
+    mpp
+        Micrometres per level-0 pixel (y, x); ImageScope keeps lengths and areas.
+
+    Raises
+    ------
+    OutputError
+        If the name says no format, or the place cannot be written to.
+    """
+    place = Path(path).expanduser().absolute()
+    name = place.name.lower()
+    shapes = moved(shapes, -origin[0], -origin[1])
+    if name.endswith(GEOJSON_SUFFIXES):
+        content = format_geojson(shapes)
+        content = gzip.compress(content, compresslevel=6, mtime=0) if name.endswith(".gz") else content
+    elif name.endswith(".xml"):
+        content = format_asap(shapes) if xml == "asap" else format_imagescope(shapes, mpp)
+    else:
+        raise OutputError(
+            f"The name {place.name!r} says no format. Call it *.geojson or *.geojson.gz (QuPath), or *.xml (ASAP, "
+            "ImageScope)."
+        )
+    try:
+        write_whole(place, content)
+    except OSError as error:
+        raise OutputError(f"The annotations could not be written to {place}. {explain(error)}") from error
+
+
+def bounds_origin(slide: Slide) -> Pair:
+    """Return the corner (y, x) of the scanned area of a slide, in level-0 pixels.
+
+    MRXS and some other formats say which part of the slide was scanned. Programs that show only this part count from
+    its corner, so their annotations have to be moved. (0, 0) where the file says nothing.
+    """
+    try:
+        y, x = (float(slide.properties.get(f"openslide.bounds-{side}", 0)) for side in "yx")
+    except ValueError:
+        return 0.0, 0.0
+    return y, x
+
+
+def find_annotation(slide: Slide) -> Path | None:
+    """Return the annotation file that lies beside a slide and has its name: ``a.svs`` and ``a.geojson``.
+
+    GeoJSON goes before XML; ``None`` if there is none.
+    """
+    place = Path(slide.path)
+    for suffix in (".geojson", ".geojson.gz", ".xml", ".annotations"):
+        for stem in (place.name, place.stem, place.name.partition(".")[0]):
+            found = place.with_name(stem + suffix)
+            if found.is_file():
+                return found
+    return None
