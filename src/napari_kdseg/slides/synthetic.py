@@ -21,6 +21,7 @@ from napari_kdseg.slides.artefacts import Focus, Folds, Pen
 from napari_kdseg.slides.backend import Level, Metadata, make_level
 from napari_kdseg.slides.histology import TUMOUR_GLAND, Tissue
 from napari_kdseg.slides.staining import GLASS, Stain
+from napari_kdseg.slides.synthetic_pictures import label_picture, macro_picture
 
 SCHEME = "synthetic:"
 DEFAULT_SIZE = "100000x80000"
@@ -97,6 +98,8 @@ class SyntheticBackend:
             background=GLASS,
             brightfield=True,
             properties={f"synthetic.{name}": str(value) for name, value in asdict(self.look).items()},
+            associated=("label", "macro"),
+            reason="It is computed where it is looked at.",
             fingerprint="synthetic:" + hashlib.blake2b(identity.encode(), digest_size=20).hexdigest(),
         )
 
@@ -170,8 +173,19 @@ class SyntheticBackend:
         return pixels if level > 1 else _add(pixels, _scanner_noise(level)[:height, :width])
 
     def read_associated(self, name: str) -> np.ndarray:
-        """It has none."""
-        raise KeyError(name)
+        """Draw the label, or the macro picture."""
+        if name not in self.metadata.associated:
+            raise KeyError(name)
+        look = self.look
+        label = label_picture(
+            ("synthetic", f"seed {look.seed}, stain {look.stain}", f"{look.mpp:g} um"), look.seed
+        )
+        if name == "label":
+            return label
+        last = len(self.metadata.levels) - 1
+        rows, columns = self.metadata.levels[last].grid
+        tiles = [[self.read_tile(last, i, j) for j in range(columns)] for i in range(rows)]
+        return macro_picture(np.concatenate([np.concatenate(line, axis=1) for line in tiles]), label)
 
     def close(self) -> None:
         """Nothing is held open."""
