@@ -70,9 +70,9 @@ class Glands:
         soft = np.float32(1.3 + pixel / 2)
         lumen = step(depth, wall - soft, wall + soft)
         if malignant.any():
-            holes = malignant * step(loose + 0.12 * grain, 0.72, 0.95) * step(depth, 14, 22)
+            holes = malignant * step(loose + 0.04 * grain, 0.74, 0.95) * step(depth, 14, 22)
             np.maximum(lumen, holes, out=lumen)
-        debris = step(loose + 0.35 * grain, 0.2, 1.1) * either(malignant, 1.0, 0.25)
+        debris = step(loose + 0.14 * grain, -0.1, 1.5) * either(malignant, 1.0, 0.25)
         brush = np.exp(-(((depth - wall + 2) * (1 / (1.3 + pixel))) ** 2)) * np.float32(0.14 / (1 + pixel))
         h += lumen * (0.015 + 0.16 * debris - h)
         e += lumen * (0.02 + 0.26 * debris - e) + brush * (1 - mucus)
@@ -146,14 +146,15 @@ class Glands:
                 self._nuclei.scattered(
                     texture.y[at] * 0.9 + texture.x[at] * 0.44 + texture.net[at] * 2,
                     texture.x[at] * 0.9 - texture.y[at] * 0.44,
-                    (6.4, 6.4),
+                    (7.2, 7.2),
                     (2.9, 3.2),
                     0.95,
                     salt=5,
                     turned=True,
                 )
-                * 0.6
-                + 0.4
+                * 0.42
+                + 0.5
+                + 0.12 * grain
             )
         h += lumen * (0.01 - h)
         e += lumen * (0.03 - e)

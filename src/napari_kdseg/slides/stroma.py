@@ -101,11 +101,9 @@ class Stroma:
         self, at: np.ndarray, layer: np.ndarray, mucosa: np.ndarray, texture: Texture, stains: np.ndarray
     ) -> None:
         """Replace some of the loose tissue by fat: empty cells in a honeycomb of thin walls."""
-        lobule = (
-            step(texture.patches[at] * 0.25 - layer, 0.50, 0.51)
-            * step(texture.patches[at] * 0.25 + layer, -0.565, -0.555)
-            * (1 - mucosa)
-        )
+        ragged = texture.patches[at] * 0.25 + texture.loose[at] * 0.02 + texture.net[at] * 0.006
+        lobule = step(ragged - layer, 0.50, 0.506) * step(ragged + layer, -0.565, -0.559)
+        lobule *= mucosa < 0.3
         here = np.flatnonzero(lobule > 0)
         if not len(here):
             return
