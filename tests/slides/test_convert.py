@@ -11,10 +11,11 @@ import tifffile
 import zarr
 from pydantic import ValidationError
 
-from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError
+from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, SlideError
 from napari_kdseg.files import file_aside
 from napari_kdseg.jobs import Control, JobCancelled, Message, Step
-from napari_kdseg.slides import open_annotation, open_slide
+from napari_kdseg.slides import convert as convert_module
+from napari_kdseg.slides import open_annotation, open_slide, tiles
 from napari_kdseg.slides.convert import ConvertConfig, convert
 from napari_kdseg.slides.details import details
 from napari_kdseg.slides.resample import halve
@@ -144,6 +145,22 @@ def test_a_slide_without_levels_gets_them(tmp_path):
     with open_slide(tmp_path / "c.svs") as slide:
         coarse = slide.read(2, 0, 0, 44, 57).astype(int)
         assert np.abs(coarse - halve(halve(halve(halve(pixels))))).mean() < 6
+
+
+def test_one_enormous_level_is_what_conversion_is_for(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 255, (1200, 1500, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "flat.tif", pixels, photometric="rgb", tile=(240, 240))
+    for module in (tiles, convert_module):
+        monkeypatch.setattr(module, "MAX_COMPUTED_PIXELS", 10**6)
+    monkeypatch.setattr(tiles, "COARSEST_SIDE", 512)
+    with pytest.raises(SlideError, match="kdseg convert"):
+        open_slide(tmp_path / "flat.tif")
+    write(tmp_path / "flat.tif", tmp_path / "a.svs", quality=95)
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert slide.shape == (1200, 1500)
+        thumbnail = slide.read_associated("thumbnail").astype(int)
+    assert thumbnail.shape == (600, 750, 3)
+    assert np.abs(thumbnail - halve(pixels)).mean() < 25  # noise suffers under JPEG
 
 
 def test_a_real_slide_keeps_scale_and_profile(real_data, tmp_path):

@@ -5,25 +5,28 @@ The result appears under its name when all of it is there; a job that is stopped
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, explain
 from napari_kdseg.files import file_aside, made_aside
 from napari_kdseg.jobs import Control, Emit, Message, Started, Step
+from napari_kdseg.slides.backend import Backend, make_level
 from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.opening import choose_backend, open_slide
 from napari_kdseg.slides.pyramid import Pyramid, slide_pyramid
 from napari_kdseg.slides.slide import Slide
+from napari_kdseg.slides.synthetic import SCHEME
+from napari_kdseg.slides.tiles import MAX_COMPUTED_PIXELS
 from napari_kdseg.slides.write_tiff import TiffContent, write_ome_tiff, write_plain_tiff, write_svs
 from napari_kdseg.slides.write_zarr import write_image
 
@@ -40,7 +43,6 @@ SUFFIXES: dict[str, Format] = {
 }
 Compression = Literal["auto", "jpeg", "deflate", "lzw", "zstd", "none"]
 DEFAULT_TILE = {"ome-zarr": 512}
-THUMBNAIL_SIDE = 1024
 CACHE_BYTES = 2**28
 """Tiles of the source that are kept: two rows of them on a slide 100,000 px wide, so that each is decoded once."""
 
@@ -168,7 +170,7 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
     """
     output = config.output.expanduser().absolute()
     check_place(output, config.overwrite)
-    with open_slide(config.slide, mpp=config.mpp, cache=TileCache(CACHE_BYTES)) as slide:
+    with _open(config) as slide:
         _check_fit(slide, config)
         _tell_losses(slide, config, emit)
         with scratch_beside(output) as scratch:
@@ -214,11 +216,9 @@ def write_slide(
         channel_names=slide.channel_names,
         progress=progress,
     )
-    if config.format == "svs":
-        content.pictures["thumbnail"] = _thumbnail(slide)
-        if config.pictures:
-            for name in {"label", "macro"} & set(slide.associated):
-                content.pictures[name] = slide.read_associated(name)
+    if config.format == "svs" and config.pictures:
+        for name in {"label", "macro"} & set(slide.associated):
+            content.pictures[name] = slide.read_associated(name)
     writers = {"svs": write_svs, "ome-tiff": write_ome_tiff, "tiff": write_plain_tiff}
     writers[config.format](part, pyramid, content)
 
@@ -291,6 +291,33 @@ def size_on_disk(output: Path) -> int:
 # -- small things ------------------------------------------------------------------------------------
 
 
+class _WithoutOverview:
+    """A backend whose levels end before they are small: it names one more, which nothing here reads.
+
+    A slide that is looked at must have a small level and refuses to open without; one that is converted gets it now.
+    """
+
+    def __init__(self, backend: Backend):
+        levels = backend.metadata.levels
+        tiny = make_level((1, 1), levels[0].shape, (1, 1))
+        self.metadata = replace(backend.metadata, levels=(*levels, tiny))
+        self.read_tile = backend.read_tile
+        self.read_associated = backend.read_associated
+        self.close = backend.close
+
+
+def _open(config: ConvertConfig) -> Slide:
+    """Open the slide; one of a single enormous level, too, which is what most needs to be converted."""
+    cache = TileCache(CACHE_BYTES)
+    if not config.slide.startswith(SCHEME):
+        place = Path(config.slide).expanduser().absolute()
+        backend = choose_backend(place)
+        if math.prod(backend.metadata.levels[-1].shape) > MAX_COMPUTED_PIXELS:
+            return Slide(_WithoutOverview(backend), place, mpp=config.mpp, cache=cache)
+        backend.close()
+    return open_slide(config.slide, mpp=config.mpp, cache=cache)
+
+
 def _is_rgb(slide: Slide) -> bool:
     return slide.channels == 3 and slide.dtype == np.uint8
 
@@ -329,10 +356,3 @@ def _tell_losses(slide: Slide, config: ConvertConfig, emit: Emit) -> None:
                 "OME-Zarr has no place for the ICC profile; it is kept as an attribute few programs read."
             )
         )
-
-
-def _thumbnail(slide: Slide) -> np.ndarray:
-    coarse = slide.read(len(slide.levels) - 1, 0, 0, *slide.levels[-1].shape)
-    picture = Image.fromarray(coarse)
-    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    return np.asarray(picture)

@@ -77,6 +77,7 @@ class Pyramid:
         self.dtype = np.dtype(dtype)
         self._step = step
         self._scratch = scratch
+        self._overview: _Overview | None = None
 
     @property
     def downsamples(self) -> list[tuple[float, float]]:
@@ -88,6 +89,17 @@ class Pyramid:
     def tile_count(self) -> int:
         """Tiles of all levels together."""
         return sum(math.prod(self.grid(level)) for level in range(len(self.levels)))
+
+    def keep_overview(self, side: int) -> None:
+        """Make a small picture while level 0 is gone through: see :meth:`overview`."""
+        self._overview = _Overview(self.levels[0].shape, self.channels, self.dtype, side, self.tile)
+
+    @property
+    def overview(self) -> np.ndarray:
+        """The whole slide as a small picture ``[h, w, channels]``; complete after level 0."""
+        if self._overview is None:
+            raise RuntimeError("no overview was asked for")
+        return self._overview.picture
 
     def grid(self, level: int) -> tuple[int, int]:
         """Tiles (rows, columns) of a level."""
@@ -114,6 +126,8 @@ class Pyramid:
         left = rows * columns
         for (y, x), pixels in read_ahead(cut, places, ahead=2 * THREADS, threads=THREADS):
             left -= 1
+            if level == 0 and self._overview is not None:
+                self._overview.put(y, x, pixels)
             if below is not None:
                 below.put(y // self._step, x // self._step, self._shrink(pixels))
                 if not left:  # before the last tile is given away: a writer that counts asks for no more
@@ -128,9 +142,29 @@ class Pyramid:
         return _Made(self._scratch / str(level + 1), shape, self.dtype, self.tile)
 
     def _shrink(self, pixels: np.ndarray) -> np.ndarray:
-        for _ in range(self._step.bit_length() - 1):
-            pixels = halve(pixels)
-        return pixels
+        return _halved(pixels, self._step)
+
+
+class _Overview:
+    """A small picture that is filled tile by tile."""
+
+    def __init__(self, shape: tuple[int, int], channels: int, dtype: np.dtype, side: int, tile: int):
+        self._factor = 1
+        while max(shape) > side * self._factor and self._factor < tile & -tile:  # tiles must divide evenly
+            self._factor *= 2
+        height, width = (math.ceil(length / self._factor) for length in shape)
+        self.picture = np.zeros((height, width, channels), dtype)
+
+    def put(self, y: int, x: int, block: np.ndarray) -> None:
+        small = _halved(block, self._factor)
+        y, x = y // self._factor, x // self._factor
+        self.picture[y : y + small.shape[0], x : x + small.shape[1]] = small
+
+
+def _halved(pixels: np.ndarray, factor: int) -> np.ndarray:
+    for _ in range(factor.bit_length() - 1):
+        pixels = halve(pixels)
+    return pixels
 
 
 class _Made:

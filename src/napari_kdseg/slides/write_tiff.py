@@ -23,6 +23,7 @@ CLASSIC_LIMIT = 3.5 * 2**30
 
 CODECS = {"jpeg": "jpeg", "deflate": "adobe_deflate", "lzw": "lzw", "zstd": "zstd", "none": None}
 BUFFER = 2**25
+THUMBNAIL_SIDE = 1024
 
 
 @dataclass
@@ -42,7 +43,7 @@ class TiffContent:
     channel_names
         One per channel.
     pictures
-        ``thumbnail``, ``label``, ``macro``: uint8 ``[h, w, 3]``; only an SVS has a place for them.
+        ``label`` and ``macro``: uint8 ``[h, w, 3]``; only an SVS has a place for them.
     progress
         Called after every tile; may raise to stop.
     """
@@ -60,6 +61,7 @@ class TiffContent:
 def write_svs(path: Path, pyramid: Pyramid, content: TiffContent) -> None:
     """Write RGB like an Aperio scanner: pages of tiles, a thumbnail after the first, label and macro at the end."""
     height, width = pyramid.levels[0].shape
+    pyramid.keep_overview(THUMBNAIL_SIDE)
     with _writer(path, pyramid) as tif:
         for level, (rows, columns) in enumerate(each.shape for each in pyramid.levels):
             size = f"{width}x{height}" if level == 0 else f"{width}x{height} -> {columns}x{rows}"
@@ -73,8 +75,8 @@ def write_svs(path: Path, pyramid: Pyramid, content: TiffContent) -> None:
                 description=text,
                 metadata=None,
             )
-            if level == 0 and "thumbnail" in content.pictures:
-                small = content.pictures["thumbnail"]
+            if level == 0:
+                small = pyramid.overview
                 size = f"{width}x{height} -> {small.shape[1]}x{small.shape[0]}"
                 text = f"{_aperio()}\r\n{size} - {_aperio_facts(content)}"
                 _write_picture(tif, small, text, subfiletype=0)
