@@ -54,7 +54,18 @@ def test_help_names_every_command():
     assert done.returncode == 0
     assert all(
         name in done.stdout
-        for name in ("demo", "info", "methods", "distill", "predict", "correct", "view", "annotations")
+        for name in (
+            "demo",
+            "info",
+            "convert",
+            "synth",
+            "methods",
+            "distill",
+            "predict",
+            "correct",
+            "view",
+            "annotations",
+        )
     )
 
 
@@ -65,6 +76,30 @@ def test_info_of_slide_checkpoint_and_run(run):
     assert "3.00 x 2.50 mm" in done.stdout
     assert "enet" in done.stdout
     assert "finished" in done.stdout
+
+
+def test_synth_convert_and_info(tmp_path):
+    slide, copy = tmp_path / "slide.svs", tmp_path / "copy.ome.zarr"
+    done = kdseg(
+        "synth", slide, "--size", "900x700", "--seed", 3, "--mpp", 0.5, "--masks", "tissue,gland", "--no-pen"
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "slide.gland.tif",
+        "slide.svs",
+        "slide.tissue.tif",
+    ]
+    done = kdseg("convert", slide, copy, "--ome-zarr", "0.4")
+    assert done.returncode == 0, done.stderr
+    assert "900 x 700" in done.stdout
+    done = kdseg("info", slide, copy)
+    assert done.returncode == 0, done.stderr
+    assert "jpeg, tiles of 256 x 256" in done.stdout
+    assert "zstd, chunks of 3 x 512 x 512" in done.stdout
+    assert done.stdout.count("0.45 x 0.35 mm") == 2
+    done = kdseg("convert", slide, copy)
+    assert done.returncode == 2
+    assert "--overwrite" in done.stderr
 
 
 def test_predict_correct_and_view(run, tmp_path):
@@ -103,6 +138,11 @@ def test_configuration_of_a_run_runs_again_unchanged(run, tmp_path):
     [
         (("info", "nowhere.svs"), "nowhere.svs"),
         (("info", __file__), "not a slide"),
+        (("convert", SLIDE, "x.png"), ".svs"),
+        (("convert", SLIDE, "x.ome.zarr", "--compression", "jpeg"), "zstd"),
+        (("convert", "nowhere.svs", "x.tif"), "nowhere.svs"),
+        (("synth", "x.svs", "--size", "12"), "20000x16000"),
+        (("synth", "x.svs", "--masks", "glands"), "gland"),
         (("distill",), "--data"),
         (("distill", "--data", "nowhere"), "nowhere"),
         (("distill", "nowhere.json"), "configuration"),

@@ -35,6 +35,16 @@ Region = Annotated[
 ]
 SlideMpp = Annotated[float | None, typer.Option(help="Pixel size of a slide whose file names none, in µm.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Compression = Annotated[
+    str, typer.Option(help="jpeg, deflate, lzw, zstd or none; auto: JPEG for TIFF of RGB, zstd for OME-Zarr.")
+]
+Quality = Annotated[int, typer.Option(help="Of JPEG, 1 to 100.")]
+TileSide = Annotated[int | None, typer.Option(help="Side of a tile; 256, or 512 for OME-Zarr.")]
+LevelStep = Annotated[
+    int | None, typer.Option(help="How much coarser each level is: 2, or 4 as scanners have it (SVS).")
+]
+OmeZarr = Annotated[str, typer.Option(help="Version of OME-Zarr: 0.5 or 0.4.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what is there.")]
 
 
 def main() -> None:
@@ -83,12 +93,78 @@ def demo(
 
 
 @app.command()
-def info(paths: Annotated[list[Path], typer.Argument(help="Slides, checkpoints or run folders.")]) -> None:
-    """Say what a slide, a checkpoint or a run folder is."""
+def info(paths: Annotated[list[str], typer.Argument(help="Slides, checkpoints or run folders.")]) -> None:
+    """Say what a slide, a checkpoint or a run folder is: levels, scale, codec, the reader and why, the hash."""
     for path in paths:
         print(f"{path}")
-        for name, text in _facts(str(path)):
+        for name, text in _facts(path):
             print(f"  {name + ':':<14}{text}")
+
+
+@app.command()
+def convert(
+    slide: Annotated[str, typer.Argument(help="The slide.")],
+    output: Annotated[Path, typer.Argument(help="Name ending in .svs, .ome.tif, .tif or .ome.zarr.")],
+    compression: Compression = "auto",
+    quality: Quality = 85,
+    tile: TileSide = None,
+    step: LevelStep = None,
+    ome_zarr: OmeZarr = "0.5",
+    slide_mpp: SlideMpp = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Keep label and macro in an SVS; a label may show the name of a patient.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a slide as pyramidal TIFF, OME-TIFF, OME-Zarr or SVS, with its scale and colour profile."""
+    from napari_kdseg.slides.convert import ConvertConfig
+    from napari_kdseg.slides.convert import convert as job
+
+    config = ConvertConfig.model_validate(
+        {
+            "slide": slide, "output": output, "compression": compression, "quality": quality, "tile": tile,
+            "step": step, "ome_zarr": ome_zarr, "mpp": slide_mpp, "pictures": pictures, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    _print_written(_run(job, config, resumable=False))
+
+
+@app.command()
+def synth(
+    output: Annotated[Path, typer.Argument(help="Name ending in .svs, .ome.tif, .tif or .ome.zarr.")],
+    size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "20000x16000",
+    seed: Annotated[int, typer.Option(help="Another seed is another tissue.")] = 0,
+    mpp: Annotated[float, typer.Option(help="Pixel size in µm; 0.25 is 40x.")] = 0.25,
+    stain: Annotated[int, typer.Option(help="Number of the laboratory that stains it.")] = 0,
+    folds: Annotated[bool, typer.Option(help="Folds of the tissue.")] = True,
+    pen: Annotated[bool, typer.Option(help="Pen on the glass.")] = True,
+    blur: Annotated[bool, typer.Option(help="Fields out of focus.")] = True,
+    masks: Annotated[
+        str, typer.Option(help="Masks to write, with commas: tissue, gland, tumour, classes; or none.")
+    ] = "gland",
+    compression: Compression = "auto",
+    quality: Quality = 85,
+    tile: TileSide = None,
+    step: LevelStep = None,
+    ome_zarr: OmeZarr = "0.5",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a synthetic slide with its exact masks: labels of an OME-Zarr, or TIFF files beside it."""
+    from napari_kdseg.slides.synthesise import SynthConfig, synthesise
+
+    width, height = _size(size)
+    config = SynthConfig.model_validate(
+        {
+            "output": output, "width": width, "height": height, "seed": seed, "mpp": mpp, "stain": stain,
+            "folds": folds, "pen": pen, "blur": blur, "compression": compression, "quality": quality,
+            "masks": [name for name in masks.split(",") if name not in ("", "none")],
+            "tile": tile, "step": step, "ome_zarr": ome_zarr, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    result = _run(synthesise, config, resumable=False)
+    _print_written(result.slide)
+    for name, place in result.masks.items():
+        print(f"  {name} mask: {place}")
 
 
 @app.command()
@@ -330,7 +406,7 @@ def convert_annotations(
 # -- running jobs ------------------------------------------------------------------------------------
 
 
-def _run(job: Job, config: Any) -> Any:
+def _run(job: Job, config: Any, *, resumable: bool = True) -> Any:
     """Run ``job`` in a thread, show its progress here, stop it in good order on Ctrl-C; return its result."""
     with Progress(
         TextColumn("{task.description}"),
@@ -347,13 +423,14 @@ def _run(job: Job, config: Any) -> Any:
             while not running.join(0.2):
                 pass
         except KeyboardInterrupt:
-            console.print("Stopping after this step; what is done is kept …")
+            kept = "what is done is kept" if resumable else "nothing half-written stays"
+            console.print(f"Stopping after this step; {kept} …")
             running.control.cancel()
             running.join()
     if isinstance(running.end, Failed):
         raise KdsegError(running.end.message)
     if not isinstance(running.end, Done):
-        console.print("Stopped. The same command goes on from here.")
+        console.print("Stopped. The same command goes on from here." if resumable else "Stopped.")
         sys.exit(130)
     return running.end.result
 
@@ -401,10 +478,11 @@ def _facts(path: str) -> list[tuple[str, str]]:
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
         ]
-    from napari_kdseg.slides import describe, open_slide
+    from napari_kdseg.slides import open_slide
+    from napari_kdseg.slides.details import details
 
     with open_slide(path) as slide:
-        return describe(slide)
+        return details(slide)
 
 
 def _run_facts(folder: Path) -> list[tuple[str, str]]:
@@ -438,6 +516,20 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         values = values.setdefault(parent, {})
     values[last] = value
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise ConfigurationError(f"A size is width x height in pixels, as in 20000x16000, not {text!r}.")
+    return int(width), int(height)
+
+
+def _print_written(written: Any) -> None:
+    height, width = written.shapes[0]
+    print(
+        f"{written.output}: {width:,} x {height:,}, {len(written.shapes)} levels, {written.bytes / 1e6:,.1f} MB"
+    )
 
 
 def _literal(text: str) -> Any:

@@ -80,7 +80,9 @@ def test_read_scaled_equals_a_level_that_is_there(files, pyramid):
 def test_read_scaled_averages_whole_pixels(picture):
     slide = Slide(ArrayBackend(picture), "array")
     block = picture[30 : 30 + 60, 45 : 45 + 90].astype(np.float64).reshape(20, 3, 30, 3, 3).mean(axis=(1, 3))
-    assert np.abs(slide.read_scaled(3, 10, 15, 20, 30) - block).max() <= 0.51
+    assert (
+        np.abs(slide.read_scaled(3, 10, 15, 20, 30) - block).max() <= 1
+    )  # Pillow rounds twice: down, across
 
 
 @pytest.mark.parametrize("downsample", [0.7, 1.3, (2.5, 3.7), 6.01])

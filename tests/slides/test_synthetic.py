@@ -139,8 +139,91 @@ def test_any_size_works(address):
 
 @pytest.mark.parametrize(
     "address",
-    ["synthetic:12", "synthetic:0x5", "synthetic:9x9?sed=1", "synthetic:9x9?seed=a", "synthetic:9x9?mpp=-1"],
+    [
+        "synthetic:12",
+        "synthetic:0x5",
+        "synthetic:9x9?sed=1",
+        "synthetic:9x9?seed=a",
+        "synthetic:9x9?mpp=-1",
+        "synthetic:9x9?pen=maybe",
+    ],
 )
 def test_a_wrong_address_is_explained(address):
     with pytest.raises(SlideError, match="synthetic:100000x80000"):
         open_slide(address)
+
+
+def spots(mask_address, count=3):
+    """Level-0 positions (y, x) where the mask is full, spread over the slide."""
+    backend = SyntheticBackend.parse(mask_address)
+    rows, columns = (np.arange(64, side, 2048.0) for side in backend.shape)
+    found = np.argwhere(backend.sample_classes(rows, columns) > 0)
+    return [(int(rows[i]), int(columns[j])) for i, j in found[:: len(found) // count][:count]]
+
+
+def test_coarser_levels_have_the_colours_of_finer_ones():
+    with open_slide(ADDRESS + "&blur=0") as slide:
+        for y, x in spots(ADDRESS + "&mask=tissue"):
+            y, x = y // 64 * 64, x // 64 * 64
+            fine = slide.read(0, y, x, 1024, 1024).reshape(-1, 3).mean(axis=0)
+            for level in (1, 2, 3, 4, 5):
+                side = 1024 >> level
+                coarse = slide.read(level, y >> level, x >> level, side, side).reshape(-1, 3).mean(axis=0)
+                assert np.abs(coarse - fine).max() < 12
+
+
+@pytest.mark.parametrize("options", ["", "&blur=0&folds=0&pen=0"])
+def test_pixels_do_not_depend_on_the_tile_they_are_computed_in(options):
+    backend = SyntheticBackend.parse(ADDRESS + options)
+    y, x = spots(ADDRESS + "&mask=tissue", 1)[0]
+    rows, columns = (np.arange(at, at + 90) * 0.25 for at in (y, x))
+    whole = backend._paint(rows, columns, 0.25)
+    part = backend._paint(rows[30:71], columns[11:48], 0.25)
+    np.testing.assert_array_equal(part, whole[30:71, 11:48])
+
+
+def test_masks_of_tissue_glands_and_tumour_fit_each_other():
+    with open_slide(ADDRESS) as slide:
+        masks = {
+            name: np.asarray(open_annotation(f"{ADDRESS}&mask={name}", slide).levels[-1])
+            for name in ("tissue", "gland", "tumour", "classes")
+        }
+        assert open_annotation(f"{ADDRESS}&mask=tissue", slide).classes == ("background", "tissue")
+        overview = slide.read(len(slide.levels) - 1, 0, 0, *slide.levels[-1].shape)
+    assert masks["tissue"][masks["gland"] == 1].all()
+    np.testing.assert_array_equal(masks["tumour"], masks["classes"] == 2)
+    np.testing.assert_array_equal(masks["gland"], masks["classes"] > 0)
+    glass = overview.min(axis=2) > 235
+    assert glass[masks["tissue"] == 0].mean() > 0.97  # the rest is pen
+    assert 0.05 < masks["tumour"].mean() / masks["tissue"].mean() < 0.6
+
+
+def test_switches_leave_the_rest_as_it_is():
+    with_all = SyntheticBackend.parse(ADDRESS)
+    without = SyntheticBackend.parse(ADDRESS + "&folds=0&pen=0&blur=0")
+    level = len(with_all.metadata.levels) - 1
+    one, other = with_all.read_tile(level, 0, 0), without.read_tile(level, 0, 0)
+    changed = (one != other).any(axis=2).mean()
+    assert 0.001 < changed < 0.05
+    assert with_all.metadata.fingerprint != without.metadata.fingerprint
+    assert SyntheticBackend.parse(without.address()).metadata == without.metadata
+
+
+def test_a_field_out_of_focus_is_smoother():
+    sharp, blurred = (SyntheticBackend.parse(f"{ADDRESS}&blur={blur}") for blur in (0, 1))
+    rows, columns = np.arange(0, 20_000, 128.0), np.arange(0, 25_000, 128.0)
+    worst = np.where(sharp.tissue.tissue(rows, columns) > 200, blurred._focus.blur(rows, columns), 0)
+    tile = (1, *(int(i) // 2 for i in np.unravel_index(worst.argmax(), worst.shape)))  # 256 um a tile
+    edges = [np.abs(np.diff(each.read_tile(*tile).astype(int), axis=1)).mean() for each in (sharp, blurred)]
+    assert edges[1] < 0.6 * edges[0]
+
+
+def test_laboratories_stain_differently():
+    colours = []
+    for stain in range(6):
+        backend = SyntheticBackend.parse(f"{ADDRESS}&stain={stain}&pen=0")
+        tile = backend.read_tile(len(backend.metadata.levels) - 1, 0, 0)
+        colours.append(tile[tile.min(axis=2) < 225].mean(axis=0))
+        assert colours[-1][1] < min(colours[-1][0], colours[-1][2]) - 15  # still pink and purple
+    distance = np.abs(np.subtract(colours[1:], colours[0])).max(axis=1)
+    assert (distance > 4).sum() >= 4

@@ -24,12 +24,12 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from napari_kdseg.errors import InTheWayError, OutputError
-from napari_kdseg.inference import ome_zarr
-from napari_kdseg.inference.disk import made_aside, writing
+from napari_kdseg.files import made_aside
+from napari_kdseg.inference.disk import writing
 from napari_kdseg.inference.journal import Journal
 from napari_kdseg.inference.mask_writer import MaskWriter
 from napari_kdseg.inference.reduction import NOT_COMPUTED
-from napari_kdseg.slides import Slide
+from napari_kdseg.slides import Slide, ome_zarr
 
 Pair = tuple[float, float]
 FORMAT = 1

@@ -170,7 +170,7 @@ def with_small_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:
     if max(height, width) > COARSEST_SIDE and height * width > MAX_COMPUTED_PIXELS:
         raise SlideError(
             f"The smallest level of this slide has {width} x {height} px: an overview would take minutes to compute. "
-            "Convert it to a pyramid first, for example with: vips tiffsave in.tif out.tif --tile --pyramid --bigtiff."
+            "Convert it to a pyramid first: kdseg convert in.tif out.ome.tif."
         )
     tile = block_of(levels[-1].tile)
     more = list(levels)

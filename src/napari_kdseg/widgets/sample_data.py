@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 ADDRESS = "synthetic:100000x80000?seed=0&mpp=0.25"
+SMALL = "synthetic:12000x9000?seed=7&mpp=0.5&stain=2"
 
 
 def synthetic_slide() -> list[Any]:
@@ -13,6 +14,14 @@ def synthetic_slide() -> list[Any]:
     from napari_kdseg.widgets.layers import slide_layer
 
     return [slide_layer(open_slide(ADDRESS))]
+
+
+def small_synthetic_slide() -> list[Any]:
+    """One piece of such tissue, scanned at 20x in another laboratory."""
+    from napari_kdseg.slides import open_slide
+    from napari_kdseg.widgets.layers import slide_layer
+
+    return [slide_layer(open_slide(SMALL))]
 
 
 def annotated_synthetic_slide() -> list[Any]:

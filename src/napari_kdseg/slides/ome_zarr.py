@@ -1,11 +1,11 @@
-"""The metadata of OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5), as plain dictionaries."""
+"""The metadata of OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org/0.5), as plain dictionaries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from napari_kdseg.slides import layer_transform
+from napari_kdseg.slides.geometry import layer_transform
 
 VERSION = "0.5"
 Pair = tuple[float, float]
@@ -19,6 +19,7 @@ def multiscales(
     *,
     channels: bool = False,
     kind: str | None = None,
+    version: str = VERSION,
 ) -> list[dict[str, Any]]:
     """Describe a pyramid that lies on a slide.
 
@@ -34,6 +35,8 @@ def multiscales(
         Whether there is a channel axis before ``y`` and ``x``.
     kind
         How coarser levels were made (``"mode"``, ``"mean"``).
+    version
+        Of OME-Zarr: 0.4 says it here, 0.5 beside it.
 
     Returns
     -------
@@ -61,6 +64,8 @@ def multiscales(
         "axes": [{"name": "c", "type": "channel"}, *axes] if channels else axes,
         "datasets": datasets,
     }
+    if version != VERSION:
+        image["version"] = version
     return [image if kind is None else {**image, "type": kind}]
 
 

@@ -1,4 +1,4 @@
-"""Reading the next tiles while the network is busy with this one."""
+"""Reading the next tiles while a network, or a codec, is busy with this one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Read = TypeVar("Read")
 
 
 def read_ahead(
-    read: Callable[[Item], Read], items: Iterable[Item], ahead: int = 2
+    read: Callable[[Item], Read], items: Iterable[Item], ahead: int = 2, *, threads: int = 1
 ) -> Generator[tuple[Item, Read], None, None]:
-    """Yield ``(item, read(item))`` in order while a thread reads the next ``ahead`` items."""
+    """Yield ``(item, read(item))`` in order while ``threads`` read the next ``ahead`` items."""
     waiting: deque[tuple[Item, Future[Read]]] = deque()
-    pool = ThreadPoolExecutor(1, thread_name_prefix="kdseg-read")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="kdseg-read")
     try:
         for item in items:
             waiting.append((item, pool.submit(read, item)))

@@ -1,0 +1,358 @@
+"""A slide written in another format: pyramidal TIFF, OME-TIFF, OME-Zarr, or TIFF like an Aperio scanner's (a job).
+
+The result appears under its name when all of it is there; a job that is stopped or fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, explain
+from napari_kdseg.files import file_aside, made_aside
+from napari_kdseg.jobs import Control, Emit, Message, Started, Step
+from napari_kdseg.slides.backend import Backend, make_level
+from napari_kdseg.slides.cache import TileCache
+from napari_kdseg.slides.opening import choose_backend, open_slide
+from napari_kdseg.slides.pyramid import Pyramid, slide_pyramid
+from napari_kdseg.slides.slide import Slide
+from napari_kdseg.slides.synthetic import SCHEME
+from napari_kdseg.slides.tiles import MAX_COMPUTED_PIXELS
+from napari_kdseg.slides.write_tiff import TiffContent, write_ome_tiff, write_plain_tiff, write_svs
+from napari_kdseg.slides.write_zarr import write_image
+
+Format = Literal["svs", "ome-tiff", "tiff", "ome-zarr"]
+SUFFIXES: dict[str, Format] = {
+    ".ome.zarr": "ome-zarr",
+    ".zarr": "ome-zarr",
+    ".ome.tiff": "ome-tiff",
+    ".ome.tif": "ome-tiff",
+    ".svs": "svs",
+    ".tiff": "tiff",
+    ".tif": "tiff",
+    ".btf": "tiff",
+}
+Compression = Literal["auto", "jpeg", "deflate", "lzw", "zstd", "none"]
+DEFAULT_TILE = {"ome-zarr": 512}
+CACHE_BYTES = 2**28
+"""Tiles of the source that are kept: two rows of them on a slide 100,000 px wide, so that each is decoded once."""
+
+STEPS_A_REPORT = 8
+
+
+def format_of(output: Path) -> Format:
+    """Return the format that a name asks for.
+
+    Raises
+    ------
+    ConfigurationError
+        If it ends in none that can be written.
+    """
+    for suffix, kind in SUFFIXES.items():
+        if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
+            return kind
+    raise ConfigurationError(
+        f"{output.name} does not say which format to write. End it in .svs, .ome.tif, .tif or .ome.zarr."
+    )
+
+
+class WriteConfig(BaseModel):
+    """How a slide is written.
+
+    Attributes
+    ----------
+    output
+        The file or folder; its suffix says the format.
+    compression
+        Of the tiles. ``auto``: JPEG for TIFF of RGB, deflate for other TIFF, zstd for OME-Zarr.
+    quality
+        Of JPEG.
+    tile
+        Side of a tile; 256, or 512 for OME-Zarr.
+    step
+        How much coarser each level is than the one before; 4 for SVS, 2 for others.
+    ome_zarr
+        Version of OME-Zarr.
+    overwrite
+        Replace what is there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path
+    compression: Compression = "auto"
+    quality: int = Field(85, ge=1, le=100)
+    tile: int | None = Field(None, ge=64, le=4096, multiple_of=16)
+    step: Literal[2, 4] | None = None
+    ome_zarr: Literal["0.4", "0.5"] = "0.5"
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        kind = format_of(self.output)
+        if kind == "ome-zarr" and self.compression not in ("auto", "zstd", "none"):
+            raise ValueError(f"OME-Zarr is written with zstd or none, not {self.compression}")
+        return self
+
+    @property
+    def format(self) -> Format:
+        """Which one the suffix asks for."""
+        return format_of(self.output)
+
+    @property
+    def tile_side(self) -> int:
+        """Side of a tile."""
+        return self.tile or DEFAULT_TILE.get(self.format, 256)
+
+    @property
+    def level_step(self) -> int:
+        """How much coarser each level is than the one before."""
+        return self.step or (4 if self.format == "svs" else 2)
+
+
+class ConvertConfig(WriteConfig):
+    """Which slide is written, and how.
+
+    Attributes
+    ----------
+    slide
+        Path, or ``synthetic:...``.
+    mpp
+        Micrometres per level-0 pixel, for a slide whose file does not know it.
+    pictures
+        Keep label and macro, where the format has a place for them. A label may show the name of a patient.
+    """
+
+    slide: str = Field(min_length=1)
+    mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
+    pictures: bool = False
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written.
+
+    Attributes
+    ----------
+    output
+        Where it is.
+    shapes
+        Pixels (height, width) of its levels.
+    bytes
+        It takes on disk.
+    """
+
+    output: Path
+    shapes: tuple[tuple[int, int], ...]
+    bytes: int
+
+
+def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
+    """Write a slide in another format (a job).
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read.
+    InTheWayError
+        If something is there and may not be replaced.
+    OutputError
+        If the format cannot hold the slide, or the place cannot be written.
+    """
+    output = config.output.expanduser().absolute()
+    check_place(output, config.overwrite)
+    with _open(config) as slide:
+        _check_fit(slide, config)
+        _tell_losses(slide, config, emit)
+        with scratch_beside(output) as scratch:
+            pyramid = slide_pyramid(slide, step=config.level_step, tile=config.tile_side, scratch=scratch)
+            planes = slide.channels if config.format == "ome-tiff" and not _is_rgb(slide) else 1
+            total = pyramid.tile_count * planes
+            emit(Started(f"Write {output.name}", total))
+            progress = counted("convert", total, emit, control)
+            with placed(output, config.format, config.overwrite) as part:
+                write_slide(slide, pyramid, part, config, progress)
+        if slide.bad_tiles:
+            text = f"{len(slide.bad_tiles)} tiles of {slide.name} could not be read and are grey in {output.name}."
+            emit(Message(text, "warning"))
+    return Converted(output, tuple(level.shape for level in pyramid.levels), size_on_disk(output))
+
+
+def write_slide(
+    slide: Slide, pyramid: Pyramid, part: Path, config: ConvertConfig, progress: Callable[[], None]
+) -> None:
+    """Write the levels of ``pyramid`` and what else the format keeps of ``slide`` to the new place ``part``."""
+    if config.format == "ome-zarr":
+        write_image(
+            part,
+            pyramid,
+            version=config.ome_zarr,
+            name=slide.name,
+            mpp=slide.mpp,
+            compressed=config.compression != "none",
+            icc=slide.icc,
+            channel_names=slide.channel_names,
+            progress=progress,
+        )
+        return
+    compression = config.compression
+    if compression == "auto":
+        compression = "jpeg" if _is_rgb(slide) else "deflate"
+    content = TiffContent(
+        name=slide.name,
+        mpp=slide.mpp,
+        compression=compression,
+        quality=config.quality,
+        icc=slide.icc,
+        channel_names=slide.channel_names,
+        progress=progress,
+    )
+    if config.format == "svs" and config.pictures:
+        for name in {"label", "macro"} & set(slide.associated):
+            content.pictures[name] = slide.read_associated(name)
+    writers = {"svs": write_svs, "ome-tiff": write_ome_tiff, "tiff": write_plain_tiff}
+    writers[config.format](part, pyramid, content)
+
+
+# -- what synthetic slides and masks are written with, too -----------------------------------------------
+
+
+def check_place(output: Path, overwrite: bool) -> None:
+    """Refuse a place that cannot be written to, before any work.
+
+    Raises
+    ------
+    InTheWayError, OutputError
+        If something is there, or its folder cannot be made.
+    """
+    if output.exists() and not overwrite:
+        raise InTheWayError(f"{output.name} is there already. Choose another name, or add --overwrite.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output.name} cannot be written. {explain(error)}") from error
+
+
+@contextmanager
+def placed(output: Path, kind: Format, overwrite: bool) -> Iterator[Path]:
+    """Give a new place beside ``output`` that becomes it when all is written; otherwise nothing is left."""
+    try:
+        if kind != "ome-zarr":
+            with file_aside(output) as part:
+                yield part
+            return
+        with made_aside(output.parent, output, replace=overwrite) as part:
+            yield part
+    except OSError as error:
+        raise OutputError(f"{output.name} could not be written. {explain(error)}") from error
+
+
+@contextmanager
+def scratch_beside(output: Path) -> Iterator[Path]:
+    """Give a folder for levels that are made on the way, on the disk of the output; it goes away at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".levels", dir=output.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def counted(stage: str, total: int, emit: Emit, control: Control) -> Callable[[], None]:
+    """Return what is called after every tile: it reports progress now and then, and stops the job when asked to."""
+    done = 0
+
+    def progress() -> None:
+        nonlocal done
+        control.check()
+        done += 1
+        if done % STEPS_A_REPORT == 0 or done == total:
+            emit(Step(stage, done, total))
+
+    return progress
+
+
+def size_on_disk(output: Path) -> int:
+    """Bytes that a file or folder takes."""
+    files: list[Any] = (
+        [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
+    )
+    return sum(file.stat().st_size for file in files)
+
+
+# -- small things ------------------------------------------------------------------------------------
+
+
+class _WithoutOverview:
+    """A backend whose levels end before they are small: it names one more, which nothing here reads.
+
+    A slide that is looked at must have a small level and refuses to open without; one that is converted gets it now.
+    """
+
+    def __init__(self, backend: Backend):
+        levels = backend.metadata.levels
+        tiny = make_level((1, 1), levels[0].shape, (1, 1))
+        self.metadata = replace(backend.metadata, levels=(*levels, tiny))
+        self.read_tile = backend.read_tile
+        self.read_associated = backend.read_associated
+        self.close = backend.close
+
+
+def _open(config: ConvertConfig) -> Slide:
+    """Open the slide; one of a single enormous level, too, which is what most needs to be converted."""
+    cache = TileCache(CACHE_BYTES)
+    if not config.slide.startswith(SCHEME):
+        place = Path(config.slide).expanduser().absolute()
+        backend = choose_backend(place)
+        if math.prod(backend.metadata.levels[-1].shape) > MAX_COMPUTED_PIXELS:
+            return Slide(_WithoutOverview(backend), place, mpp=config.mpp, cache=cache)
+        backend.close()
+    return open_slide(config.slide, mpp=config.mpp, cache=cache)
+
+
+def _is_rgb(slide: Slide) -> bool:
+    return slide.channels == 3 and slide.dtype == np.uint8
+
+
+def _check_fit(slide: Slide, config: ConvertConfig) -> None:
+    """Refuse what the format cannot hold."""
+    if Path(slide.path) == config.output.expanduser().absolute():
+        raise OutputError("A slide cannot be written over itself. Choose another name.")
+    if _is_rgb(slide) or config.format == "ome-zarr":
+        return
+    if config.format in ("svs", "tiff"):
+        raise OutputError(
+            f"{slide.name} has {slide.channels} channels of {slide.dtype}, which no viewer expects in this "
+            "format. Write .ome.tif or .ome.zarr."
+        )
+    if config.compression == "jpeg" and slide.dtype != np.uint8:
+        raise OutputError(f"JPEG holds 8 bits, {slide.name} has {slide.dtype}. Choose deflate or zstd.")
+
+
+def _tell_losses(slide: Slide, config: ConvertConfig, emit: Emit) -> None:
+    """Say what does not come along."""
+    if slide.mpp is None:
+        emit(
+            Message(
+                f"{slide.name} does not say how large its pixels are, so neither will the result.", "warning"
+            )
+        )
+    if slide.mpp is not None and config.format == "svs" and abs(slide.mpp[0] / slide.mpp[1] - 1) > 1e-3:
+        emit(Message("An SVS holds one pixel size: the mean of both axes is written.", "warning"))
+    dropped = sorted({"label", "macro"} & set(slide.associated))
+    if dropped and not (config.pictures and config.format == "svs"):
+        emit(Message(f"Left out: {' and '.join(dropped)} (a label may show the name of a patient)."))
+    if slide.icc is not None and config.format == "ome-zarr":
+        emit(
+            Message(
+                "OME-Zarr has no place for the ICC profile; it is kept as an attribute few programs read."
+            )
+        )

@@ -1,0 +1,169 @@
+"""A synthetic slide written to disk, with its exact masks beside it (a job)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from napari_kdseg.jobs import Control, Emit, Started
+from napari_kdseg.slides.annotation import Annotation, open_annotation
+from napari_kdseg.slides.cache import TileCache
+from napari_kdseg.slides.convert import (
+    CACHE_BYTES,
+    ConvertConfig,
+    Converted,
+    WriteConfig,
+    check_place,
+    counted,
+    placed,
+    scratch_beside,
+    size_on_disk,
+    write_slide,
+)
+from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.pyramid import Pyramid, mask_pyramid, slide_pyramid
+from napari_kdseg.slides.synthetic import Look, SyntheticBackend
+from napari_kdseg.slides.write_tiff import TiffContent, write_plain_tiff
+from napari_kdseg.slides.write_zarr import write_label
+
+MaskName = Literal["tissue", "gland", "tumour", "classes"]
+COLOURS = ((0, 0, 0), (0, 158, 115), (230, 159, 0))
+"""Of background and classes: Okabe and Ito's, which colour-blind people can tell apart."""
+
+
+class SynthConfig(WriteConfig):
+    """A synthetic slide, and how it is written.
+
+    Attributes
+    ----------
+    width, height
+        Pixels of level 0.
+    seed
+        Another seed is another tissue.
+    mpp
+        Micrometres per pixel.
+    stain
+        Number of the laboratory that stained it.
+    folds, pen, blur
+        Whether there are folds, pen on the glass, and fields out of focus.
+    masks
+        Which masks to write: as labels of an OME-Zarr, or as TIFF files beside any other format.
+    """
+
+    width: int = Field(20_000, ge=1, le=2**24)
+    height: int = Field(16_000, ge=1, le=2**24)
+    seed: int = 0
+    mpp: float = Field(0.25, ge=0.01, le=100)
+    stain: int = Field(0, ge=0)
+    folds: bool = True
+    pen: bool = True
+    blur: bool = True
+    masks: tuple[MaskName, ...] = ("gland",)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.masks)) < len(self.masks):
+            raise ValueError("every mask can be written once")
+        return self
+
+    def backend(self) -> SyntheticBackend:
+        """Return the slide that is meant."""
+        look = Look(self.seed, self.mpp, self.stain, self.folds, self.pen, self.blur)
+        return SyntheticBackend((self.height, self.width), look)
+
+    def mask_path(self, name: str) -> Path:
+        """Return where a mask goes that is a file of its own."""
+        stem = self.output.name
+        for suffix in (".ome.tiff", ".ome.tif", self.output.suffix):
+            if stem.lower().endswith(suffix.lower()):
+                stem = stem[: -len(suffix)]
+                break
+        return self.output.with_name(f"{stem}.{name}.tif")
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """What was written.
+
+    Attributes
+    ----------
+    slide
+        The slide.
+    masks
+        Where each mask is, by its name.
+    """
+
+    slide: Converted
+    masks: dict[str, Path]
+
+
+def synthesise(config: SynthConfig, emit: Emit, control: Control) -> Synthesised:
+    """Write a synthetic slide and its masks (a job).
+
+    Raises
+    ------
+    InTheWayError, OutputError
+        If something is there and may not be replaced, or the place cannot be written.
+    """
+    output = config.output.expanduser().absolute()
+    inside = config.format == "ome-zarr"
+    files = {} if inside else {name: config.mask_path(name).expanduser().absolute() for name in config.masks}
+    for place in (output, *files.values()):
+        check_place(place, config.overwrite)
+    backend = config.backend()
+    written = ConvertConfig(
+        slide=backend.address(),
+        pictures=True,
+        **config.model_dump(include=set(WriteConfig.model_fields)),
+    )
+    with (
+        open_slide(backend.address(), cache=TileCache(CACHE_BYTES)) as slide,
+        scratch_beside(output) as scratch,
+    ):
+        tile = config.tile_side
+        pyramid = slide_pyramid(slide, step=config.level_step, tile=tile, scratch=scratch)
+        annotations = {name: open_annotation(backend.address(name), slide) for name in config.masks}
+        masks = {name: mask_pyramid(each, tile=tile, scratch=scratch) for name, each in annotations.items()}
+        total = pyramid.tile_count + sum(mask.tile_count for mask in masks.values())
+        emit(Started(f"Write {output.name}", total))
+        progress = counted("synthesise", total, emit, control)
+        with ExitStack() as parts:  # all of them appear together, or none
+            part = parts.enter_context(placed(output, config.format, config.overwrite))
+            write_slide(slide, pyramid, part, written, progress)
+            for name, mask in masks.items():
+                if inside:
+                    _write_label(part, name, mask, annotations[name], config, progress)
+                    continue
+                file = parts.enter_context(placed(files[name], "tiff", config.overwrite))
+                content = TiffContent(name, slide.mpp, compression="deflate", progress=progress)
+                write_plain_tiff(file, mask, content)
+    places: dict[str, Path] = {
+        name: output / "labels" / name if inside else files[name] for name in config.masks
+    }
+    shapes = tuple(level.shape for level in pyramid.levels)
+    return Synthesised(Converted(output, shapes, size_on_disk(output)), places)
+
+
+def _write_label(
+    image: Path,
+    name: str,
+    mask: Pyramid,
+    annotation: Annotation,
+    config: SynthConfig,
+    progress: Callable[[], None],
+) -> None:
+    write_label(
+        image,
+        name,
+        mask,
+        version=config.ome_zarr,
+        mpp=(config.mpp, config.mpp),
+        classes=annotation.classes,
+        colours=COLOURS[: len(annotation.classes)],
+        progress=progress,
+    )
