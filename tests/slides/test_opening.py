@@ -14,8 +14,8 @@ from napari_kdseg.slides import SlideError, open_slide
 from napari_kdseg.slides.tiff_check import check_tiff
 
 REAL = {
-    "CMU-1-Small-Region.svs": ((2967, 2220), 0.499, 20, "openslide"),
-    "TCGA-CR-7395-01A-01-TS1.svs": ((3567, 4443), None, None, "openslide"),
+    "CMU-1-Small-Region.svs": ((2967, 2220), 0.499, 20, "tifffile"),
+    "TCGA-CR-7395-01A-01-TS1.svs": ((3567, 4443), None, None, "tifffile"),
     "dicom-cmu-1-small-region": ((2967, 2220), 0.499, None, "openslide"),
     "test3-TRITC-560.ndpi": ((4864, 3968), 0.228175, 40, "openslide"),
     "boxes-generic-pyramid.tiff": ((250, 300), None, None, "tifffile"),

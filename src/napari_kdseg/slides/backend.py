@@ -65,7 +65,9 @@ class Metadata:
     Attributes
     ----------
     reader
-        Name of the library that reads it.
+        Name of the library that reads its pixels.
+    reason
+        Why it is that one, in a sentence.
     levels
         From fine to coarse.
     channels, dtype
@@ -86,6 +88,7 @@ class Metadata:
 
     reader: str
     levels: tuple[Level, ...]
+    reason: str = ""
     channels: int = 3
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
     channel_names: tuple[str, ...] = ("red", "green", "blue")
