@@ -109,16 +109,31 @@ class Tiles:
     ) -> np.ndarray:
         """Put a region together from tiles; ``background`` gives the colour of what lies outside the level."""
         out = self.canvas(level, y, x, height, width, background)
+        absent = []
+        for place in self.covering(level, y, x, height, width):
+            tile = self.in_memory(place)
+            if tile is None:
+                absent.append(place)
+            else:
+                self.paste(tile, place, out, y, x)
+        if absent:
+            with self.in_use():
+                self._fill(absent, out, y, x)
+        return out
+
+    def _fill(self, absent: list[Place], out: np.ndarray, y: int, x: int) -> None:
+        """Decode tiles into a region, several at a time where that is worth waking a thread for."""
+
+        def fill(place: Place) -> None:
+            self.paste(self.tile(*place), place, out, y, x)
+
         pool = decode_pool()
         threads = pool.threads if self._threads is None else self._threads
-        places = self.covering(level, y, x, height, width)
-        with self.in_use():
-            if threads == 1 or len(places) < 3:
-                for place in places:
-                    self.paste(self.tile(*place), place, out, y, x)
-            else:
-                pool.share(lambda place: self.paste(self.tile(*place), place, out, y, x), places, threads)
-        return out
+        if threads > 1 and len(absent) > 2:
+            pool.share(fill, absent, threads)
+        else:
+            for place in absent:
+                fill(place)
 
     def canvas(
         self,
