@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_kdseg.slides.backend import BLOCK
 from napari_kdseg.slides.file_bytes import FileBytes
+from napari_kdseg.slides.tile_check import COMPRESSIONS, check_tile
 from napari_kdseg.slides.ycbcr import ycbcr_to_rgb
 
 JPEG = 7
@@ -41,6 +42,8 @@ class PageTiles:
         self, page: Any, file: FileBytes, missing: int | None = None, shape: tuple[int, int] | None = None
     ):
         key = page.keyframe
+        if int(key.compression) not in COMPRESSIONS:
+            raise ValueError(f"its compression {int(key.compression)} is not known here")
         self._key, self._file = key, file
         self._missing = key.nodata if missing is None else missing
         self.shape = (key.imagelength, key.imagewidth) if shape is None else shape
@@ -52,6 +55,7 @@ class PageTiles:
         self._jpeg = _is_plain_jpeg(key)
         self._colours = "YCBCR" if key.photometric == 6 else "RGB"
         self._tables = page.jpegtables
+        self._smaller: set[int] = set()
         self._options: dict[str, Any] = {}
         if key.compression in JPEG_IN_TIFFPAGE:
             self._options = {"jpegtables": self._tables, "jpegheader": key.jpegheader}
@@ -90,13 +94,20 @@ class PageTiles:
         count = self._counts[index]
         if not count:
             return self._blank()
-        return imagecodecs.jpeg8_decode(
-            self._file.read(self._offsets[index], count),
-            tables=self._tables,
-            colorspace=self._colours,
-            outcolorspace="RGB",
-            shape=self.tile,
-        )
+        data = self._file.read(self._offsets[index], count)
+        out: np.ndarray | None = np.empty((*self.tile, 3), np.uint8)
+        if index in self._smaller:
+            check_tile(data, JPEG, *self.tile)
+            out = None
+        try:
+            return imagecodecs.jpeg8_decode(
+                data, tables=self._tables, colorspace=self._colours, outcolorspace="RGB", out=out
+            )
+        except ValueError:  # it has another size than the tile: some writers cut those at the edge
+            if out is None:
+                raise
+            self._smaller.add(index)
+            return self._decode_jpeg(index)
 
     def _decode(self, index: int) -> np.ndarray:
         """Decode one tile or strip: ``[<= rows, <= columns, samples]``."""
@@ -104,6 +115,7 @@ class PageTiles:
         if not count:
             return self._blank()
         data = self._file.read(self._offsets[index], count)
+        check_tile(data, key.compression, self._step, self.tile[1])
         pixels = key.decode(data, index, **self._options)[0][0]
         if key.compression == APERIO_JP2K_YCBCR:
             return ycbcr_to_rgb(pixels)
