@@ -44,10 +44,9 @@ class TiffBackend:
         try:
             with quiet_tifffile():
                 series = self._tif.series[0]
-                self._keys = [pages[0].keyframe for pages in map(channel_pages, series.levels)]
-                self._pages = [
-                    [PageTiles(page, self._file) for page in channel_pages(level)] for level in series.levels
-                ]
+                levels = level_pages(self._tif)
+                self._keys = [pages[0].keyframe for pages in levels]
+                self._pages = [[PageTiles(page, self._file) for page in pages] for pages in levels]
                 self.metadata = self._describe(series)
         except Exception as error:
             self.close()
@@ -98,6 +97,32 @@ class TiffBackend:
     def _levels(self) -> tuple[Level, ...]:
         first = [pages[0] for pages in self._pages]
         return tuple(make_level(page.shape, first[0].shape, page.tile) for page in first)
+
+
+def level_pages(tif: tifffile.TiffFile) -> list[list[Any]]:
+    """Return the pages of every level, from fine to coarse.
+
+    tifffile leaves out reduced pages that are no whole part of the first; here all that show the same picture count.
+    """
+    levels = [channel_pages(level) for level in tif.series[0].levels]
+    first = levels[0][0].keyframe
+    if tif.is_ome or len(levels[0]) > 1 or not first.is_tiled:
+        return levels
+    pages: list[Any] = [tif.pages[index] for index in range(len(tif.pages))]
+    reduced = [[page] for page in pages if page.is_reduced and page.is_tiled and _is_smaller(page, first)]
+    if len(reduced) + 1 <= len(levels):
+        return levels
+    return [levels[0], *sorted(reduced, key=lambda level: -level[0].imagewidth)]
+
+
+def _is_smaller(page: Any, first: Any) -> bool:
+    """Tell whether a page shows the picture of the first at a lower resolution."""
+    same = all(
+        getattr(page, name) == getattr(first, name) for name in ("dtype", "samplesperpixel", "photometric")
+    )
+    factors = (first.imagelength / page.imagelength, first.imagewidth / page.imagewidth)
+    slack = 1 + 2 / min(page.imagelength, page.imagewidth)  # sizes are rounded
+    return same and min(factors) > 1 and max(factors) / min(factors) < slack
 
 
 def channel_pages(level: Any) -> list[Any]:

@@ -141,4 +141,6 @@ def _segments(page: Any) -> int:
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     if not page.is_tiled:
         return planes * math.ceil(page.imagelength / min(page.rowsperstrip, page.imagelength))
-    return planes * math.ceil(page.imagelength / page.tilelength) * math.ceil(page.imagewidth / page.tilewidth)
+    return (
+        planes * math.ceil(page.imagelength / page.tilelength) * math.ceil(page.imagewidth / page.tilewidth)
+    )
