@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-DEFAULT_BYTES = 512 * 2**20
+DEFAULT_BYTES = 320 * 2**20
 
 
 class TileCache:
