@@ -122,6 +122,7 @@ def _describe(handle: openslide.OpenSlide) -> Metadata:
     fingerprint = properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
     return Metadata(
         reader="openslide",
+        reason=f"OpenSlide reads this format ({properties.get(openslide.PROPERTY_NAME_VENDOR, 'unknown')}).",
         levels=_levels(handle, properties),
         mpp=_mpp(properties),
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),

@@ -115,6 +115,11 @@ class Progressive:
             self._owe(absent)
         return out
 
+    @property
+    def waiting(self) -> int:
+        """Number of tiles that are still to be decoded."""
+        return len(self._wanted)
+
     def close(self) -> None:
         """Give up what waits; nobody is told anything any more."""
         with self._changed:

@@ -241,6 +241,11 @@ class Slide:
         """Tells, from a decode thread, that what :meth:`read_now` gave coarsely can be had better now."""
         return self._progressive.arrivals
 
+    @property
+    def waiting(self) -> int:
+        """Number of tiles that :meth:`read_now` still waits for."""
+        return self._progressive.waiting
+
     def prepare(self) -> None:
         """Decode the coarsest level and find out the background, for a window. Takes a moment: not for its thread."""
         self._progressive.prepare()

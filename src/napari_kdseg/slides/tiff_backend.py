@@ -81,6 +81,7 @@ class TiffBackend:
         names = ("red", "green", "blue") if rgb else tuple(ome_channels(ome, channels))
         return Metadata(
             reader="tifffile",
+            reason="It is a plain TIFF: its tiles are decoded directly.",
             levels=self._levels(),
             channels=channels,
             dtype=np.dtype(np.uint8) if key.dtype == np.bool_ else np.dtype(key.dtype),

@@ -94,6 +94,7 @@ class ZarrBackend:
         names = [channel.get("label") for channel in described] or (["red", "green", "blue"] if rgb else [])
         return Metadata(
             reader="zarr",
+            reason="It is an OME-Zarr image.",
             levels=tuple(levels),
             channels=channels,
             dtype=dtype,
