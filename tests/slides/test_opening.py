@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import openslide
 import pytest
@@ -11,11 +9,10 @@ import tifffile
 import zarr
 
 from napari_kdseg.slides import SlideError, open_slide
-from napari_kdseg.slides.tiff_check import check_tiff
 
 REAL = {
-    "CMU-1-Small-Region.svs": ((2967, 2220), 0.499, 20, "openslide"),
-    "TCGA-CR-7395-01A-01-TS1.svs": ((3567, 4443), None, None, "openslide"),
+    "CMU-1-Small-Region.svs": ((2967, 2220), 0.499, 20, "tifffile"),
+    "TCGA-CR-7395-01A-01-TS1.svs": ((3567, 4443), None, None, "tifffile"),
     "dicom-cmu-1-small-region": ((2967, 2220), 0.499, None, "openslide"),
     "test3-TRITC-560.ndpi": ((4864, 3968), 0.228175, 40, "openslide"),
     "boxes-generic-pyramid.tiff": ((250, 300), None, None, "tifffile"),
@@ -74,21 +71,6 @@ def test_any_file_of_a_dicom_slide_opens_it(real_data, member):
     )
     with open_slide(files[-1 if member == "largest" else 0]) as slide:
         assert slide.shape == (2967, 2220)
-
-
-def test_damaged_files_open_or_say_why(real_data):
-    opened, said = [], []
-    for path in sorted((real_data / "corrupt").iterdir()):
-        try:
-            with open_slide(path) as slide:
-                for index, level in enumerate(slide.levels):
-                    slide.read(index, 0, 0, *level.shape)
-                opened.append(path.name)
-        except SlideError as error:
-            said.append(str(error))
-    assert all(text.endswith(".") and len(text) > 40 for text in said)
-    assert "openslide-unreadable.svs" not in opened
-    assert len(opened) <= 4
 
 
 @pytest.mark.parametrize("name", [name for name in REAL if "dicom" not in name])
@@ -151,52 +133,3 @@ def test_no_file_and_no_slide(tmp_path):
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
     with pytest.raises(SlideError):
         open_slide(tmp_path / "cut.png")
-
-
-def tiny_tiff(path, entries):
-    """Write a TIFF of one page from (tag, type, value) entries: 3 is a short, 4 a long."""
-    body = b"".join(
-        struct.pack("<HHI", tag, kind, 1)
-        + (struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value))
-        for tag, kind, value in sorted(entries)
-    )
-    path.write_bytes(
-        b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + struct.pack("<I", 0) + b"\0" * 64
-    )
-    return path
-
-
-RGB = [(258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
-
-
-@pytest.mark.parametrize(
-    ("entries", "reason"),
-    [
-        (
-            [(256, 4, 59984), (257, 4, 59984), (322, 4, 59984), (323, 4, 59984), (324, 4, 8), (325, 4, 16)],
-            "tiles of 59984",
-        ),
-        (
-            [
-                (256, 4, 2147483647),
-                (257, 4, 2147483647),
-                (322, 4, 256),
-                (323, 4, 256),
-                (324, 4, 8),
-                (325, 4, 16),
-            ],
-            "claims",
-        ),
-        ([(256, 4, 30000), (257, 4, 30000), (278, 4, 30000), (273, 4, 8), (279, 4, 16)], "in one piece"),
-        (
-            [(256, 4, 200), (257, 4, 200), (322, 4, 256), (323, 4, 256), (324, 4, 8), (325, 4, 5000)],
-            "ends before",
-        ),
-    ],
-)
-def test_hostile_headers_do_not_reach_native_code(tmp_path, entries, reason):
-    path = tiny_tiff(tmp_path / "hostile.tif", entries + RGB)
-    with pytest.raises(SlideError, match=reason):
-        check_tiff(path)
-    with pytest.raises(SlideError):
-        open_slide(path)

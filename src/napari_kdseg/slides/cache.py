@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-DEFAULT_BYTES = 512 * 2**20
+DEFAULT_BYTES = 320 * 2**20
 
 
 class TileCache:
@@ -64,6 +64,23 @@ class TileCache:
         promise.set_result(tile)
         return tile
 
+    def find(self, owner: Hashable, key: Hashable) -> np.ndarray | None:
+        """Return the tile ``key`` of ``owner`` if it is in memory; nothing is decoded and nobody is waited for."""
+        place = (owner, key)
+        with self._lock:
+            tile = self._tiles.get(place)
+            if tile is not None:
+                self._tiles.move_to_end(place)
+            return tile
+
+    def resize(self, max_bytes: int) -> None:
+        """Set the bound of all tiles together, dropping the oldest at once where it is smaller than before."""
+        if max_bytes < 0:
+            raise ValueError(f"the size of a tile cache cannot be negative, got {max_bytes}")
+        with self._lock:
+            self.max_bytes = max_bytes
+            self._shrink()
+
     def drop(self, owner: Hashable) -> None:
         """Forget all tiles of ``owner``."""
         with self._lock:
@@ -75,6 +92,9 @@ class TileCache:
             return
         self._tiles[place] = tile
         self.nbytes += tile.nbytes
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self.nbytes > self.max_bytes:
             _, oldest = self._tiles.popitem(last=False)
             self.nbytes -= oldest.nbytes

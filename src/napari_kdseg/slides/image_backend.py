@@ -20,6 +20,7 @@ class ArrayBackend:
         rgb = channels == 3 and pixels.dtype == np.uint8
         self.metadata = Metadata(
             reader=reader,
+            reason="It is a plain picture, held in memory.",
             levels=(Level((height, width), (1.0, 1.0), (512, 512)),),
             channels=channels,
             dtype=pixels.dtype,

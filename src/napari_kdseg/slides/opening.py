@@ -12,6 +12,7 @@ from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.image_backend import read_picture
 from napari_kdseg.slides.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.scanner_tiff import VENDORS, NotDirectError, ScannerTiffBackend
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.synthetic import SCHEME, SyntheticBackend
 from napari_kdseg.slides.tiff_backend import TiffBackend
@@ -19,7 +20,13 @@ from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
 from napari_kdseg.slides.zarr_backend import ZarrBackend, is_zarr
 
 
-def open_slide(path: str | Path, *, mpp: float | Pair | None = None, cache: TileCache | None = None) -> Slide:
+def open_slide(
+    path: str | Path,
+    *,
+    mpp: float | Pair | None = None,
+    cache: TileCache | None = None,
+    threads: int | None = None,
+) -> Slide:
     """Open a slide.
 
     Parameters
@@ -31,6 +38,8 @@ def open_slide(path: str | Path, *, mpp: float | Pair | None = None, cache: Tile
         Micrometres per level-0 pixel, one number or (y, x), where the file does not know or is wrong.
     cache
         For decoded tiles; by default the one all slides share.
+    threads
+        That decode the tiles of one region; by default one less than there are processors.
 
     Returns
     -------
@@ -42,11 +51,11 @@ def open_slide(path: str | Path, *, mpp: float | Pair | None = None, cache: Tile
         If there is no such file, it is no slide, or it is damaged.
     """
     if str(path).startswith(SCHEME):
-        return Slide(SyntheticBackend.parse(str(path)), path, mpp=mpp, cache=cache)
+        return Slide(SyntheticBackend.parse(str(path)), path, mpp=mpp, cache=cache, threads=threads)
     place = Path(path).expanduser().absolute()
     backend = choose_backend(place)
     try:
-        slide = Slide(backend, place, mpp=mpp, cache=cache)
+        slide = Slide(backend, place, mpp=mpp, cache=cache, threads=threads)
         slide.check_readable()
     except BaseException:
         backend.close()
@@ -85,7 +94,16 @@ def _folder_backend(path: Path) -> Backend:
 
 
 def _tiff_backend(path: Path) -> Backend:
-    """Scanner formats go to OpenSlide; of plain TIFF it shows no SubIFD levels, eight bits, and inexact levels."""
+    """Plain TIFF is read directly; a scanner's is described by OpenSlide, and read directly where that can be."""
     check_tiff(path)
     vendor = openslide.OpenSlide.detect_format(path)
-    return TiffBackend(path) if vendor in (None, "generic-tiff") else OpenSlideBackend(path)
+    if vendor in (None, "generic-tiff"):
+        return TiffBackend(path)
+    described = OpenSlideBackend(path)
+    if vendor not in VENDORS:
+        return described
+    try:
+        return ScannerTiffBackend(path, described)
+    except NotDirectError as reason:
+        described.metadata.reason = f"OpenSlide reads its tiles: {reason}."
+        return described

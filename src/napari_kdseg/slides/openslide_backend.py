@@ -50,15 +50,28 @@ class OpenSlideBackend:
                 f"This slide is truncated or damaged: {error}. Copy {path.name} again from where it came from."
             ) from error
         self.metadata = _describe(self._handle)
+        self.vendor = self.metadata.properties.get(openslide.PROPERTY_NAME_VENDOR, "")
         self._background = np.array(self.metadata.background or (255, 255, 255), np.uint16)
 
     def read_tile(self, level: int, row: int, column: int) -> np.ndarray:
         """Read one block, composited on the background colour."""
+        there = self.metadata.levels[level]
+        height, width = there.tile_shape(row, column)
+        return self.read_region(level, row * there.tile[0], column * there.tile[1], height, width)
+
+    def read_region(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """Read a region, in pixels of its level, composited on the background colour.
+
+        Raises
+        ------
+        openslide.OpenSlideError
+            If a tile of it is damaged.
+        """
         handle = self._handle
         try:
-            return self._read(handle, level, row, column)
+            return self._read(handle, level, y, x, height, width)
         except openslide.OpenSlideError:
-            return self._read_afresh(handle, level, row, column)
+            return self._read_afresh(handle, level, y, x, height, width)
 
     def read_associated(self, name: str) -> np.ndarray:
         """Read the label, macro or thumbnail."""
@@ -73,22 +86,20 @@ class OpenSlideBackend:
         handle.set_cache(_native_cache())
         return handle
 
-    def _read(self, handle: openslide.OpenSlide, level: int, row: int, column: int) -> np.ndarray:
-        there = self.metadata.levels[level]
-        height, width = there.tile_shape(row, column)
+    def _read(
+        self, handle: openslide.OpenSlide, level: int, y: int, x: int, height: int, width: int
+    ) -> np.ndarray:
         # locations are level-0 pixels whatever the level, and the downsample may be 4.0002
-        location = (
-            round(column * there.tile[1] * handle.level_downsamples[level]),
-            round(row * there.tile[0] * handle.level_downsamples[level]),
-        )
+        factor = handle.level_downsamples[level]
+        location = (round(x * factor), round(y * factor))
         return self._composite(handle.read_region(location, level, (width, height)))
 
-    def _read_afresh(self, failed: openslide.OpenSlide, level: int, row: int, column: int) -> np.ndarray:
+    def _read_afresh(self, failed: openslide.OpenSlide, level: int, *box: int) -> np.ndarray:
         """Read on a handle that no other tile can have spoilt, and leave a good one behind."""
         with self._renewing:
             trial = self._open()
             try:
-                return self._read(trial, level, row, column)
+                return self._read(trial, level, *box)
             except openslide.OpenSlideError:
                 trial = self._open()
                 raise
@@ -111,6 +122,7 @@ def _describe(handle: openslide.OpenSlide) -> Metadata:
     fingerprint = properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
     return Metadata(
         reader="openslide",
+        reason=f"OpenSlide reads this format ({properties.get(openslide.PROPERTY_NAME_VENDOR, 'unknown')}).",
         levels=_levels(handle, properties),
         mpp=_mpp(properties),
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),

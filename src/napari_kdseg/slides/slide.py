@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from napari_kdseg.slides.cache import TileCache, default_cache
 from napari_kdseg.slides.fingerprint import fingerprint
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.level_array import LevelArray
+from napari_kdseg.slides.mapped import MappedBackend
+from napari_kdseg.slides.progressive import PATIENCE, Arrivals, Progressive
 from napari_kdseg.slides.resample import resample
 from napari_kdseg.slides.tiles import BadTile, Tiles
 
@@ -43,6 +46,8 @@ class Slide:
         For decoded tiles; by default the one all slides share.
     bad_value
         Value of the pixels of a tile that cannot be read.
+    threads
+        That decode the tiles of one region; by default as many as :func:`set_decode_threads` says.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Slide:
         mpp: float | Pair | None = None,
         cache: TileCache | None = None,
         bad_value: int = GREY,
+        threads: int | None = None,
     ):
         self._backend = backend
         self.metadata = backend.metadata
@@ -60,7 +66,10 @@ class Slide:
         self.name = (
             Path(self.path).name if not self.path.startswith("synthetic:") else self.path.partition("?")[0]
         )
-        self._tiles = Tiles(backend, default_cache() if cache is None else cache, bad_value)
+        self._cache = default_cache() if cache is None else cache
+        self._tiles = Tiles(backend, self._cache, bad_value, threads)
+        self._progressive = Progressive(self._tiles)
+        self._views: list[Slide] = []
         self.levels = self._tiles.levels
         self._mpp = self.metadata.mpp
         if mpp is not None:
@@ -73,6 +82,8 @@ class Slide:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self._backend, MappedBackend):
+            raise TypeError("a mapped view is not pickled: pickle the slide and map it again")
         from napari_kdseg.slides.opening import open_slide  # it makes slides: imported here to avoid a circle
 
         return partial(open_slide, mpp=self.mpp), (self.path,)
@@ -91,10 +102,19 @@ class Slide:
         """Tiles that could not be read so far, each listed once."""
         return list(self._tiles.bad)
 
+    def on_bad_tile(self, callback: Callable[[BadTile], None]) -> None:
+        """Call ``callback``, from the thread that reads, once for every tile that turns out to be damaged."""
+        self._tiles.on_bad.append(callback)
+
     @property
     def reader(self) -> str:
-        """Name of the library that reads the file."""
+        """Name of the library that reads the pixels."""
         return self.metadata.reader
+
+    @property
+    def reader_reason(self) -> str:
+        """Why it is that reader, in a sentence."""
+        return self.metadata.reason
 
     @property
     def channels(self) -> int:
@@ -203,6 +223,34 @@ class Slide:
         """
         return self._tiles.read(level, y, x, height, width, lambda: self.background)
 
+    def tile(self, level: int, row: int, column: int) -> np.ndarray:
+        """Return one tile of a level, read-only; those at the right and lower edge are smaller."""
+        return self._tiles.tile(level, row, column)
+
+    def read_now(
+        self, level: int, y: int, x: int, height: int, width: int, patience: float = PATIENCE
+    ) -> np.ndarray:
+        """Read a region as :meth:`read`, but wait no longer than ``patience`` seconds for tiles to be decoded.
+
+        What is not there by then is shown from a coarser level; :attr:`arrivals` tells when to ask again.
+        """
+        return self._progressive.read(level, y, x, height, width, lambda: self.background, patience)
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """Tells, from a decode thread, that what :meth:`read_now` gave coarsely can be had better now."""
+        return self._progressive.arrivals
+
+    @property
+    def waiting(self) -> int:
+        """Number of tiles that :meth:`read_now` still waits for."""
+        return self._progressive.waiting
+
+    def prepare(self) -> None:
+        """Decode the coarsest level and find out the background, for a window. Takes a moment: not for its thread."""
+        self._progressive.prepare()
+        _ = self.background
+
     def read_scaled(self, downsample: float | Pair, y: int, x: int, height: int, width: int) -> np.ndarray:
         """Read a region of an imaginary level of any downsample, from the nearest finer level.
 
@@ -244,15 +292,57 @@ class Slide:
             return self.read(index, y, x, height, width)
         return resample(partial(self.read, index), ratio, y, x, height, width)
 
-    def as_layers(self) -> list[LevelArray]:
-        """Return all levels as arrays ``[h, w, channels]`` for a multiscale layer, the coarsest one small."""
+    def as_layers(self, patience: float | None = None) -> list[LevelArray]:
+        """Return all levels as arrays ``[h, w, channels]`` for a multiscale layer, the coarsest one small.
+
+        Parameters
+        ----------
+        patience
+            ``None`` to wait for every pixel. For a window, the seconds that a view may wait for its tiles
+            (:data:`PATIENCE`): what is not decoded by then is shown coarsely, see :meth:`read_now`.
+        """
         layers = []
         for index, level in enumerate(self.levels):
-            chunks = (*block_of(level.tile), self.channels)
-            layers.append(
-                LevelArray(partial(self.read, index), (*level.shape, self.channels), self.dtype, chunks)
+            read = (
+                partial(self.read, index) if patience is None else partial(self._read_within, patience, index)
             )
+            chunks = (*block_of(level.tile), self.channels)
+            layers.append(LevelArray(read, (*level.shape, self.channels), self.dtype, chunks))
         return layers
+
+    def mapped(
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        *,
+        name: str,
+        channels: int | None = None,
+        dtype: Any = None,
+        channel_names: tuple[str, ...] | None = None,
+    ) -> Slide:
+        """Return the same slide with every pixel put through a function, for example into other colours.
+
+        It is computed tile by tile where it is looked at, in the decode threads, and kept in the same cache. Closing
+        this slide closes it too.
+
+        Parameters
+        ----------
+        function
+            ``function(pixels [h, w, channels]) -> [h, w, new channels]``; each pixel on its own, from many threads.
+        name
+            Of the new view.
+        channels, dtype, channel_names
+            Of its result, where they differ.
+        """
+        backend = MappedBackend(self, function, channels, dtype, channel_names)
+        view = Slide(backend, self.path, mpp=self.mpp, cache=self._cache)
+        view.name = name
+        self._views.append(view)
+        return view
+
+    def _read_within(
+        self, patience: float, level: int, y: int, x: int, height: int, width: int
+    ) -> np.ndarray:
+        return self.read_now(level, y, x, height, width, patience)
 
     def check_readable(self) -> None:
         """Try a few tiles.
@@ -270,4 +360,7 @@ class Slide:
 
     def close(self) -> None:
         """Wait for reads that are under way, then give the file and the memory back."""
+        for view in self._views:
+            view.close()
+        self._progressive.close()
         self._tiles.close()

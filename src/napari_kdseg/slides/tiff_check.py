@@ -21,6 +21,7 @@ from napari_kdseg.errors import SlideError
 
 MAX_TILE_PIXELS = 4096**2
 MAX_STRIP_BYTES = 64 * 2**20
+MAX_TILE_BYTES = 256 * 2**20
 MAX_PIXELS = 2**40
 MAX_PAGES = 1000
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -117,6 +118,9 @@ def _problem(page: Any, file_size: int, *, is_ndpi: bool) -> str | None:
             return f"its tiles have no pixels ({page.tilewidth} x {page.tilelength})"
         if page.tilewidth * page.tilelength > MAX_TILE_PIXELS:
             return f"it claims tiles of {page.tilewidth} x {page.tilelength} pixels"
+        samples = page.samplesperpixel * math.ceil(page.bitspersample / 8)
+        if page.tilewidth * page.tilelength * samples > MAX_TILE_BYTES:
+            return f"it claims {samples} bytes for every pixel of its tiles"
     elif not is_ndpi:  # NDPI levels are one JPEG each, read by its restart markers
         rows = min(page.rowsperstrip, height)
         strip = rows * width * page.samplesperpixel * math.ceil(page.bitspersample / 8)
@@ -125,8 +129,18 @@ def _problem(page: Any, file_size: int, *, is_ndpi: bool) -> str | None:
         if strip > MAX_STRIP_BYTES:
             return f"it holds {width} x {rows} pixels in one piece; a slide has to be stored in tiles"
     offsets, counts = np.asarray(page.dataoffsets, np.uint64), np.asarray(page.databytecounts, np.uint64)
-    if len(offsets) != len(counts) or not len(offsets):
+    if len(offsets) != len(counts) or len(offsets) < (1 if is_ndpi else _segments(page)):
         return "its table of tiles is incomplete"
     if (offsets > file_size).any() or (counts > file_size).any() or (offsets + counts > file_size).any():
         return "it ends before its last pixels"
     return None
+
+
+def _segments(page: Any) -> int:
+    """Return how many tiles or strips a page has to have."""
+    planes = page.samplesperpixel if page.planarconfig == 2 else 1
+    if not page.is_tiled:
+        return planes * math.ceil(page.imagelength / min(page.rowsperstrip, page.imagelength))
+    return (
+        planes * math.ceil(page.imagelength / page.tilelength) * math.ceil(page.imagewidth / page.tilewidth)
+    )

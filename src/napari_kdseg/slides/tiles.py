@@ -6,6 +6,7 @@ Slides whose file has no small level get further ones here, averaged from the fi
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import numpy as np
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.backend import Backend, Level, block_of, make_level
 from napari_kdseg.slides.cache import TileCache
+from napari_kdseg.slides.decoding import decode_pool
 from napari_kdseg.slides.resample import halve
 
 COARSEST_SIDE = 2048
@@ -27,6 +29,10 @@ MAX_COMPUTED_PIXELS = 2**30
 """Largest level those are computed from: its every tile has to be decoded once."""
 
 _owners = itertools.count()
+_log = logging.getLogger(__name__)
+
+Place = tuple[int, int, int]
+"""Level, row and column of a tile."""
 
 
 class BadTile(NamedTuple):
@@ -49,11 +55,16 @@ class Tiles:
         Keeps those decoded last.
     bad_value
         Value of the pixels of a tile that cannot be read.
+    threads
+        That decode the tiles of one region; by default those of the decode pool.
     """
 
-    def __init__(self, backend: Backend, cache: TileCache, bad_value: int):
+    def __init__(self, backend: Backend, cache: TileCache, bad_value: int, threads: int | None = None):
         self.levels = with_small_levels(backend.metadata.levels)
         self.bad: list[BadTile] = []
+        self.on_bad: list[Callable[[BadTile], None]] = []
+        self._bad_places: set[Place] = set()
+        self._threads = threads
         self._backend = backend
         self._bad_value = bad_value
         self._cache = cache
@@ -66,6 +77,27 @@ class Tiles:
         """Return one tile, ``[<= tile height, <= tile width, channels]``, read-only."""
         return self._cache.get(self._owner, (level, row, column), partial(self._load, level, row, column))
 
+    def in_memory(self, place: Place) -> np.ndarray | None:
+        """Return a tile if it is decoded already."""
+        return self._cache.find(self._owner, place)
+
+    def fits_cache(self, level: int, height: int, width: int) -> bool:
+        """Tell whether all tiles of a region can be in memory at once, with as many again of other views."""
+        pixels = math.prod(
+            side + 2 * tile for side, tile in zip((height, width), self.levels[level].tile, strict=True)
+        )
+        metadata = self._backend.metadata
+        return 2 * pixels * metadata.channels * metadata.dtype.itemsize <= self._cache.max_bytes
+
+    def covering(self, level: int, y: int, x: int, height: int, width: int) -> list[Place]:
+        """Return the tiles that a region touches, row by row."""
+        (th, tw), (rows, columns) = self.levels[level].tile, self.levels[level].grid
+        return [
+            (level, row, column)
+            for row in range(max(y // th, 0), min(-(-(y + height) // th), rows))
+            for column in range(max(x // tw, 0), min(-(-(x + width) // tw), columns))
+        ]
+
     def read(
         self,
         level: int,
@@ -76,19 +108,57 @@ class Tiles:
         background: Callable[[], tuple[int, ...]] | None = None,
     ) -> np.ndarray:
         """Put a region together from tiles; ``background`` gives the colour of what lies outside the level."""
+        out = self.canvas(level, y, x, height, width, background)
+        absent = []
+        for place in self.covering(level, y, x, height, width):
+            tile = self.in_memory(place)
+            if tile is None:
+                absent.append(place)
+            else:
+                self.paste(tile, place, out, y, x)
+        if absent:
+            with self.in_use():
+                self._fill(absent, out, y, x)
+        return out
+
+    def _fill(self, absent: list[Place], out: np.ndarray, y: int, x: int) -> None:
+        """Decode tiles into a region, several at a time where that is worth waking a thread for."""
+
+        def fill(place: Place) -> None:
+            self.paste(self.tile(*place), place, out, y, x)
+
+        pool = decode_pool()
+        threads = pool.threads if self._threads is None else self._threads
+        if threads > 1 and len(absent) > 2:
+            pool.share(fill, absent, threads)
+        else:
+            for place in absent:
+                fill(place)
+
+    def canvas(
+        self,
+        level: int,
+        y: int,
+        x: int,
+        height: int,
+        width: int,
+        background: Callable[[], tuple[int, ...]] | None = None,
+    ) -> np.ndarray:
+        """Return an array for the pixels of a region; what lies outside the level has the background colour."""
         there, metadata = self.levels[level], self._backend.metadata
-        (th, tw), (rows, columns) = there.tile, there.grid
         out = np.empty((height, width, metadata.channels), metadata.dtype)
         if y < 0 or x < 0 or y + height > there.shape[0] or x + width > there.shape[1]:
             out[:] = 0 if background is None else background()
-        for row in range(max(y // th, 0), min(math.ceil((y + height) / th), rows)):
-            for column in range(max(x // tw, 0), min(math.ceil((x + width) / tw), columns)):
-                tile = self.tile(level, row, column)
-                top, left = row * th - y, column * tw - x
-                y0, x0 = max(top, 0), max(left, 0)
-                y1, x1 = min(top + tile.shape[0], height), min(left + tile.shape[1], width)
-                out[y0:y1, x0:x1] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
         return out
+
+    def paste(self, tile: np.ndarray, place: Place, out: np.ndarray, y: int, x: int) -> None:
+        """Put a tile where it belongs in the region that begins at ``y, x``."""
+        level, row, column = place
+        th, tw = self.levels[level].tile
+        top, left = row * th - y, column * tw - x
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + tile.shape[0], out.shape[0]), min(left + tile.shape[1], out.shape[1])
+        out[y0:y1, x0:x1] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
 
     def samples(self) -> list[np.ndarray]:
         """Return up to nine tiles spread over the coarsest level of the file."""
@@ -154,8 +224,15 @@ class Tiles:
 
     def _list_bad(self, bad: BadTile) -> None:
         with self._idle:
-            if all(known[:3] != bad[:3] for known in self.bad):
-                self.bad.append(bad)
+            if bad[:3] in self._bad_places:
+                return
+            self._bad_places.add(bad[:3])
+            self.bad.append(bad)
+        for callback in list(self.on_bad):
+            try:
+                callback(bad)
+            except Exception:  # whoever listens must not make a picture fail
+                _log.exception("reporting a damaged tile failed")
 
 
 def with_small_levels(levels: tuple[Level, ...]) -> tuple[Level, ...]:

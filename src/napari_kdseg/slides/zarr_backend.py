@@ -25,6 +25,8 @@ UNITS_UM = {
     "angstrom": 1e-4,
 }
 MAX_CHUNK_PIXELS = 4096**2
+MAX_CHUNK_BYTES = 512 * 2**20
+MAX_PIXELS = 2**40
 
 
 def is_zarr(path: Path) -> bool:
@@ -80,6 +82,7 @@ class ZarrBackend:
         shape0 = self._arrays[0].shape
         levels = []
         for array in self._arrays:
+            _check_size(array, y, x)
             chunk = (array.chunks[y], array.chunks[x])
             tile = block_of(chunk) if math.prod(chunk) <= MAX_CHUNK_PIXELS else (1024, 1024)
             downsample = (shape0[y] / array.shape[y], shape0[x] / array.shape[x])
@@ -91,6 +94,7 @@ class ZarrBackend:
         names = [channel.get("label") for channel in described] or (["red", "green", "blue"] if rgb else [])
         return Metadata(
             reader="zarr",
+            reason="It is an OME-Zarr image.",
             levels=tuple(levels),
             channels=channels,
             dtype=dtype,
@@ -104,6 +108,15 @@ class ZarrBackend:
                 "ome-zarr.version": _version(image, attributes),
             },
         )
+
+
+def _check_size(array: zarr.Array, y: int, x: int) -> None:
+    """Refuse what would fill the memory: a chunk is decoded whole, however little of it is looked at."""
+    if min(array.shape) < 1 or array.shape[y] * array.shape[x] > MAX_PIXELS:
+        raise ValueError(f"it claims {array.shape[x]} x {array.shape[y]} pixels")
+    needed = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if needed > MAX_CHUNK_BYTES:
+        raise ValueError(f"its chunks are of {needed / 2**30:.1f} GB each")
 
 
 def label_names(path: Path) -> dict[int, str]:

@@ -1,0 +1,160 @@
+"""The tiles of one page of a TIFF, decoded directly: one read of the file, one call of the codec, no copy in between.
+
+JPEG goes straight to libjpeg-turbo through imagecodecs; all else through ``TiffPage.decode`` of tifffile, which
+knows predictors, byte orders and bit depths.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+from napari_kdseg.slides.backend import BLOCK
+from napari_kdseg.slides.file_bytes import FileBytes
+from napari_kdseg.slides.tile_check import COMPRESSIONS, check_tile
+from napari_kdseg.slides.ycbcr import ycbcr_to_rgb
+
+JPEG = 7
+JPEG_IN_TIFFPAGE = (6, 7, 33007, 34892)
+"""Compressions for which ``TiffPage.decode`` takes tables and headers."""
+APERIO_JP2K_YCBCR = 33003
+
+
+class PageTiles:
+    """Decode tiles of a page, or blocks of its strips.
+
+    Parameters
+    ----------
+    page
+        Of tifffile.
+    file
+        Where its bytes are.
+    missing
+        Value of the pixels of a tile that was never written; by default that of the page.
+    shape
+        Pixels (height, width), where the page is padded beyond its picture.
+    """
+
+    def __init__(
+        self, page: Any, file: FileBytes, missing: int | None = None, shape: tuple[int, int] | None = None
+    ):
+        key = page.keyframe
+        if int(key.compression) not in COMPRESSIONS:
+            raise ValueError(f"its compression {int(key.compression)} is not known here")
+        self._key, self._file = key, file
+        self._missing = key.nodata if missing is None else missing
+        self.shape = (key.imagelength, key.imagewidth) if shape is None else shape
+        self.samples = key.samplesperpixel
+        self.tile = _tile_of(key)
+        self._offsets, self._counts = page.dataoffsets, page.databytecounts
+        self._across = math.ceil(key.imagewidth / key.tilewidth) if key.is_tiled else 1
+        self._step = key.tilelength if key.is_tiled else min(key.rowsperstrip, key.imagelength)
+        self._jpeg = _is_plain_jpeg(key)
+        self._colours = "YCBCR" if key.photometric == 6 else "RGB"
+        self._tables = page.jpegtables
+        self._smaller: set[int] = set()
+        self._options: dict[str, Any] = {}
+        if key.compression in JPEG_IN_TIFFPAGE:
+            self._options = {"jpegtables": self._tables, "jpegheader": key.jpegheader}
+
+    @property
+    def whole(self) -> bool:
+        """Whether every tile was written."""
+        return all(self._counts)
+
+    def fullest(self, number: int) -> list[tuple[int, int]]:
+        """Return the (row, column) of the tiles with the most bytes: they show most."""
+        rows, columns = (math.ceil(side / tile) for side, tile in zip(self.shape, self.tile, strict=True))
+        places = sorted(
+            ((row, column) for row in range(rows) for column in range(columns)),
+            key=lambda place: -self._counts[place[0] * self._across + place[1]],
+        )
+        return places[:number]
+
+    def read(self, row: int, column: int) -> np.ndarray:
+        """Decode the tile in a row and column of the grid: ``[<= height, <= width, samples]``, cut to the page."""
+        height = min(self.tile[0], self.shape[0] - row * self.tile[0])
+        width = min(self.tile[1], self.shape[1] - column * self.tile[1])
+        if self._jpeg:
+            pixels = self._decode_jpeg(row * self._across + column)
+        elif self._key.is_tiled and self._key.planarconfig == 1:
+            pixels = self._decode(row * self._across + column)
+        else:
+            return self._put_together(row * self.tile[0], column, height, width)
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            raise ValueError(
+                f"a tile of {pixels.shape[1]} x {pixels.shape[0]} px where {width} x {height} are due"
+            )
+        return pixels[:height, :width]
+
+    def _decode_jpeg(self, index: int) -> np.ndarray:
+        count = self._counts[index]
+        if not count:
+            return self._blank()
+        data = self._file.read(self._offsets[index], count)
+        out: np.ndarray | None = np.empty((*self.tile, 3), np.uint8)
+        if index in self._smaller:
+            check_tile(data, JPEG, *self.tile)
+            out = None
+        try:
+            return imagecodecs.jpeg8_decode(
+                data, tables=self._tables, colorspace=self._colours, outcolorspace="RGB", out=out
+            )
+        except ValueError:  # it has another size than the tile: some writers cut those at the edge
+            if out is None:
+                raise
+            self._smaller.add(index)
+            return self._decode_jpeg(index)
+
+    def _decode(self, index: int) -> np.ndarray:
+        """Decode one tile or strip: ``[<= rows, <= columns, samples]``."""
+        key, count = self._key, self._counts[index]
+        if not count:
+            return self._blank()
+        data = self._file.read(self._offsets[index], count)
+        check_tile(data, key.compression, self._step, self.tile[1])
+        pixels = key.decode(data, index, **self._options)[0][0]
+        if key.compression == APERIO_JP2K_YCBCR:
+            return ycbcr_to_rgb(pixels)
+        return pixels
+
+    def _blank(self) -> np.ndarray:
+        samples = self.samples if self._key.planarconfig == 1 else 1
+        return np.full((self._step, self.tile[1], samples), self._missing, self._key.dtype)
+
+    def _put_together(self, top: int, column: int, height: int, width: int) -> np.ndarray:
+        """Collect the strips, and the separate planes, of which a tile consists."""
+        key, step = self._key, self._step
+        out = np.zeros((height, width, self.samples), key.dtype)
+        down = math.ceil(key.imagelength / step)
+        copies = self.samples if key.planarconfig == 2 else 1
+        for line in range(top // step, math.ceil((top + height) / step)):
+            for copy in range(copies):
+                piece = self._decode((copy * down * key.imagedepth + line) * self._across + column)
+                part = out[line * step - top :, :, copy : copy + piece.shape[2]]
+                rows, columns = min(len(part), len(piece)), min(width, piece.shape[1])
+                part[:rows, :columns] = piece[:rows, :columns]
+        return out
+
+
+def _is_plain_jpeg(key: Any) -> bool:
+    """Tell whether the tiles are ordinary RGB JPEG, as nearly all slides have them."""
+    return (
+        key.compression == JPEG
+        and key.is_tiled
+        and key.planarconfig == 1
+        and key.samplesperpixel == 3
+        and key.bitspersample == 8
+        and key.jpegheader is None
+        and (key.photometric == 6 or (key.photometric == 2 and not key.is_jfif))
+    )
+
+
+def _tile_of(key: Any) -> tuple[int, int]:
+    if key.is_tiled:
+        return key.tilelength, key.tilewidth
+    strip = min(key.rowsperstrip, key.imagelength)
+    return strip * max(1, BLOCK // strip), key.imagewidth
