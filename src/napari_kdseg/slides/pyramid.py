@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from napari_kdseg.slides.annotation import Annotation
+from napari_kdseg.slides.annotations.mask import Annotation
 from napari_kdseg.slides.read_ahead import read_ahead
 from napari_kdseg.slides.resample import halve
 from napari_kdseg.slides.slide import Slide

@@ -11,7 +11,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from napari_kdseg.jobs import Control, Emit, Started
-from napari_kdseg.slides.annotation import Annotation, open_annotation
+from napari_kdseg.slides.annotations.mask import Annotation
+from napari_kdseg.slides.annotations.opening import open_annotation
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.convert import (
     CACHE_BYTES,
