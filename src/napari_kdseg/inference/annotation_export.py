@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import secrets
 import time
@@ -23,6 +24,7 @@ from napari_kdseg.inference.tiling import mask_shape, plan_tiles
 from napari_kdseg.jobs import Control, Emit, Step
 from napari_kdseg.slides import (
     Annotation,
+    AnnotationShape,
     Slide,
     annotation_to_shapes,
     bounds_origin,
@@ -35,7 +37,7 @@ from napari_kdseg.slides.annotations.class_table import format_class_table
 from napari_kdseg.slides.annotations.files import is_annotation_file
 from napari_kdseg.slides.geometry import Pair
 
-TILE = 512
+TILE, OUTLINE_TILE = 512, 2048
 SMALLEST = 1024
 STAGE = "annotations"
 
@@ -126,10 +128,22 @@ def convert_annotations(config: ConvertAnnotationsConfig, emit: Emit, control: C
             if not is_annotation_file(target):
                 _write_mask(config, annotation, slide, emit, control)
                 return Converted(target, annotation.classes, None)
-            shapes = annotation_to_shapes(annotation, check=control.check)
+            shapes = _outlined(annotation, emit, control)
         mpp = None if slide is None else slide.mpp
         write_annotations(target, shapes, origin=origins[1], xml=config.xml, mpp=mpp)
     return Converted(target, tuple(dict.fromkeys(shape.class_name or "" for shape in shapes)), len(shapes))
+
+
+def _outlined(annotation: Annotation, emit: Emit, control: Control) -> list[AnnotationShape]:
+    """Outline a mask and say how far it is; every block is announced before it is read."""
+    total = math.prod(math.ceil(side / OUTLINE_TILE) for side in annotation.levels[0].shape)
+    blocks = itertools.count()
+
+    def check() -> None:
+        control.check()
+        emit(Step(STAGE, next(blocks), total))
+
+    return annotation_to_shapes(annotation, tile=OUTLINE_TILE, check=check)
 
 
 def _origin(slide: Slide | None) -> Pair:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 ROLE = "shapes"
 SOURCE_KEY = "kdseg_shapes"
 ELLIPSE_CORNERS = 128
+NOTHING = (0, 255)
+"""Labels that show no class: background, and not annotated."""
 
 
 def shapes_to_layer(
@@ -200,11 +202,10 @@ def labels_to_shapes(
     # the layer's pixel 0 has its centre at `offset`, so its corner lies half of its pixels before
     dy, dx = offset - np.array(downsample) / 2
     shapes = []
-    for value, polygons in sorted(outline(read, (height, width), downsample).items()):
-        if value in (0, 255):
-            continue
+    found = outline(read, (height, width), downsample, skip=NOTHING)
+    for value in sorted(found.values.difference(NOTHING)):
         colour = tuple(round(float(part) * 255) for part in layer.get_color(value)[:3])
-        for polygon in polygons:
+        for polygon in found.polygons(value):
             placed = shapely.transform(polygon, lambda xy: xy + (dx, dy))
             shapes.append(AnnotationShape(placed, names.get(value) or f"class {value}", colour))  # type: ignore[arg-type]
     return shapes
