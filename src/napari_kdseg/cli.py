@@ -344,10 +344,10 @@ def _facts(path: str) -> list[tuple[str, str]]:
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
         ]
-    from napari_kdseg.slides import describe, open_slide
+    from napari_kdseg.slides import describe_in_full, open_slide
 
     with open_slide(path) as slide:
-        return describe(slide)
+        return describe_in_full(slide)
 
 
 def _run_facts(folder: Path) -> list[tuple[str, str]]:

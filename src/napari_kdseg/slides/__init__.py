@@ -4,7 +4,7 @@ from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.annotation import Annotation, open_annotation
 from napari_kdseg.slides.backend import Level
 from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.describe import describe
+from napari_kdseg.slides.describe import describe, describe_in_full
 from napari_kdseg.slides.geometry import layer_transform
 from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import open_slide
@@ -20,6 +20,7 @@ __all__ = [
     "TileCache",
     "TissueMask",
     "describe",
+    "describe_in_full",
     "layer_transform",
     "open_annotation",
     "open_slide",

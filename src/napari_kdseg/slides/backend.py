@@ -68,6 +68,8 @@ class Metadata:
         Name of the library that reads its pixels.
     reason
         Why it is that one, in a sentence.
+    compression
+        How the pixels of level 0 are stored, if that is known.
     levels
         From fine to coarse.
     channels, dtype
@@ -89,6 +91,7 @@ class Metadata:
     reader: str
     levels: tuple[Level, ...]
     reason: str = ""
+    compression: str = ""
     channels: int = 3
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
     channel_names: tuple[str, ...] = ("red", "green", "blue")

@@ -61,6 +61,11 @@ class PageTiles:
             self._options = {"jpegtables": self._tables, "jpegheader": key.jpegheader}
 
     @property
+    def compression(self) -> str:
+        """Name of the codec, in lower case."""
+        return str(getattr(self._key.compression, "name", self._key.compression)).lower()
+
+    @property
     def whole(self) -> bool:
         """Whether every tile was written."""
         return all(self._counts)
