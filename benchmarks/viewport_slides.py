@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import imagecodecs
@@ -23,20 +24,27 @@ TISSUE = 0.37
 BACKGROUND = (243, 242, 244)
 
 
-def encoded_tiles(tile: int) -> list[bytes]:
-    """Return JPEG tiles (quality 80, 4:2:0) of tissue at all magnifications of a slide."""
-    random = np.random.default_rng(0)
-    encoded = []
+@cache
+def regions() -> list[np.ndarray]:
+    """Return regions of tissue at all magnifications of a slide, 1024 x 1024."""
+    random, found = np.random.default_rng(0), []
     with open_slide(SOURCE) as slide:
         for index, level in enumerate(slide.levels):
             for _ in range(BLOCKS):
                 y, x = (int(random.integers(0, max(side - 1024, 0) + 1)) for side in level.shape)
-                region = slide.read(index, y, x, 1024, 1024)
-                for top in range(0, 1024, tile):
-                    for left in range(0, 1024, tile):
-                        pixels = np.ascontiguousarray(region[top : top + tile, left : left + tile])
-                        encoded.append(encode(pixels))
-    return encoded
+                found.append(slide.read(index, y, x, 1024, 1024))
+    return found
+
+
+@cache
+def encoded_tiles(tile: int) -> list[bytes]:
+    """Return JPEG tiles (quality 80, 4:2:0) of tissue."""
+    return [
+        encode(np.ascontiguousarray(region[top : top + tile, left : left + tile]))
+        for region in regions()
+        for top in range(0, 1024, tile)
+        for left in range(0, 1024, tile)
+    ]
 
 
 def encode(pixels: np.ndarray) -> bytes:

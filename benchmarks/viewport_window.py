@@ -136,7 +136,6 @@ def window(path: Path) -> dict[str, Any]:
         nonlocal longest
         sharp = False
         while True:
-            arrived.clear()
             start = time.perf_counter()
             settle()
             viewer.window._qt_viewer.canvas._scene_canvas.native.repaint()
@@ -147,6 +146,7 @@ def window(path: Path) -> dict[str, Any]:
             sharp = not slide.waiting  # one more look when nothing is to come any more
             if not sharp:
                 arrived.wait(0.2)
+            arrived.clear()
             shown.refresh()
 
     start = time.perf_counter()
@@ -160,10 +160,10 @@ def window(path: Path) -> dict[str, Any]:
     until_sharp(slide, shown)
     first = time.perf_counter() - start
     fields = []
-    viewer.camera.zoom = 1.0
+    viewer.scene.camera.zoom = 1.0
     for number in range(8):
         start = time.perf_counter()
-        viewer.camera.center = (0, 5000 + 3000 * number, 7000 + 2500 * number)
+        viewer.scene.camera.center = (0, 5000 + 3000 * number, 7000 + 2500 * number)
         until_sharp(slide, shown)
         fields.append(1000 * (time.perf_counter() - start))
     viewer.close()

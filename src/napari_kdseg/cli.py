@@ -478,11 +478,10 @@ def _facts(path: str) -> list[tuple[str, str]]:
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
         ]
-    from napari_kdseg.slides import open_slide
-    from napari_kdseg.slides.details import details
+    from napari_kdseg.slides import describe_in_full, open_slide
 
     with open_slide(path) as slide:
-        return details(slide)
+        return describe_in_full(slide)
 
 
 def _run_facts(folder: Path) -> list[tuple[str, str]]:

@@ -71,3 +71,39 @@ def test_tiles_of_a_closed_slide_are_dropped():
     cache.get("b", 0, lambda: tile(2))
     cache.drop("a")
     assert (len(cache), cache.nbytes) == (1, 100)
+
+
+def test_a_cache_is_made_smaller_at_once():
+    cache = TileCache(1000)
+    for key in range(8):
+        cache.get("s", key, lambda key=key: tile(key))
+    cache.resize(350)
+    assert (len(cache), cache.nbytes) == (3, 300)
+    assert cache.find("s", 0) is None
+    assert cache.find("s", 7)[0, 0] == 7
+    with pytest.raises(ValueError, match="negative"):
+        cache.resize(-1)
+
+
+def test_a_failure_reaches_all_who_wait():
+    cache, entered, go, errors = TileCache(1000), threading.Event(), threading.Event(), []
+
+    def fail() -> np.ndarray:
+        entered.set()
+        go.wait(5)
+        raise OSError("gone")
+
+    def ask() -> None:
+        try:
+            cache.get("s", 0, fail)
+        except OSError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(5)
+    go.set()
+    for thread in threads:
+        thread.join(5)
+    assert errors == ["gone"] * 4

@@ -17,7 +17,6 @@ from napari_kdseg.jobs import Control, JobCancelled, Message, Step
 from napari_kdseg.slides import convert as convert_module
 from napari_kdseg.slides import open_annotation, open_slide, tiles
 from napari_kdseg.slides.convert import ConvertConfig, convert
-from napari_kdseg.slides.details import details
 from napari_kdseg.slides.resample import halve
 from napari_kdseg.slides.synthesise import SynthConfig, synthesise
 
@@ -262,29 +261,3 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     with pytest.raises(ZeroDivisionError):
         half()
     assert list((tmp_path / "a").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "reader", "codec"),
-    [
-        ("a.tif", "tifffile", "jpeg, tiles of 256 x 256"),
-        ("a.ome.zarr", "zarr", "zstd, chunks of 3 x 512 x 512"),
-    ],
-)
-def test_details_name_reader_codec_levels_and_hash(written, name, reader, codec):
-    with open_slide(written[name].slide.output) as slide:
-        facts = dict(details(slide))
-        assert facts["Read by"].startswith(f"{reader}: ")
-        assert facts["Codec"] == codec
-        assert facts["Level 1"].startswith(f"{(WIDTH + 1) // 2:,} x {(HEIGHT + 1) // 2:,}")
-        assert facts["Hash"] == slide.identity()
-
-
-def test_details_of_real_slides(real_data):
-    slides = real_data / "slides"
-    with open_slide(slides / "TCGA-CR-7395-01A-01-TS1.svs") as slide:
-        facts = dict(details(slide))
-    assert facts["Codec"] == "aperio_jp2000_rgb, tiles of 256 x 256"
-    assert "not in the file" in facts["Scale"]
-    assert "bytes" in facts["ICC profile"]
-    assert len(facts["Read by"].split(": ")[1]) > 20

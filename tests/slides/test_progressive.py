@@ -112,12 +112,9 @@ def test_the_newest_view_comes_first(doors):
         while slide._progressive._wanted:
             time.sleep(0.01)
         begun = [place[1:] for place in doors.decoded]
-        assert begun[1:5] == [
-            (8, 8),
-            (8, 9),
-            (9, 8),
-            (9, 9),
-        ]  # one was begun before the second view was asked for
+        newer = [begun.index(place) for place in [(8, 8), (8, 9), (9, 8), (9, 9)]]
+        assert max(newer) <= 4  # at most one tile was begun before the second view was asked for
+        assert newer == sorted(newer)
         assert len(set(begun)) == len(begun) == 8
 
 

@@ -14,7 +14,7 @@ from napari_kdseg.slides.annotations import (
 )
 from napari_kdseg.slides.backend import Level
 from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.describe import describe
+from napari_kdseg.slides.describe import describe, describe_in_full
 from napari_kdseg.slides.geometry import layer_transform
 from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import open_slide
@@ -34,6 +34,7 @@ __all__ = [
     "annotation_to_shapes",
     "bounds_origin",
     "describe",
+    "describe_in_full",
     "find_annotation",
     "layer_transform",
     "open_annotation",

@@ -52,9 +52,9 @@ def make_level(shape: tuple[int, int], level0: tuple[int, int], tile: tuple[int,
     return Level(shape, (level0[0] / shape[0], level0[1] / shape[1]), tile)
 
 
-def block_of(native: tuple[int, int]) -> tuple[int, int]:
-    """Return the multiple of a native tile (height, width) that comes nearest to :data:`BLOCK` on each side."""
-    height, width = (side * max(1, round(BLOCK / side)) for side in native)
+def block_of(native: tuple[int, int], size: int = BLOCK) -> tuple[int, int]:
+    """Return the multiple of a native tile (height, width) that comes nearest to ``size`` on each side."""
+    height, width = (side * max(1, round(size / side)) for side in native)
     return height, width
 
 
@@ -68,6 +68,8 @@ class Metadata:
         Name of the library that reads its pixels.
     reason
         Why it is that one, in a sentence.
+    compression
+        How the pixels of level 0 are stored, if that is known.
     levels
         From fine to coarse.
     channels, dtype
@@ -89,6 +91,7 @@ class Metadata:
     reader: str
     levels: tuple[Level, ...]
     reason: str = ""
+    compression: str = ""
     channels: int = 3
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
     channel_names: tuple[str, ...] = ("red", "green", "blue")

@@ -5,12 +5,22 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 from functools import cache
 
 import numpy as np
 
 DEFAULT_BYTES = 320 * 2**20
+
+
+class _Loading:
+    """A tile that is being decoded, and what came of it."""
+
+    __slots__ = ("done", "error", "tile")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.tile = np.empty(0)
+        self.error: BaseException | None = None
 
 
 class TileCache:
@@ -25,8 +35,9 @@ class TileCache:
         self.max_bytes = max_bytes
         self.nbytes = 0
         self._tiles: OrderedDict[tuple[Hashable, Hashable], np.ndarray] = OrderedDict()
-        self._loading: dict[tuple[Hashable, Hashable], Future[np.ndarray]] = {}
+        self._loading: dict[tuple[Hashable, Hashable], _Loading] = {}
         self._lock = threading.Lock()
+        self._loaded = threading.Condition(self._lock)
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -45,23 +56,26 @@ class TileCache:
             if tile is not None:
                 self._tiles.move_to_end(place)
                 return tile
-            waiting = self._loading.get(place)
-            if waiting is None:
-                promise = self._loading[place] = Future()
-        if waiting is not None:
-            return waiting.result()
+            others = self._loading.get(place)
+            if others is not None:
+                self._loaded.wait_for(lambda: others.done)
+                if others.error is not None:
+                    raise others.error
+                return others.tile
+            loading = self._loading[place] = _Loading()
         try:
-            tile = load()
+            tile = loading.tile = load()
+            tile.flags.writeable = False
         except BaseException as error:
-            with self._lock:
-                del self._loading[place]
-            promise.set_exception(error)
+            loading.error = error
             raise
-        tile.flags.writeable = False
-        with self._lock:
-            del self._loading[place]
-            self._keep(place, tile)
-        promise.set_result(tile)
+        finally:
+            with self._lock:
+                loading.done = True
+                del self._loading[place]
+                if loading.error is None:
+                    self._keep(place, loading.tile)
+                self._loaded.notify_all()
         return tile
 
     def find(self, owner: Hashable, key: Hashable) -> np.ndarray | None:

@@ -27,5 +27,33 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
     return facts
 
 
+def describe_in_full(slide: Slide) -> list[tuple[str, str]]:
+    """Everything that helps to understand a file: also its levels, how and by whom it is read, and its hash."""
+    facts = describe(slide)[:-1]
+    if slide.mpp is None:
+        facts.append(("Scale", "not in the file; give it with --slide-mpp, or in the Slide dock"))
+    for index, level in enumerate(slide.levels):
+        height, width = level.shape
+        computed = "" if index < len(slide.metadata.levels) else ", computed from the level before"
+        tile = f"tiles of {level.tile[1]} x {level.tile[0]}"
+        facts.append(
+            (
+                f"Level {index}",
+                f"{width:,} x {height:,}, {level.downsample[1]:.6g}x smaller, {tile}{computed}",
+            )
+        )
+    channels = ", ".join(slide.channel_names)
+    facts.append(("Channels", f"{channels} ({slide.dtype})"))
+    if slide.metadata.compression:
+        facts.append(("Compression", slide.metadata.compression))
+    facts.append(("Read by", f"{slide.reader}. {slide.reader_reason}".strip()))
+    if slide.icc:
+        facts.append(("ICC profile", f"{len(slide.icc):,} bytes"))
+    if slide.associated:
+        facts.append(("Pictures", ", ".join(slide.associated)))
+    facts.append(("Hash", slide.identity()))
+    return facts
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -86,6 +86,7 @@ class ScannerTiffBackend:
             self._described.metadata,
             reader="tifffile",
             reason="Its tiles are decoded directly; they were compared with those of OpenSlide.",
+            compression=self._pages[0].compression,
             levels=tuple(make_level(page.shape, shape0, page.tile) for page in self._pages),
         )
 

@@ -26,6 +26,9 @@ DARK = 60
 
 GREY = 128
 
+LAYER_BLOCK = 256
+"""Side in pixels that the chunks of a layer are brought near to: napari rounds every view outward to whole ones."""
+
 
 class Slide:
     """A whole-slide image. Made by :func:`napari_kdseg.slides.open_slide`; may be used from many threads at once.
@@ -306,7 +309,7 @@ class Slide:
             read = (
                 partial(self.read, index) if patience is None else partial(self._read_within, patience, index)
             )
-            chunks = (*block_of(level.tile), self.channels)
+            chunks = (*block_of(level.tile, LAYER_BLOCK), self.channels)
             layers.append(LevelArray(read, (*level.shape, self.channels), self.dtype, chunks))
         return layers
 

@@ -82,6 +82,7 @@ class TiffBackend:
         return Metadata(
             reader="tifffile",
             reason="It is a plain TIFF: its tiles are decoded directly.",
+            compression=self._pages[0][0].compression,
             levels=self._levels(),
             channels=channels,
             dtype=np.dtype(np.uint8) if key.dtype == np.bool_ else np.dtype(key.dtype),

@@ -75,7 +75,12 @@ class Tiles:
 
     def tile(self, level: int, row: int, column: int) -> np.ndarray:
         """Return one tile, ``[<= tile height, <= tile width, channels]``, read-only."""
-        return self._cache.get(self._owner, (level, row, column), partial(self._load, level, row, column))
+        with self.in_use():
+            return self._tile((level, row, column))
+
+    def _tile(self, place: Place) -> np.ndarray:
+        """Return one tile while the file is held open."""
+        return self._cache.get(self._owner, place, partial(self._load, *place))
 
     def in_memory(self, place: Place) -> np.ndarray | None:
         """Return a tile if it is decoded already."""
@@ -108,6 +113,19 @@ class Tiles:
         background: Callable[[], tuple[int, ...]] | None = None,
     ) -> np.ndarray:
         """Put a region together from tiles; ``background`` gives the colour of what lies outside the level."""
+        with self.in_use():
+            return self._read(level, y, x, height, width, background)
+
+    def _read(
+        self,
+        level: int,
+        y: int,
+        x: int,
+        height: int,
+        width: int,
+        background: Callable[[], tuple[int, ...]] | None = None,
+    ) -> np.ndarray:
+        """Put a region together while the file is held open."""
         out = self.canvas(level, y, x, height, width, background)
         absent = []
         for place in self.covering(level, y, x, height, width):
@@ -117,15 +135,14 @@ class Tiles:
             else:
                 self.paste(tile, place, out, y, x)
         if absent:
-            with self.in_use():
-                self._fill(absent, out, y, x)
+            self._fill(absent, out, y, x)
         return out
 
     def _fill(self, absent: list[Place], out: np.ndarray, y: int, x: int) -> None:
         """Decode tiles into a region, several at a time where that is worth waking a thread for."""
 
         def fill(place: Place) -> None:
-            self.paste(self.tile(*place), place, out, y, x)
+            self.paste(self._tile(place), place, out, y, x)
 
         pool = decode_pool()
         threads = pool.threads if self._threads is None else self._threads
@@ -202,24 +219,20 @@ class Tiles:
         if level >= len(metadata.levels):
             finer = self.levels[level - 1].shape
             top, left = 2 * row * there.tile[0], 2 * column * there.tile[1]
-            return halve(
-                self.read(
-                    level - 1, top, left, min(2 * height, finer[0] - top), min(2 * width, finer[1] - left)
-                )
-            )
+            size = (min(2 * height, finer[0] - top), min(2 * width, finer[1] - left))
+            return halve(self._read(level - 1, top, left, *size))
         shape = (height, width, metadata.channels)
-        with self.in_use():
-            try:
-                tile = self._backend.read_tile(level, row, column)
-                if tile.shape != shape:
-                    raise ValueError(f"a tile of shape {tile.shape} where {shape} was expected")
-            except MemoryError:
-                raise
-            except (
-                Exception
-            ) as error:  # decoders raise anything on damaged data; the tile is shown grey and listed
-                self._list_bad(BadTile(level, row, column, str(error) or type(error).__name__))
-                return np.full(shape, self._bad_value, metadata.dtype)
+        try:
+            tile = self._backend.read_tile(level, row, column)
+            if tile.shape != shape:
+                raise ValueError(f"a tile of shape {tile.shape} where {shape} was expected")
+        except MemoryError:
+            raise
+        except (
+            Exception
+        ) as error:  # decoders raise anything on damaged data; the tile is shown grey and listed
+            self._list_bad(BadTile(level, row, column, str(error) or type(error).__name__))
+            return np.full(shape, self._bad_value, metadata.dtype)
         return np.ascontiguousarray(tile)
 
     def _list_bad(self, bad: BadTile) -> None:
