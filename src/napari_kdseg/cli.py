@@ -33,6 +33,9 @@ console = Console(stderr=True)
 Region = Annotated[
     str | None, typer.Option(help="y,x,height,width in level-0 pixels; the whole slide when absent.")
 ]
+Colours = Annotated[
+    str, typer.Option(help="What networks see: stored pixels, or srgb, after the slide's colour profile.")
+]
 SlideMpp = Annotated[float | None, typer.Option(help="Pixel size of a slide whose file names none, in µm.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Compression = Annotated[
@@ -249,6 +252,7 @@ def predict(
         float | None, typer.Option(help="Resolution to work at in µm per pixel; the model's own.")
     ] = None,
     slide_mpp: SlideMpp = None,
+    colours: Colours = "stored",
     tile: Annotated[int, typer.Option(help="Side of an output tile.")] = 512,
     halo: Annotated[int, typer.Option(help="Context around a tile that is cropped away.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Tiles in one forward pass.")] = 1,
@@ -271,7 +275,7 @@ def predict(
                 "slide": slide, "checkpoint": checkpoint, "output": store, "name": name, "region": _region(region),
                 "mpp": mpp, "slide_mpp": slide_mpp, "tile": tile, "halo": halo, "batch_size": batch_size,
                 "device": device, "precision": precision, "skip_background": not background,
-                "probabilities": probabilities, "overwrite": overwrite,
+                "probabilities": probabilities, "overwrite": overwrite, "colours": colours,
             }
         )  # fmt: skip
         result = _run(job, config)
@@ -297,6 +301,7 @@ def correct(
         float | None, typer.Option(help="Resolution to work at in µm per pixel; the teacher's own.")
     ] = None,
     slide_mpp: SlideMpp = None,
+    colours: Colours = "stored",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace a correction made with other settings.")] = False,
 ) -> None:
@@ -306,7 +311,7 @@ def correct(
 
     common: dict[str, Any] = {
         "slide": slide, "annotation": annotation, "output": output, "region": _region(region), "mpp": mpp,
-        "slide_mpp": slide_mpp, "device": device, "overwrite": overwrite,
+        "slide_mpp": slide_mpp, "colours": colours, "device": device, "overwrite": overwrite,
     }  # fmt: skip
     if run is not None:
         config = CorrectConfig.from_run(run, **common)

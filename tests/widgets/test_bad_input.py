@@ -86,7 +86,7 @@ def test_a_bad_slide_does_not_take_away_the_good_one(viewer, dock, qtbot, said, 
 def test_a_mask_of_another_size_than_the_slide(viewer, dock, qtbot, said, tmp_path):
     open_small_slide(viewer, tmp_path, qtbot)
     Image.fromarray(np.ones((300, 100), np.uint8)).save(tmp_path / "mask.png")
-    dock("1 Slide")._open_annotation(str(tmp_path / "mask.png"))
+    dock("1 Slide").annotations.open(str(tmp_path / "mask.png"))
     said("400")
     assert layers.find(viewer, "annotation") is None
 

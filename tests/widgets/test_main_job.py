@@ -121,7 +121,7 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
 
     # correct the soft labels against the annotation
     compare = dock("4 Compare")
-    slide_dock._open_annotation(str(tmp_path / "mask.tif"))
+    slide_dock.annotations.open(str(tmp_path / "mask.tif"))
     wait_for(qtbot, lambda: session.annotation is not None)
     viewer.fit_to_view()
     with qtbot.waitSignal(compare.start_correction().ended, timeout=WAIT) as ended:

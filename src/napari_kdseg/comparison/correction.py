@@ -29,7 +29,7 @@ from napari_kdseg.inference.reduction import NOT_COMPUTED, quantise
 from napari_kdseg.inference.tiling import Tile, mask_shape, plan_tiles, to_mask_region
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
 from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
-from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide
+from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide, with_colours
 from napari_kdseg.slides.read_ahead import read_ahead
 
 STAGE, TEACHER, CORRECTED = "stage", "teacher_on_annotated", "corrected_on_annotated"
@@ -95,8 +95,9 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
     KdsegError
         If slide, annotation, team or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as slide:
-        annotation = open_annotation(config.annotation, slide)
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored:
+        slide = with_colours(stored, config.colours)
+        annotation = open_annotation(config.annotation, stored)
         team = _load_team(config)
         spec = team["teacher"].spec
         check_network_fits(slide, spec, config.teacher)
@@ -106,13 +107,13 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
         shape = mask_shape(slide.shape, resolution.downsample)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, config.tile, config.halo, input_multiple(spec.architecture))
-        store = MaskStore(config.output, slide)
+        store = MaskStore(config.output, stored)
         with store.begin(
             MASKS,
             shape=shape,
             downsample=resolution.downsample,
             tile=config.tile,
-            made_by=_made_by(config, team, slide, resolution),
+            made_by=_made_by(config, team, stored, resolution),
             overwrite=config.overwrite,
         ) as writer:
             writer.annotate(versions=versions(), notes=list(resolution.notes))
@@ -259,6 +260,7 @@ def _made_by(
         "downsample": resolution.downsample,
         "tile": config.tile,
         "halo": config.halo,
+        **({} if config.colours == "stored" else {"colours": config.colours}),
     }
 
 

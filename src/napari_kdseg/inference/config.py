@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Device = Literal["auto", "cpu", "cuda"]
+Colours = Literal["stored", "srgb"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Side = Annotated[int, Field(gt=0)]
 Region = tuple[int, int, Side, Side]
@@ -54,6 +55,12 @@ class SlideSettings(BaseModel):
         "For a slide whose file does not say it; never guessed.",
         gt=0,
         allow_inf_nan=False,
+    )
+    colours: Colours = setting(
+        "stored",
+        "Colours",
+        "'stored' gives networks the pixels as they are in the file, 'srgb' after the slide's colour profile. "
+        "Train and predict alike.",
     )
     device: Device = setting("auto", "Device", "'auto' takes the GPU if there is one.")
     overwrite: bool = setting(

@@ -23,7 +23,7 @@ from napari_kdseg.inference.reduction import quantise
 from napari_kdseg.inference.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.networks import Checkpoint, NetworkSpec, input_multiple, load
-from napari_kdseg.slides import Slide, TissueMask, open_slide, tissue_mask
+from napari_kdseg.slides import Slide, TissueMask, open_slide, tissue_of, with_colours
 from napari_kdseg.slides.read_ahead import read_ahead
 
 WIDEST_HALO = 512
@@ -83,7 +83,8 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     KdsegError
         If slide, checkpoint, settings or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as slide:
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored:
+        slide = with_colours(stored, config.colours)
         device = choose_device(config.device)
         precision = choose_precision(config.precision, device)
         checkpoint = load(config.checkpoint, device=str(device))
@@ -96,14 +97,14 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
         shape = mask_shape(slide.shape, resolution.downsample)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, config.tile, halo, input_multiple(spec.architecture))
-        store = MaskStore(config.output, slide)
-        tissue = tissue_mask(slide) if config.skip_background else None
+        store = MaskStore(config.output, stored)
+        tissue = tissue_of(stored) if config.skip_background else None
         with store.begin(
             _masks(config, spec),
             shape=shape,
             downsample=resolution.downsample,
             tile=config.tile,
-            made_by=_made_by(config, checkpoint, slide, resolution, halo, precision, tissue),
+            made_by=_made_by(config, checkpoint, stored, resolution, halo, precision, tissue),
             overwrite=config.overwrite,
         ) as writer:
             writer.annotate(versions=versions(), notes=list(resolution.notes))
@@ -253,7 +254,6 @@ def _made_by(
         "tile": config.tile,
         "halo": halo,
         "precision": precision,
-        "tissue_mask": None
-        if tissue is None
-        else {"threshold": tissue.threshold, "downsample": tissue.downsample},
+        "tissue_mask": None if tissue is None else tissue.record(),
+        **({} if config.colours == "stored" else {"colours": config.colours}),
     }

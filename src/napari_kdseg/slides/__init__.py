@@ -14,11 +14,14 @@ from napari_kdseg.slides.annotations import (
 )
 from napari_kdseg.slides.backend import Level
 from napari_kdseg.slides.cache import TileCache
+from napari_kdseg.slides.colour import in_srgb, with_colours
 from napari_kdseg.slides.describe import describe, describe_in_full
 from napari_kdseg.slides.geometry import layer_transform
 from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.sidecar import tissue_of
 from napari_kdseg.slides.slide import Slide
+from napari_kdseg.slides.stain_view import stain_view
 from napari_kdseg.slides.tissue import TissueMask, tissue_mask
 
 __all__ = [
@@ -36,10 +39,14 @@ __all__ = [
     "describe",
     "describe_in_full",
     "find_annotation",
+    "in_srgb",
     "layer_transform",
     "open_annotation",
     "open_slide",
     "read_annotations",
+    "stain_view",
     "tissue_mask",
+    "tissue_of",
+    "with_colours",
     "write_annotations",
 ]

@@ -86,6 +86,8 @@ class Metadata:
         Names of the label, macro and other pictures. A label may show the name of a patient.
     fingerprint
         Identity of the content, where the reader computes one itself.
+    plane
+        Which of several planes is read, in words (:func:`plane_in_words`); empty where there is only one.
     """
 
     reader: str
@@ -103,6 +105,21 @@ class Metadata:
     properties: dict[str, str] = field(default_factory=dict)
     associated: tuple[str, ...] = ()
     fingerprint: str | None = None
+    plane: str = ""
+
+
+PLANE_AXES = {"z": "focus plane", "t": "time point", "c": "channel"}
+
+
+def plane_in_words(sizes: dict[str, int]) -> str:
+    """Say which plane is read of a file that has several, by the sizes of its further axes.
+
+    Readers take the first position of every axis but y, x and channels.
+    """
+    many = [
+        (PLANE_AXES.get(axis.lower(), f"{axis} position"), size) for axis, size in sizes.items() if size > 1
+    ]
+    return ", ".join(f"{name} 1 of {size}" for name, size in many)
 
 
 class Backend(Protocol):

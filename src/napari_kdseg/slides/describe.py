@@ -23,6 +23,10 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
         )
     if slide.objective_power:
         facts.append(("Objective", f"{slide.objective_power:g}x"))
+    if not slide.brightfield:
+        facts.append(("Channels", ", ".join(slide.channel_names)))
+    if slide.plane:
+        facts.append(("Shown", f"{slide.plane}; the others are not read"))
     facts.append(("Read by", slide.reader))
     return facts
 

@@ -13,6 +13,7 @@ from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.image_backend import read_picture
 from napari_kdseg.slides.openslide_backend import OpenSlideBackend
 from napari_kdseg.slides.scanner_tiff import VENDORS, NotDirectError, ScannerTiffBackend
+from napari_kdseg.slides.sidecar import kept_mpp
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.synthetic import SCHEME, SyntheticBackend
 from napari_kdseg.slides.tiff_backend import TiffBackend
@@ -35,7 +36,8 @@ def open_slide(
         A file; a folder (OME-Zarr, or DICOM instances of one slide); or ``"synthetic:100000x80000?seed=0&mpp=0.25"``,
         an H&E-like slide of any size (width x height) that is computed where it is looked at.
     mpp
-        Micrometres per level-0 pixel, one number or (y, x), where the file does not know or is wrong.
+        Micrometres per level-0 pixel, one number or (y, x), where the file does not know or is wrong. By default what a
+        person said of this slide before (:mod:`~napari_kdseg.slides.sidecar`), else what the file says.
     cache
         For decoded tiles; by default the one all slides share.
     threads
@@ -57,6 +59,8 @@ def open_slide(
     try:
         slide = Slide(backend, place, mpp=mpp, cache=cache, threads=threads)
         slide.check_readable()
+        if mpp is None and (kept := kept_mpp(slide)) is not None:
+            slide.mpp = kept
     except BaseException:
         backend.close()
         raise

@@ -150,6 +150,11 @@ class Slide:
         return self.metadata.properties
 
     @property
+    def plane(self) -> str:
+        """Which of several planes is read, in words; empty where there is only one."""
+        return self.metadata.plane
+
+    @property
     def associated(self) -> tuple[str, ...]:
         """Names of the label, macro and other pictures."""
         return self.metadata.associated

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_kdseg.slides.backend import Level, Metadata, make_level
+from napari_kdseg.slides.backend import Level, Metadata, make_level, plane_in_words
 from napari_kdseg.slides.file_bytes import FileBytes
 from napari_kdseg.slides.tiff_check import damaged, quiet_tifffile
 from napari_kdseg.slides.tiff_metadata import ome_channels, ome_mpp, ome_pixels, properties, resolution_mpp
@@ -94,6 +94,7 @@ class TiffBackend:
             associated=tuple(
                 series.name.lower() for series in self._tif.series[1:] if self._tif.is_svs and series.name
             ),
+            plane=plane_in_words(_further_axes(series)),
         )
 
     def _levels(self) -> tuple[Level, ...]:
@@ -137,6 +138,16 @@ def channel_pages(level: Any) -> list[Any]:
     if not pages or any(page is None for page in pages):
         raise ValueError("a channel is missing")
     return pages
+
+
+def _further_axes(level: Any) -> dict[str, int]:
+    """Return the axes, and their sizes, of which the first position is taken."""
+    leading = level.ndim - level.keyframe.ndim
+    return {
+        axis: size
+        for axis, size in zip(level.axes[:leading], level.shape[:leading], strict=True)
+        if axis != "C"
+    }
 
 
 def plain_pixels(pixels: np.ndarray, key: Any) -> np.ndarray:

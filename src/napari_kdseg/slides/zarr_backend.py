@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.backend import Level, Metadata, block_of
+from napari_kdseg.slides.backend import Level, Metadata, block_of, plane_in_words
 from napari_kdseg.slides.geometry import Pair
 
 UNITS_UM = {
@@ -107,6 +107,9 @@ class ZarrBackend:
                 "ome-zarr.name": str(image.get("name", "")),
                 "ome-zarr.version": _version(image, attributes),
             },
+            plane=plane_in_words(
+                {axis: size for axis, size in zip(self._axes, shape0, strict=True) if axis not in "cyx"}
+            ),
         )
 
 

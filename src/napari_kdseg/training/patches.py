@@ -21,7 +21,7 @@ from PIL import Image
 
 from napari_kdseg.errors import DataError, OutputError, explain
 from napari_kdseg.jobs import Control, Emit, Event, Message, Step
-from napari_kdseg.slides import Annotation, Slide, find_annotation, open_annotation, tissue_mask
+from napari_kdseg.slides import Annotation, Slide, find_annotation, open_annotation, tissue_of
 from napari_kdseg.training.tile import stable_hash
 
 BLOCKS = 5
@@ -216,7 +216,7 @@ def _choose(
     empty = [place for place in drawn if not place.classes]
     chosen = _in_turn(showing, min(len(showing), max(round(foreground * count), count - len(empty))))
     if empty and len(chosen) < count:
-        tissue = tissue_mask(slide)
+        tissue = tissue_of(slide)
         (fy, fx) = downsample
         # Stable: tissue first, each part in the order drawn.
         empty.sort(key=lambda place: not tissue.covers(place.y * fy, place.x * fx, size * fy, size * fx))

@@ -12,6 +12,9 @@ from typing import Any
 
 from napari.layers._multiscale_data import MultiScaleData
 
+SLICING_DEPTH = 10
+"""Calls between a read of a level and napari's slicing, at most."""
+
 
 def as_multiscale(levels: Any) -> MultiScaleData:
     """Wrap the levels of a pyramid as napari does itself: its Labels would unwrap a plain list of one level."""
@@ -24,6 +27,23 @@ def real_viewer(viewer: Any) -> Any:
     Needed as a dictionary key: a proxy dies with the widget that was given it, the viewer does not.
     """
     return getattr(viewer, "__wrapped__", viewer)
+
+
+def napari_is_slicing() -> bool:
+    """Tell whether the pixels asked for are to be drawn: the call comes from napari's slicing of a layer.
+
+    Other readers of ``layer.data`` (plugins, the console) compute with the pixels and must get them as they are. Should
+    napari rename its modules, everybody does, and the window waits for tiles.
+    """
+    frame = sys._getframe(1)
+    for _ in range(SLICING_DEPTH):
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("napari.layers.") and name.endswith("._slice"):
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False
 
 
 @cache

@@ -7,13 +7,15 @@ Short work (opening a file, reading a checkpoint) goes through :func:`in_backgro
 from __future__ import annotations
 
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, QThread, QTimer, Signal
 
 from napari_kdseg.errors import explain
 from napari_kdseg.jobs import (
@@ -65,6 +67,44 @@ def in_background(
     worker.returned.connect(deliver)
     _PENDING.add(worker)
     worker.start()
+
+
+def wait_for(function: Callable[[], Any]) -> Any:
+    """Call ``function`` in a thread and return what it returns; the window is drawn meanwhile, but takes no input.
+
+    For calls of napari's that need the result at once, such as a reader. Without a window ``function`` is just called.
+    """
+    application = QCoreApplication.instance()
+    if application is None or QThread.currentThread() is not application.thread():
+        return function()
+    loop = QEventLoop()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(function)
+        watch = QTimer()
+        watch.timeout.connect(lambda: loop.quit() if future.done() else None)
+        watch.start(5)
+        loop.exec(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
+        return future.result()
+
+
+def emitting(receiver: QObject, signal: str, *first: Any) -> Callable[..., None]:
+    """Return a function for other threads that emits ``signal`` of ``receiver``, with ``first`` and its own arguments.
+
+    It keeps nothing alive, and does nothing once the receiver is gone.
+    """
+    there = weakref.ref(receiver)
+
+    def tell(*arguments: Any) -> None:
+        alive = there()
+        if alive is None:
+            return
+        try:
+            getattr(alive, signal).emit(*first, *arguments)
+        except RuntimeError as error:  # the window was closed a moment ago
+            if "deleted" not in str(error):
+                raise
+
+    return tell
 
 
 def pending() -> bool:

@@ -145,6 +145,7 @@ class CompareDock(Dock):
         config = CorrectConfig(
             slide=str(slide.path),
             slide_mpp=given_mpp(slide),
+            colours=self.session.network_colours,
             annotation=session.annotation,
             teacher=teacher.path,
             false_pixel_assistant=paths.get("false_pixel_assistant"),

@@ -168,17 +168,17 @@ class DistilDock(Dock):
     def cut_tiles(self) -> None:
         """Cut a training folder from the annotated slide, then look at it."""
         session = self.session
-        slide, source = session.slide, session.annotation
+        slide, source, colours = session.slide, session.annotation, session.network_colours
         if slide is None or source is None:
             return
         folder = preferences().runs_folder.parent / "tiles" / f"{Path(slide.name).stem}-{_now()}"
         self.data_note.say("Cutting tiles …")
 
         def work() -> Path:
-            from napari_kdseg.slides import open_annotation
+            from napari_kdseg.slides import open_annotation, with_colours
             from napari_kdseg.training.patches import cut_tiles
 
-            cut_tiles(slide, open_annotation(source, slide), folder)
+            cut_tiles(with_colours(slide, colours), open_annotation(source, slide), folder)
             return folder
 
         in_background(work, lambda made: self.look_at_data(str(made)), self.data_note.warn)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_kdseg.slides import layer_transform
 from napari_kdseg.widgets import colours
 from napari_kdseg.widgets._compat import as_multiscale
+from napari_kdseg.widgets.placement import ROLE_KEY, LayerTuple, find, placement, put_in_order
+from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.slide_images import image_layers
 
 if TYPE_CHECKING:
     from napari_kdseg.inference import MaskPyramid
     from napari_kdseg.slides import Slide
 
-LayerTuple = tuple[Any, dict[str, Any], str]
-ROLE_KEY = "kdseg_role"
 LAYER_NAMES = {
     "teacher": "teacher mask",
     "student": "student mask",
@@ -29,31 +29,6 @@ LAYER_NAMES = {
     "disagreement": "disagreement",
     "annotation": "annotation",
 }
-ORDER = ("slide", "annotation", "confidence", "change", "stage", "teacher", "student", "disagreement")
-
-
-def placement(downsample: float | tuple[float, float], mpp: tuple[float, float] | None) -> dict[str, Any]:
-    """Scale, translation and units of a layer whose pixels are ``downsample`` level-0 pixels wide."""
-    scale, translate = layer_transform(downsample, mpp)
-    units = ("um", "um") if mpp is not None else ("pixel", "pixel")
-    return {"scale": scale, "translate": translate, "units": units, "axis_labels": ("y", "x")}
-
-
-def slide_layer(slide: Slide) -> LayerTuple:
-    """The slide as a napari layer tuple (data, options, type)."""
-    options: dict[str, Any] = {
-        "name": slide.name,
-        "multiscale": True,
-        "metadata": {"kdseg_slide": slide, ROLE_KEY: "slide"},
-        **placement(1.0, slide.mpp),
-    }
-    if slide.brightfield or slide.channels == 3:
-        options["rgb"] = True
-    else:
-        options["channel_axis"] = 2
-    if slide.dtype == np.uint8 and options.get("rgb"):
-        options["contrast_limits"] = (0, 255)
-    return slide.as_layers(), options, "image"
 
 
 def annotation_layer(source: str, slide: Slide) -> LayerTuple:
@@ -76,7 +51,7 @@ def annotation_layer(source: str, slide: Slide) -> LayerTuple:
 
 def slide_layers(slide: Slide, annotation: str | None = None) -> list[LayerTuple]:
     """The slide and, if given, its annotation as layer tuples. Reads files: not for the GUI thread."""
-    made = [slide_layer(slide)]
+    made = image_layers(slide)
     if annotation is not None:
         made.append(annotation_layer(annotation, slide))
     return made
@@ -84,6 +59,7 @@ def slide_layers(slide: Slide, annotation: str | None = None) -> list[LayerTuple
 
 def show_slide(viewer: Any, made: list[LayerTuple]) -> None:
     """Show the layers of :func:`slide_layers` instead of whatever slide and masks are shown now."""
+    session_of(viewer)  # it brings finer tiles to the screen when they arrive
     remove_all(viewer)
     for data, options, kind in made:
         if kind == "image":
@@ -98,11 +74,6 @@ def remove_all(viewer: Any) -> None:
     """Take away every layer of ours; layers of other plugins stay."""
     for layer in [layer for layer in viewer.layers if ROLE_KEY in layer.metadata]:
         viewer.layers.remove(layer)
-
-
-def find(viewer: Any, role: str) -> Any:
-    """Return the layer that plays ``role``, or ``None``."""
-    return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role), None)
 
 
 def show_mask(
@@ -183,14 +154,6 @@ def _labels(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | Non
     )
     put_in_order(viewer)
     return layer
-
-
-def put_in_order(viewer: Any) -> None:
-    """Bring our layers into their fixed order, above the slide, without touching layers of other plugins."""
-    ours = [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) in ORDER]
-    wanted = sorted(ours, key=lambda layer: ORDER.index(layer.metadata[ROLE_KEY]))
-    for place, layer in zip(sorted(viewer.layers.index(layer) for layer in ours), wanted, strict=True):
-        viewer.layers.move(viewer.layers.index(layer), place)
 
 
 def visible_region(viewer: Any, slide: Slide) -> tuple[int, int, int, int]:

@@ -181,6 +181,7 @@ class ModelCard(QFrame):
         config = PredictConfig(
             slide=str(slide.path),
             slide_mpp=given_mpp(slide),
+            colours=self.session.network_colours,
             checkpoint=model.path,
             output=output,
             name=self.role,
@@ -294,6 +295,11 @@ def misfit(session: Session, role: str, model: LoadedModel) -> str:
                 f"card has {len(other.spec.classes)}. Choose another checkpoint for one of them."
             )
     slide = session.slide
+    if slide is not None and not slide.brightfield and model.spec.in_channels == 3:
+        return (
+            "This network sees the three colours of a stained slide, but the slide is fluorescence. What it makes of "
+            "it means nothing unless it was trained on such slides."
+        )
     if slide is not None and slide.mpp is None and model.spec.mpp:
         return "The slide has no scale, so this network runs at level 0. Give the scale under 1 Slide to change that."
     if slide is not None and slide.mpp and not model.spec.mpp:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QSettings, Qt, Signal
+from qtpy.QtCore import QSettings, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
@@ -69,6 +69,15 @@ class Note(QLabel):
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.say(text)
+
+    def minimumSizeHint(self) -> QSize:
+        """As high as the text is at this width: a scroll area would squeeze it to one line otherwise."""
+        return QSize(0, self.heightForWidth(max(self.width(), 150)))
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: D102
+        super().resizeEvent(event)
+        if event.oldSize().width() != event.size().width():
+            self.updateGeometry()
 
     def say(self, text: str) -> None:
         """Show ``text`` in the ordinary colour."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napari.settings import get_plugin_settings
+
+from napari_kdseg.slides.cache import default_cache
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class Preferences:
     def runs_folder(self) -> Path:
         """Folder of the distillation runs."""
         return self.folder / "runs"
+
+
+def follow_cache_size() -> None:
+    """Give the tile cache the size that is set now, and every size that is set later. Safe to repeat."""
+    tiles = get_plugin_settings("napari-kdseg").tiles
+    _resize(tiles.cache_mb)
+    tiles.events.cache_mb.connect(_on_cache_size)  # napari connects a function only once
+
+
+def _on_cache_size(event: Any) -> None:
+    _resize(event.value)
+
+
+def _resize(megabytes: int) -> None:
+    default_cache().resize(int(megabytes) * 2**20)
 
 
 def preferences() -> Preferences:

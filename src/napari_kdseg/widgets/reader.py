@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import tifffile
+from napari import current_viewer
+
+from napari_kdseg.widgets.background import wait_for
+from napari_kdseg.widgets.session import session_of
 
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
 TIFF_SUFFIXES = {".tif", ".tiff", ".btf"}
@@ -39,9 +43,17 @@ def _is_slide_tiff(path: Path) -> bool:
         return False  # not a readable TIFF: let napari say so
 
 
-def read_slide(path: str | list[str]) -> list[Any]:
-    """Open the slide and return it as a lazy multiscale layer."""
-    from napari_kdseg.slides import open_slide
-    from napari_kdseg.widgets.layers import slide_layer
+def read_slide(path: str | list[str], annotation: str | None = None) -> list[Any]:
+    """Open the slide and return its lazy layers: one RGB layer or one a channel, and the annotation if given."""
 
-    return [slide_layer(open_slide(path[0] if isinstance(path, list) else path))]
+    def work() -> list[Any]:
+        from napari_kdseg.slides import open_slide
+        from napari_kdseg.widgets.layers import slide_layers
+
+        return slide_layers(open_slide(path[0] if isinstance(path, list) else path), annotation)
+
+    made = wait_for(work)
+    viewer = current_viewer()
+    if viewer is not None:
+        session_of(viewer)  # it brings finer tiles to the screen when they arrive, also where no dock is open
+    return made

@@ -10,24 +10,20 @@ SMALL = "synthetic:12000x9000?seed=7&mpp=0.5&stain=2"
 
 def synthetic_slide() -> list[Any]:
     """A gigapixel H&E-like slide."""
-    from napari_kdseg.slides import open_slide
-    from napari_kdseg.widgets.layers import slide_layer
+    from napari_kdseg.widgets.reader import read_slide
 
-    return [slide_layer(open_slide(ADDRESS))]
+    return read_slide(ADDRESS)
 
 
 def small_synthetic_slide() -> list[Any]:
     """One piece of such tissue, scanned at 20x in another laboratory."""
-    from napari_kdseg.slides import open_slide
-    from napari_kdseg.widgets.layers import slide_layer
+    from napari_kdseg.widgets.reader import read_slide
 
-    return [slide_layer(open_slide(SMALL))]
+    return read_slide(SMALL)
 
 
 def annotated_synthetic_slide() -> list[Any]:
     """The same slide with the exact outlines of its glands."""
-    from napari_kdseg.slides import open_slide
-    from napari_kdseg.widgets.layers import annotation_layer, slide_layer
+    from napari_kdseg.widgets.reader import read_slide
 
-    slide = open_slide(ADDRESS)
-    return [slide_layer(slide), annotation_layer(ADDRESS, slide)]
+    return read_slide(ADDRESS, ADDRESS)

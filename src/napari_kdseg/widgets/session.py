@@ -9,18 +9,22 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_info
-from qtpy.QtCore import QObject, Signal
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtWidgets import QMessageBox
 
+from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import Failed
 from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer
-from napari_kdseg.widgets.background import JobHandle, in_background
+from napari_kdseg.widgets.arrivals import Arrivals
+from napari_kdseg.widgets.background import JobHandle, emitting, in_background
+from napari_kdseg.widgets.magnification import StatusLine
 from napari_kdseg.widgets.preferences import preferences
 
 if TYPE_CHECKING:
     from napari_kdseg.networks import NetworkSpec
     from napari_kdseg.slides import Slide
+    from napari_kdseg.slides.colour import Colours
 
 ROLES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
 ROLE_TITLES = {
@@ -49,6 +53,9 @@ class Session(QObject):
     job_started = Signal(object)
     overlays_changed = Signal()
     overlays_restyled = Signal()
+    view_changed = Signal()
+    damage_found = Signal()
+    _damaged = Signal(object, object)
 
     def __init__(self, viewer: Any):
         super().__init__()
@@ -62,6 +69,14 @@ class Session(QObject):
         self.outline = True
         self.corrected_view = "stage"
         self.refreshing = False
+        self.network_colours: Colours = "stored"
+        self._told_damage: int | None = None
+        self.arrivals = Arrivals(viewer, self)
+        self._damaged.connect(self._on_damage, Qt.ConnectionType.QueuedConnection)
+        camera = viewer.scene.camera
+        for event in (camera.events.center, camera.events.zoom, viewer.canvas.events.size):
+            event.connect(self._on_view)
+        self.status_line = StatusLine(self)
         viewer.layers.events.inserted.connect(lambda event: self._take(event.value))
         for layer in viewer.layers:
             self._take(layer)
@@ -74,7 +89,12 @@ class Session(QObject):
     # -- slide -------------------------------------------------------------------------------------
 
     def open_slide(
-        self, path: str, *, annotation: str | None = None, mpp: float | None = None, on_failed: Any = None
+        self,
+        path: str,
+        *,
+        annotation: str | None = None,
+        mpp: float | tuple[float, float] | None = None,
+        on_failed: Any = None,
     ) -> None:
         """Open a slide off the GUI thread, then show it in place of the present one.
 
@@ -102,6 +122,28 @@ class Session(QObject):
 
         in_background(work, show, on_failed)
 
+    def give_scale(self, mpp: tuple[float, float], on_failed: Any = None) -> None:
+        """Take ``mpp`` (y, x) as the size of the slide's pixels, keep it for the next time, and show the slide anew.
+
+        Where it cannot be kept it counts until the slide is closed, which is said.
+        """
+        slide, annotation = self.slide, self.annotation
+        if slide is None:
+            return
+
+        def keep() -> None:
+            from napari_kdseg.slides.sidecar import keep_mpp
+
+            try:
+                keep_mpp(slide, mpp)
+            except OutputError as error:
+                show_warning(f"{error} It counts until you close the slide.")
+
+        def show(_kept: None) -> None:
+            self.open_slide(slide.path, annotation=annotation, mpp=mpp, on_failed=on_failed)
+
+        in_background(keep, show, on_failed)
+
     def _take(self, layer: Any) -> None:
         """Follow a layer of ours, whoever added it: our docks, napari's reader, a sample."""
         if "kdseg_role" in layer.metadata:
@@ -114,6 +156,21 @@ class Session(QObject):
         if annotation is not None:
             self.set_annotation(annotation)
 
+    def _on_damage(self, slide: int, bad: Any) -> None:
+        """Say once of a slide that parts of it cannot be read."""
+        if self.slide is None or id(self.slide) != slide:
+            return
+        if self._told_damage != slide:
+            self._told_damage = slide
+            show_warning(
+                f"A part of {self.slide.name} cannot be read and is shown grey ({bad.reason}). Copy the file again "
+                "from where it came from."
+            )
+        self.damage_found.emit()
+
+    def _on_view(self, _event: Any) -> None:
+        self.view_changed.emit()
+
     def _on_restyled(self, _event: Any) -> None:
         self.overlays_restyled.emit()
 
@@ -122,8 +179,12 @@ class Session(QObject):
         self.slide_identity = None
         self.store = None
         self.annotation = None
+        self.network_colours = "stored"
+        slide.on_bad_tile(emitting(self, "_damaged", id(slide)))
         self.slide_changed.emit(slide)
         self.annotation_changed.emit(None)
+        if slide.bad_tiles:  # found while it was opened
+            self._on_damage(id(slide), slide.bad_tiles[0])
 
         def found(identity: str) -> None:
             if self.slide is slide:
@@ -202,8 +263,8 @@ class Session(QObject):
 
 
 def given_mpp(slide: Slide) -> float | None:
-    """The scale a person gave for a slide whose file names none: jobs open the file themselves and need to be told."""
-    return slide.mpp[0] if slide.mpp is not None and slide.metadata.mpp is None else None
+    """The scale that a person gave, not the file: jobs open the file themselves and need to be told."""
+    return slide.mpp[0] if slide.mpp is not None and slide.mpp != slide.metadata.mpp else None
 
 
 _SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()

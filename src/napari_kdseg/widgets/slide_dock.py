@@ -6,12 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QFormLayout, QLabel, QWidget
+import numpy as np
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QFileDialog, QFormLayout, QWidget
 
+from napari_kdseg.widgets.annotation_box import AnnotationBox
+from napari_kdseg.widgets.background import in_background
+from napari_kdseg.widgets.colour_box import ColourBox
+from napari_kdseg.widgets.magnification import in_words, magnification_of, native_magnification, zoom_for
 from napari_kdseg.widgets.parts import (
     Dock,
+    Fold,
     Note,
-    PathRow,
     button,
     combo,
     heading,
@@ -21,45 +27,71 @@ from napari_kdseg.widgets.parts import (
     settings,
 )
 from napari_kdseg.widgets.sample_data import ADDRESS
+from napari_kdseg.widgets.scale_box import ScaleBox
+from napari_kdseg.widgets.slide_pictures import SlidePictures
+from napari_kdseg.widgets.thumbnail import Thumbnail
+from napari_kdseg.widgets.tissue_box import TissueBox
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import Slide
 
 MAGNIFICATIONS = (1, 2.5, 5, 10, 20, 40)
 SLIDE_PATTERNS = (
-    "Slides (*.svs *.ndpi *.tif *.tiff *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.czi *.dcm *.btf);;"
+    "Slides (*.svs *.ndpi *.tif *.tiff *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.czi *.dcm *.btf *.png *.jpg);;"
     "All files (*)"
 )
-MASK_PATTERNS = "Masks (*.png *.tif *.tiff);;All files (*)"
 RECENT = 8
+FOLLOW_MS = 50
+"""The rectangle follows the camera at most this often."""
 
 
 class SlideDock(Dock):
-    """Open a slide; see its size and scale; give the scale where the file has none; choose the annotation."""
+    """Open a slide and find one's way on it; scale, colours, tissue, annotations, and what else the file holds."""
 
     def __init__(self, napari_viewer: Any):
         super().__init__(napari_viewer)
-        self.note = Note("Open a slide, or drop one on the window.")
+        self.setAcceptDrops(True)
+        self.note = Note(
+            "Open a slide, or drop one here: SVS, NDPI, MRXS, SCN, DICOM, TIFF, OME-TIFF, OME-Zarr, PNG."
+        )
         self._build_open()
-        self._build_facts()
-        self._build_scale()
-        self._build_annotation()
+        self.thumbnail = Thumbnail()
+        self.thumbnail.went.connect(self._go)
+        self.facts_box = QWidget()
+        self.facts = QFormLayout(self.facts_box)
+        self.facts.setContentsMargins(0, 0, 0, 0)
+        self.facts.setVerticalSpacing(2)
+        self.scale = ScaleBox()
+        self.scale.given.connect(
+            lambda mpp: self.session.give_scale((mpp, mpp), on_failed=self.scale.note.warn)
+        )
+        self.colours = ColourBox(self.session)
+        self.colours_fold = Fold("Colours and stains", open=False)
+        self.colours_fold.content.addWidget(self.colours)
+        self.tissue = TissueBox(self.session)
+        self.annotations = AnnotationBox(self.session)
+        self.annotations_fold = Fold("Annotations")
+        self.annotations_fold.content.addWidget(self.annotations)
+        self.pictures = SlidePictures()
+        self.column.addWidget(self.thumbnail)
+        self.column.addWidget(self.facts_box)
+        self._build_magnification()
+        for part in (self.scale, self.colours_fold, self.tissue, self.annotations_fold, self.pictures):
+            self.column.addWidget(part)
         self.column.addStretch(1)
+        self._follow_camera()
         self.session.slide_changed.connect(self._show_slide)
-        self.session.annotation_changed.connect(self._show_annotation)
+        self.session.damage_found.connect(self._show_damage)
+        self.session.annotation_changed.connect(self.annotations.show_annotation)
         self._show_slide(self.session.slide)
-        self._show_annotation(self.session.annotation)
+        self.annotations.show_annotation(self.session.annotation)
 
     # -- building ----------------------------------------------------------------------------------
 
     def _build_open(self) -> None:
         self.column.addWidget(
             row(
-                button(
-                    "Open…",
-                    "Open a slide file: SVS, NDPI, MRXS, SCN, DICOM, TIFF, OME-TIFF, ...",
-                    self._browse_file,
-                ),
+                button("Open…", "Open a slide file", self._browse_file),
                 button("Folder…", "Open a DICOM folder or an OME-Zarr slide", self._browse_folder),
                 button(
                     "Sample",
@@ -74,44 +106,31 @@ class SlideDock(Dock):
         self.column.addWidget(self.note)
         self._fill_recent()
 
-    def _build_facts(self) -> None:
-        self.facts_box = QWidget()
-        self.facts = QFormLayout(self.facts_box)
-        self.facts.setContentsMargins(0, 0, 0, 0)
-        self.column.addWidget(self.facts_box)
-
-    def _build_scale(self) -> None:
-        self.scale_heading = heading("Magnification")
-        self.column.addWidget(self.scale_heading)
-        buttons = [
-            button(f"{m:g}x", f"Zoom so that one screen pixel is {10 / m:g} µm", partial(self._zoom, m))
+    def _build_magnification(self) -> None:
+        self.magnification_heading = heading("Magnification")
+        self.magnification_heading.setToolTip("At 10x one pixel of the screen is one micrometre")
+        self.column.addWidget(self.magnification_heading)
+        self.presets = {
+            m: button(f"{m:g}x", f"One pixel of the screen is {10 / m:g} µm", partial(self._magnify, m))
             for m in MAGNIFICATIONS
-        ]
-        for made in buttons:
+        }
+        self.fit = button("Fit", "The whole slide", lambda: self.viewer.fit_to_view())
+        for made in (*self.presets.values(), self.fit):
             made.setMinimumWidth(30)
-        self.magnification = row(*buttons)
+            made.setStyleSheet("padding: 3px 2px;")
+        self.magnification = row(*self.presets.values(), self.fit)
         self.column.addWidget(self.magnification)
-        self.mpp_note = Note()
-        self.column.addWidget(self.mpp_note)
-        self.mpp = QDoubleSpinBox()
-        self.mpp.setDecimals(4)
-        self.mpp.setRange(0.02, 20.0)
-        self.mpp.setValue(0.5)
-        self.mpp.setSuffix(" µm per pixel")
-        self.mpp.setToolTip("Size of one level-0 pixel. Typical scanners: 0.25 at 40x, 0.5 at 20x.")
-        self.mpp_row = row(self.mpp, button("Use", "Take this scale for the slide", self._set_mpp), stretch=0)
-        self.column.addWidget(self.mpp_row)
 
-    def _build_annotation(self) -> None:
-        self.annotation_heading = heading("Annotation")
-        self.column.addWidget(self.annotation_heading)
-        self.annotation = PathRow(
-            "Mask of this slide (PNG, TIFF)", patterns=MASK_PATTERNS, remember="annotation"
-        )
-        self.annotation.chosen.connect(self._open_annotation)
-        self.column.addWidget(self.annotation)
-        self.annotation_note = Note()
-        self.column.addWidget(self.annotation_note)
+    def _follow_camera(self) -> None:
+        self._moved = QTimer(self)
+        self._moved.setSingleShot(True)
+        self._moved.setInterval(FOLLOW_MS)
+        self._moved.timeout.connect(self._show_view)
+        self.session.view_changed.connect(self._on_moved)
+
+    def _on_moved(self) -> None:
+        if not self._moved.isActive():
+            self._moved.start()
 
     # -- opening -----------------------------------------------------------------------------------
 
@@ -120,6 +139,13 @@ class SlideDock(Dock):
         self.note.say(f"Opening {Path(path).name} …")
         annotation = path if path.startswith("synthetic:") else None
         self.session.open_slide(path, annotation=annotation, on_failed=self.note.warn)
+
+    def dragEnterEvent(self, event: Any) -> None:  # noqa: D102
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:  # noqa: D102
+        self.open(event.mimeData().urls()[0].toLocalFile())
 
     def _browse_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a slide", last_folder("slide"), SLIDE_PATTERNS)
@@ -149,6 +175,7 @@ class SlideDock(Dock):
         self.recent.addItem("Recent slides …", None)
         for path in [paths] if isinstance(paths, str) else paths:
             self.recent.addItem(Path(path).name if not path.startswith("synthetic:") else path, path)
+            self.recent.setItemData(self.recent.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
         self.recent.setVisible(self.recent.count() > 1)
 
     def _remember(self, path: str) -> None:
@@ -163,78 +190,89 @@ class SlideDock(Dock):
         there = slide is not None
         for part in (
             self.facts_box,
-            self.annotation_heading,
-            self.annotation,
-            self.scale_heading,
+            self.magnification_heading,
             self.magnification,
+            self.scale,
+            self.annotations_fold,
         ):
             part.setVisible(there)
-        self.mpp_row.setVisible(there and slide.mpp is None)  # type: ignore[union-attr]
+        self.thumbnail.set_picture(None)
+        self.colours_fold.setVisible(there and slide.brightfield)  # type: ignore[union-attr]
+        self.colours.show_slide(slide)
+        self.tissue.show_slide(slide)
+        self.pictures.show_slide(slide)
         if slide is None:
             return
         self.note.say("")
         self._remember(str(slide.path))
+        self._show_facts(slide)
+        self._show_presets(slide)
+        self.scale.show_slide(slide)
+        self._read_overview(slide)
+        self._show_view()
+        self._show_damage()
+
+    def _show_facts(self, slide: Slide) -> None:
         while self.facts.rowCount():
             self.facts.removeRow(0)
         from napari_kdseg.slides import describe
 
         for name, text in describe(slide):
-            value = QLabel(text)
-            value.setWordWrap(True)
+            value = Note(text)
             self.facts.addRow(f"{name}:", value)
-        self.magnification.setEnabled(slide.mpp is not None)
-        if slide.mpp is None:
-            power = slide.objective_power
-            hint = (
-                f" Its objective power is {power:g}x, which often means {10 / power:g} µm." if power else ""
-            )
-            self.mpp_note.warn(
-                f"This file does not say how large its pixels are.{hint} Until you give the scale, lengths are "
-                "in pixels and networks run at level 0."
-            )
-            if power:
-                self.mpp.setValue(10 / power)
-        else:
-            self.mpp_note.say("")
 
-    def _set_mpp(self) -> None:
+    def _show_damage(self) -> None:
+        count = len(self.session.slide.bad_tiles) if self.session.slide is not None else 0
+        if count:
+            tiles = "1 tile" if count == 1 else f"{count:,} tiles"
+            self.note.warn(
+                f"{tiles} of this file cannot be read: shown grey. Copy it again from where it came from."
+            )
+
+    def _show_presets(self, slide: Slide) -> None:
+        native = native_magnification(slide)
+        for m, made in self.presets.items():
+            made.setEnabled(native is not None)
+            beyond = native is not None and m > 1.1 * native
+            tip = f"One pixel of the screen is {10 / m:g} µm"
+            made.setToolTip(f"{tip}, finer than the scan ({in_words(native)})" if native and beyond else tip)
+
+    def _read_overview(self, slide: Slide) -> None:
+        def work() -> np.ndarray:
+            from napari_kdseg.slides.overview import overview
+
+            return overview(slide)
+
+        def show(pixels: np.ndarray) -> None:
+            if self.session.slide is slide:
+                self.thumbnail.set_picture(pixels)
+                self._show_view()
+
+        in_background(work, show, self.note.warn)
+
+    def _show_view(self) -> None:
+        """Draw where the canvas looks, and at what magnification."""
+        slide = self.session.slide
+        if slide is None or self.viewer is None:
+            return
+        camera = self.viewer.scene.camera
+        mpp = np.asarray(slide.mpp or (1.0, 1.0))
+        extent = np.asarray(slide.shape) * mpp
+        size = np.asarray(self.viewer.canvas.size) / camera.zoom
+        top_left = (np.asarray(camera.center[-2:]) + mpp / 2 - size / 2) / extent
+        self.thumbnail.set_view(*(float(value) for value in (*top_left, *(size / extent))))
+        if slide.mpp is not None:
+            now = in_words(magnification_of(camera.zoom))
+            self.magnification_heading.setText(f"<b>Magnification</b>   now {now}")
+        else:
+            self.magnification_heading.setText("<b>Magnification</b>   needs the scale")
+
+    def _go(self, y: float, x: float) -> None:
         slide = self.session.slide
         if slide is not None:
-            self.session.open_slide(
-                slide.path,
-                annotation=self.session.annotation,
-                mpp=self.mpp.value(),
-                on_failed=self.mpp_note.warn,
-            )
+            mpp = np.asarray(slide.mpp or (1.0, 1.0))
+            centre = np.asarray((y, x)) * np.asarray(slide.shape) * mpp - mpp / 2
+            self.viewer.scene.camera.center = tuple(float(value) for value in centre)
 
-    def _zoom(self, magnification: float) -> None:
-        self.viewer.scene.camera.zoom = magnification / 10
-
-    # -- annotation --------------------------------------------------------------------------------
-
-    def _open_annotation(self, path: str) -> None:
-        slide = self.session.slide
-        if slide is None:
-            return
-        from napari_kdseg.widgets.background import in_background
-        from napari_kdseg.widgets.layers import annotation_layer, find, put_in_order
-
-        def show(layer: Any) -> None:
-            data, options, _ = layer
-            present = find(self.viewer, "annotation")
-            if present is not None:
-                self.viewer.layers.remove(present)
-            self.viewer.add_labels(data, **options).contour = 2
-            put_in_order(self.viewer)
-
-        in_background(lambda: annotation_layer(path, slide), show, self.annotation_note.warn)
-
-    def _show_annotation(self, source: str | None) -> None:
-        if source is None:
-            self.annotation.set_path("")
-            self.annotation_note.say(
-                "None. With one, Compare shows how the teacher team corrects the soft labels here."
-            )
-        else:
-            self.annotation.set_path(source)
-            self.annotation_note.say("")
+    def _magnify(self, magnification: float) -> None:
+        self.viewer.scene.camera.zoom = zoom_for(magnification)

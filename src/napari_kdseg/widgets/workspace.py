@@ -18,7 +18,9 @@ def open_workspace(viewer: Any) -> dict[str, Any]:
     """Open the four docks as tabs and the status line; return the docks by name. Safe to repeat."""
     from napari_kdseg.widgets.job_bar import JobBar
     from napari_kdseg.widgets.keys import bind_keys
+    from napari_kdseg.widgets.preferences import follow_cache_size
 
+    follow_cache_size()
     docks: dict[str, Any] = {}
     frames: list[Any] = []
     for name in DOCKS:
