@@ -23,8 +23,11 @@ from pydantic import BaseModel
 
 from napari_kdseg.jobs import Control, Emit, Message
 
-TRAINING_SLIDE = "synthetic:24000x24000?seed=1&mpp=0.25"
-SLIDE = "synthetic:100000x80000?seed=0&mpp=0.25"
+CLEAN = "folds=0&pen=0&blur=0"
+"""The tour is about the mistakes a network makes on good slides; out of focus, it would show others."""
+
+TRAINING_SLIDE = f"synthetic:24000x24000?seed=1&mpp=0.25&{CLEAN}"
+SLIDE = f"synthetic:100000x80000?seed=0&mpp=0.25&{CLEAN}"
 UNCHANGED = ("stain_probability", "light_probability", "blur_probability", "scale_probability")
 """Both slides are stained and scanned alike, and the tour has no time to learn more than that: flips and turns only."""
 

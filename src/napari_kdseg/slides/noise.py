@@ -18,7 +18,7 @@ TABLE_FEATURE = (8, 32)
 
 TABLE_UNIT = 32
 
-MAX_STRETCHES = 24
+MAX_STRETCHES = 32
 
 
 def hash_unit(seed: int, *coordinates: Any) -> np.ndarray:
@@ -72,11 +72,14 @@ def lattice_noise_at(seed: int, y: np.ndarray, x: np.ndarray, wavelength: float)
 def _across(lines: np.ndarray, columns: np.ndarray, weights: tuple[np.ndarray, ...]) -> np.ndarray:
     """Interpolate along the rows of ``lines [h, n]``, stretch by stretch where lattice points are few."""
     starts = np.flatnonzero(np.diff(columns, prepend=columns[0] - 1))
-    if len(starts) > MAX_STRETCHES:
-        out = np.take(lines, columns, axis=1) * weights[0]
+    if len(starts) > MAX_STRETCHES:  # whole rows are copied faster than columns are gathered
+        down = np.ascontiguousarray(lines.T)
+        total = down.take(columns, axis=0) * weights[0][:, None]
         for k in range(1, 4):
-            out += np.take(lines, columns + k, axis=1) * weights[k]
-        return out
+            part = down.take(columns + k, axis=0)
+            part *= weights[k][:, None]
+            total += part
+        return np.ascontiguousarray(total.T)
     out = np.empty((len(lines), len(columns)), np.float32)
     for start, stop in zip(starts, [*starts[1:], len(columns)], strict=True):
         at = columns[start]
