@@ -27,6 +27,8 @@ from statistics import median
 from typing import Any
 
 import imagecodecs
+import numpy as np
+import tifffile
 
 from napari_kdseg.demo import machine
 from napari_kdseg.slides import TileCache, open_slide
@@ -37,6 +39,7 @@ SHAPE, LEVELS, SIDE = (40_000, 40_000), 6, 1024
 GIANT = (80_000, 100_000)
 STEP = 100
 """Pixels that a pan moves from view to view."""
+FASTEST = "limit, its output well placed"
 TARGETS = {
     "read_256_over_limit": "at most 1.4",
     "read_512_over_limit": "at most 1.15",
@@ -96,6 +99,7 @@ def measure_reading(files: dict[int, Path], views: int, rounds: int) -> dict[str
             over = [over_limit(path, places, looks) for _ in range(rounds)]
         figures[f"read_{tile}_over_limit"] = middle_of(over, "one")
         figures[f"two_threads_{tile}_over_limit"] = middle_of(over, "two")
+        figures[f"read_{tile}_over_fastest_limit"] = middle_of(over, "one", FASTEST)
     figures["two_threads_over_limit"] = figures["two_threads_256_over_limit"]
     figures["pan_over_limit"] = round(median(pan_over_limit(files[256], views) for _ in range(rounds)), 3)
     say(f"read: {figures}")
@@ -107,9 +111,18 @@ def reader(slide: Any) -> Look:
 
 
 def over_limit(path: Path, places: list[tuple[int, int, int]], looks: dict[str, Look]) -> dict[str, float]:
-    """Time every way to look and the limit, in turns view by view; return the ratios of the sums."""
+    """Time every way to look and the limit, in turns view by view; return the ratios of the sums.
+
+    Where imagecodecs happens to place its output decides whether libjpeg-turbo writes past the processor's cache. So
+    the limit is also taken with a place chosen well: :data:`FASTEST`.
+    """
+    with tifffile.TiffFile(path) as tif:
+        tile = tif.pages.first.tilewidth
+    well_placed = np.empty(tile * tile * 3 + 64, np.uint8)
+    start_at = 8 - well_placed.__array_interface__["data"][0] % 32 + 32
+    out = well_placed[start_at : start_at + tile * tile * 3].reshape(tile, tile, 3)
     seconds = dict.fromkeys(looks, 0.0)
-    limit = 0.0
+    limit = fastest = 0.0
     for number, (place, tiles) in enumerate(zip(places, covered_tiles(path, places), strict=True)):
         limit += decode(tiles) / 2
         for name in turned(list(looks), number):
@@ -117,7 +130,8 @@ def over_limit(path: Path, places: list[tuple[int, int, int]], looks: dict[str, 
             looks[name](*place)
             seconds[name] += time.perf_counter() - start
         limit += decode(tiles) / 2
-    return {name: spent / limit for name, spent in seconds.items()}
+        fastest += decode(tiles, out)
+    return {name: spent / limit for name, spent in seconds.items()} | {FASTEST: fastest / limit}
 
 
 def turned(names: list[str], number: int) -> Iterator[str]:
@@ -125,16 +139,16 @@ def turned(names: list[str], number: int) -> Iterator[str]:
     yield from names[: number % len(names)]
 
 
-def decode(tiles: list[bytes]) -> float:
+def decode(tiles: list[bytes], out: np.ndarray | None = None) -> float:
     """Decode tiles as the file has them; return the seconds it took."""
     start = time.perf_counter()
     for data in tiles:
-        imagecodecs.jpeg8_decode(data, colorspace="ycbcr", outcolorspace="rgb")
+        imagecodecs.jpeg8_decode(data, colorspace="ycbcr", outcolorspace="rgb", out=out)
     return time.perf_counter() - start
 
 
-def middle_of(rounds: list[dict[str, float]], name: str) -> float:
-    return round(median(ratios[name] for ratios in rounds), 3)
+def middle_of(rounds: list[dict[str, float]], name: str, beside: str | None = None) -> float:
+    return round(median(ratios[name] / (ratios[beside] if beside else 1) for ratios in rounds), 3)
 
 
 def pan_over_limit(path: Path, views: int) -> float:
