@@ -120,8 +120,8 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a slide as pyramidal TIFF, OME-TIFF, OME-Zarr or SVS, with its scale and colour profile."""
-    from napari_kdseg.slides.convert import ConvertConfig
-    from napari_kdseg.slides.convert import convert as job
+    from napari_kdseg.slides.writing.convert import ConvertConfig
+    from napari_kdseg.slides.writing.convert import convert as job
 
     config = ConvertConfig.model_validate(
         {
@@ -153,7 +153,7 @@ def synth(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a synthetic slide with its exact masks: labels of an OME-Zarr, or TIFF files beside it."""
-    from napari_kdseg.slides.synthesise import SynthConfig, synthesise
+    from napari_kdseg.slides.writing.synthesise import SynthConfig, synthesise
 
     width, height = _size(size)
     config = SynthConfig.model_validate(

@@ -16,7 +16,7 @@ import zarr
 from scipy import ndimage
 
 from napari_kdseg.slides import Slide, layer_transform, open_slide
-from napari_kdseg.slides.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
 
 HEIGHT, WIDTH, MPP = 2403, 3209, 0.5
 FACTORS = (1.0, 2.0, 2.98, 4.0001, 8.03)

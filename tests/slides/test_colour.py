@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides import Slide, in_srgb, open_slide, with_colours
 from napari_kdseg.slides.colour import changes_colours, profile_name
-from napari_kdseg.slides.image_backend import ArrayBackend
+from napari_kdseg.slides.readers.image_backend import ArrayBackend
 
 
 @pytest.fixture

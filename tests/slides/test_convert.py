@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, SlideError
 from napari_kdseg.files import file_aside
 from napari_kdseg.jobs import Control, JobCancelled, Message, Step
-from napari_kdseg.slides import convert as convert_module
 from napari_kdseg.slides import open_annotation, open_slide, tiles
-from napari_kdseg.slides.convert import ConvertConfig, convert
 from napari_kdseg.slides.resample import halve
-from napari_kdseg.slides.synthesise import SynthConfig, synthesise
+from napari_kdseg.slides.writing import convert as convert_module
+from napari_kdseg.slides.writing.convert import ConvertConfig, convert
+from napari_kdseg.slides.writing.synthesise import SynthConfig, synthesise
 
 WIDTH, HEIGHT, MPP = 1101, 843, 0.5
 LOOK = {"width": WIDTH, "height": HEIGHT, "seed": 4, "mpp": MPP}

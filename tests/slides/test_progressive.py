@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from napari_kdseg.slides import Slide, SlideError, TileCache, decoding
-from napari_kdseg.slides.backend import Level, Metadata
 from napari_kdseg.slides.progressive import MAX_WAITING
+from napari_kdseg.slides.readers.backend import Level, Metadata
 
 SIDE, TILE = 4096, 256
 

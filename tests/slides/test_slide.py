@@ -10,9 +10,9 @@ import tifffile
 from PIL import Image
 
 from napari_kdseg.slides import Slide, SlideError, TileCache, open_slide
-from napari_kdseg.slides.backend import Metadata, make_level
-from napari_kdseg.slides.image_backend import ArrayBackend
-from napari_kdseg.slides.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.readers.backend import Metadata, make_level
+from napari_kdseg.slides.readers.image_backend import ArrayBackend
+from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
 
 
 def test_the_scale_comes_from_the_file_or_from_a_person(files):

@@ -10,7 +10,7 @@ import pytest
 from napari.settings import get_settings
 
 from napari_kdseg.slides import Slide, TileCache
-from napari_kdseg.slides.image_backend import ArrayBackend
+from napari_kdseg.slides.readers.image_backend import ArrayBackend
 from napari_kdseg.widgets import layers
 from napari_kdseg.widgets import session as session_module
 

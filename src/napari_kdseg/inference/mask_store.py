@@ -29,7 +29,8 @@ from napari_kdseg.inference.disk import writing
 from napari_kdseg.inference.journal import Journal
 from napari_kdseg.inference.mask_writer import MaskWriter
 from napari_kdseg.inference.reduction import NOT_COMPUTED
-from napari_kdseg.slides import Slide, ome_zarr
+from napari_kdseg.slides import Slide
+from napari_kdseg.slides.writing import ome_zarr
 
 Pair = tuple[float, float]
 FORMAT = 1

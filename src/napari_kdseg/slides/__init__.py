@@ -12,13 +12,13 @@ from napari_kdseg.slides.annotations import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.slides.backend import Level
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.colour import in_srgb, with_colours
 from napari_kdseg.slides.describe import describe, describe_in_full
 from napari_kdseg.slides.geometry import layer_transform
 from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.readers.backend import Level
 from napari_kdseg.slides.sidecar import tissue_of
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.stain_view import stain_view

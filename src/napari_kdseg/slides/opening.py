@@ -7,18 +7,18 @@ from pathlib import Path
 import openslide
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.backend import Backend
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.geometry import Pair
-from napari_kdseg.slides.image_backend import read_picture
-from napari_kdseg.slides.openslide_backend import OpenSlideBackend
-from napari_kdseg.slides.scanner_tiff import VENDORS, NotDirectError, ScannerTiffBackend
+from napari_kdseg.slides.readers.backend import Backend
+from napari_kdseg.slides.readers.image_backend import read_picture
+from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.readers.scanner_tiff import VENDORS, NotDirectError, ScannerTiffBackend
+from napari_kdseg.slides.readers.tiff_backend import TiffBackend
+from napari_kdseg.slides.readers.tiff_check import check_tiff, is_tiff
+from napari_kdseg.slides.readers.zarr_backend import ZarrBackend, is_zarr
 from napari_kdseg.slides.sidecar import kept_mpp
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.synthetic import SCHEME, SyntheticBackend
-from napari_kdseg.slides.tiff_backend import TiffBackend
-from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
-from napari_kdseg.slides.zarr_backend import ZarrBackend, is_zarr
+from napari_kdseg.slides.synthesis.synthetic import SCHEME, SyntheticBackend
 
 
 def open_slide(

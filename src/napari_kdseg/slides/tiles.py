@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.backend import Backend, Level, block_of, make_level
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.decoding import decode_pool
+from napari_kdseg.slides.readers.backend import Backend, Level, block_of, make_level
 from napari_kdseg.slides.resample import halve
 
 COARSEST_SIDE = 2048

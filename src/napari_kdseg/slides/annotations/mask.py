@@ -18,16 +18,16 @@ from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.annotations.class_table import tiff_class_table, zarr_class_colours
 from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED, class_colours
 from napari_kdseg.slides.annotations.model import Colour
-from napari_kdseg.slides.backend import Level, make_level
 from napari_kdseg.slides.geometry import Pair, as_pair
-from napari_kdseg.slides.image_backend import open_picture
 from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import choose_backend
+from napari_kdseg.slides.readers.backend import Level, make_level
+from napari_kdseg.slides.readers.image_backend import open_picture
+from napari_kdseg.slides.readers.tiff_backend import TiffBackend
+from napari_kdseg.slides.readers.tiff_check import check_tiff, is_tiff
+from napari_kdseg.slides.readers.zarr_backend import is_zarr, label_names
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.synthetic import SCHEME, SyntheticBackend
-from napari_kdseg.slides.tiff_backend import TiffBackend
-from napari_kdseg.slides.tiff_check import check_tiff, is_tiff
-from napari_kdseg.slides.zarr_backend import is_zarr, label_names
+from napari_kdseg.slides.synthesis.synthetic import SCHEME, SyntheticBackend
 
 COARSEST = 1024
 BLOCK = 512

@@ -14,7 +14,9 @@ from napari_kdseg.jobs import Control, Emit, Started
 from napari_kdseg.slides.annotations.mask import Annotation
 from napari_kdseg.slides.annotations.opening import open_annotation
 from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.convert import (
+from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.synthesis.synthetic import Look, SyntheticBackend
+from napari_kdseg.slides.writing.convert import (
     CACHE_BYTES,
     ConvertConfig,
     Converted,
@@ -26,11 +28,9 @@ from napari_kdseg.slides.convert import (
     size_on_disk,
     write_slide,
 )
-from napari_kdseg.slides.opening import open_slide
-from napari_kdseg.slides.pyramid import Pyramid, mask_pyramid, slide_pyramid
-from napari_kdseg.slides.synthetic import Look, SyntheticBackend
-from napari_kdseg.slides.write_tiff import TiffContent, write_plain_tiff
-from napari_kdseg.slides.write_zarr import write_label
+from napari_kdseg.slides.writing.pyramid import Pyramid, mask_pyramid, slide_pyramid
+from napari_kdseg.slides.writing.write_tiff import TiffContent, write_plain_tiff
+from napari_kdseg.slides.writing.write_zarr import write_label
 
 MaskName = Literal["tissue", "gland", "tumour", "classes"]
 COLOURS = ((0, 0, 0), (0, 158, 115), (230, 159, 0))

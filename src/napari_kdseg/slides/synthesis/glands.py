@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_kdseg.slides.histology import TUMOUR, VESSEL, Region
-from napari_kdseg.slides.nuclei import Nuclei, seen
-from napari_kdseg.slides.texture import Texture, either, step
+from napari_kdseg.slides.synthesis.histology import TUMOUR, VESSEL, Region
+from napari_kdseg.slides.synthesis.nuclei import Nuclei, seen
+from napari_kdseg.slides.synthesis.texture import Texture, either, step
 
 
 class Glands:

@@ -20,15 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, explain
 from napari_kdseg.files import file_aside, made_aside
 from napari_kdseg.jobs import Control, Emit, Message, Started, Step
-from napari_kdseg.slides.backend import Backend, make_level
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.opening import choose_backend, open_slide
-from napari_kdseg.slides.pyramid import Pyramid, slide_pyramid
+from napari_kdseg.slides.readers.backend import Backend, make_level
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.synthetic import SCHEME
+from napari_kdseg.slides.synthesis.synthetic import SCHEME
 from napari_kdseg.slides.tiles import MAX_COMPUTED_PIXELS
-from napari_kdseg.slides.write_tiff import TiffContent, write_ome_tiff, write_plain_tiff, write_svs
-from napari_kdseg.slides.write_zarr import write_image
+from napari_kdseg.slides.writing.pyramid import Pyramid, slide_pyramid
+from napari_kdseg.slides.writing.write_tiff import TiffContent, write_ome_tiff, write_plain_tiff, write_svs
+from napari_kdseg.slides.writing.write_zarr import write_image
 
 Format = Literal["svs", "ome-tiff", "tiff", "ome-zarr"]
 SUFFIXES: dict[str, Format] = {

@@ -16,8 +16,8 @@ import openslide
 from PIL import Image, ImageCms
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.backend import Level, Metadata, block_of
 from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.readers.backend import Level, Metadata, block_of
 
 NATIVE_CACHE_BYTES = 16 * 2**20
 

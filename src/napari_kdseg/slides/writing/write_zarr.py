@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from napari_kdseg.slides import ome_zarr
 from napari_kdseg.slides.geometry import Pair
-from napari_kdseg.slides.pyramid import Pyramid
+from napari_kdseg.slides.writing import ome_zarr
+from napari_kdseg.slides.writing.pyramid import Pyramid
 
 Version = Literal["0.4", "0.5"]
 

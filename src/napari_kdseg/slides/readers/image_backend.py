@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.backend import Level, Metadata
+from napari_kdseg.slides.readers.backend import Level, Metadata
 
 
 class ArrayBackend:

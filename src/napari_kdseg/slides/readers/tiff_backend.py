@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_kdseg.slides.backend import Level, Metadata, make_level, plane_in_words
-from napari_kdseg.slides.file_bytes import FileBytes
-from napari_kdseg.slides.tiff_check import damaged, quiet_tifffile
-from napari_kdseg.slides.tiff_metadata import ome_channels, ome_mpp, ome_pixels, properties, resolution_mpp
-from napari_kdseg.slides.tiff_page import PageTiles
+from napari_kdseg.slides.readers.backend import Level, Metadata, make_level, plane_in_words
+from napari_kdseg.slides.readers.file_bytes import FileBytes
+from napari_kdseg.slides.readers.tiff_check import damaged, quiet_tifffile
+from napari_kdseg.slides.readers.tiff_metadata import (
+    ome_channels,
+    ome_mpp,
+    ome_pixels,
+    properties,
+    resolution_mpp,
+)
+from napari_kdseg.slides.readers.tiff_page import PageTiles
 
 MAX_CHANNELS = 64
 

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from napari_kdseg.slides.geometry import Pair
-from napari_kdseg.slides.pyramid import Pyramid
+from napari_kdseg.slides.writing.pyramid import Pyramid
 
 CLASSIC_LIMIT = 3.5 * 2**30
 """Bytes of raw pixels above which BigTIFF is written, so that no file outgrows 32-bit offsets whatever the codec."""

@@ -17,11 +17,11 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.artefacts import Focus, Folds, Pen
-from napari_kdseg.slides.backend import Level, Metadata, make_level
-from napari_kdseg.slides.histology import TUMOUR_GLAND, Tissue
-from napari_kdseg.slides.staining import GLASS, Stain
-from napari_kdseg.slides.synthetic_pictures import label_picture, macro_picture
+from napari_kdseg.slides.readers.backend import Level, Metadata, make_level
+from napari_kdseg.slides.synthesis.artefacts import Focus, Folds, Pen
+from napari_kdseg.slides.synthesis.histology import TUMOUR_GLAND, Tissue
+from napari_kdseg.slides.synthesis.staining import GLASS, Stain
+from napari_kdseg.slides.synthesis.synthetic_pictures import label_picture, macro_picture
 
 SCHEME = "synthetic:"
 DEFAULT_SIZE = "100000x80000"

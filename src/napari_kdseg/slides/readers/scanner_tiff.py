@@ -13,12 +13,12 @@ import numpy as np
 import openslide
 import tifffile
 
-from napari_kdseg.slides.backend import make_level
-from napari_kdseg.slides.file_bytes import FileBytes
-from napari_kdseg.slides.openslide_backend import OpenSlideBackend
-from napari_kdseg.slides.tiff_backend import plain_pixels
-from napari_kdseg.slides.tiff_check import quiet_tifffile
-from napari_kdseg.slides.tiff_page import PageTiles
+from napari_kdseg.slides.readers.backend import make_level
+from napari_kdseg.slides.readers.file_bytes import FileBytes
+from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.readers.tiff_backend import plain_pixels
+from napari_kdseg.slides.readers.tiff_check import quiet_tifffile
+from napari_kdseg.slides.readers.tiff_page import PageTiles
 
 VENDORS = ("aperio", "philips")
 WHITE = 255

@@ -13,8 +13,8 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.backend import Level, Metadata, block_of, plane_in_words
 from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.readers.backend import Level, Metadata, block_of, plane_in_words
 
 UNITS_UM = {
     "nanometer": 1e-3,

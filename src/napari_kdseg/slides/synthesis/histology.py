@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_kdseg.slides.noise import hash_unit, lattice_noise, lattice_noise_at
+from napari_kdseg.slides.synthesis.noise import hash_unit, lattice_noise, lattice_noise_at
 
 BACKGROUND, GLAND, TUMOUR_GLAND = 0, 1, 2
 CELL_UM = 118.0

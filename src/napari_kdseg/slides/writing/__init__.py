@@ -1,0 +1,1 @@
+"""Slides written: SVS-like and plain TIFF, OME-TIFF, OME-Zarr."""
