@@ -297,7 +297,7 @@ def test_lines_and_points_survive_xml(tmp_path):
 class Scanned:
     """A slide that says which part of it was scanned, as MRXS does."""
 
-    properties = {"openslide.bounds-x": "1000", "openslide.bounds-y": "2000"}  # noqa: RUF012
+    bounds = (2000, 1000, 500, 600)
 
 
 def test_files_that_count_from_the_scanned_area_are_moved(tmp_path):

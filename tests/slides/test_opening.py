@@ -9,6 +9,7 @@ import tifffile
 import zarr
 
 from napari_kdseg.slides import SlideError, open_slide
+from napari_kdseg.slides.readers.openslide_backend import _bounds
 
 REAL = {
     "CMU-1-Small-Region.svs": ((2967, 2220), 0.499, 20, "tifffile"),
@@ -133,3 +134,19 @@ def test_no_file_and_no_slide(tmp_path):
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
     with pytest.raises(SlideError):
         open_slide(tmp_path / "cut.png")
+
+
+@pytest.mark.parametrize(
+    ("said", "bounds"),
+    [
+        ({"x": "10", "y": "20", "width": "30", "height": "40"}, (20, 10, 40, 30)),
+        ({"x": "10", "y": "20", "width": "3000", "height": "4000"}, (20, 10, 480, 990)),
+        ({"x": "1000", "y": "20", "width": "30", "height": "40"}, None),
+        ({"x": "10", "y": "20", "width": "thirty", "height": "40"}, None),
+        ({"x": "10", "y": "20"}, None),
+        ({}, None),
+    ],
+)
+def test_what_was_scanned_lies_on_the_slide(said, bounds):
+    properties = {f"openslide.bounds-{name}": value for name, value in said.items()}
+    assert _bounds(properties, (1000, 500)) == bounds

@@ -123,3 +123,20 @@ def _watched(read, pixels, reads):
         return got
 
     return watch
+
+
+def test_a_slide_opens_at_what_was_scanned(viewer, dock, qtbot):
+    """MRXS and some others are mostly empty: the scan lies somewhere on them."""
+    backend = ArrayBackend(pattern(1600, 2000))
+    backend.metadata.fingerprint, backend.metadata.mpp = "mostly empty", (0.5, 0.5)
+    backend.metadata.bounds = (1000, 1200, 200, 400)
+    slide_dock = dock("1 Slide")
+    layers.show_slide(viewer, layers.slide_layers(Slide(backend, "empty.png", cache=TileCache())))
+    middle = np.array([(1100 - 0.5) * 0.5, (1400 - 0.5) * 0.5])
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], middle)
+    seen = np.asarray(viewer.canvas.size) / viewer.scene.camera.zoom
+    assert min(seen / (200 * 0.5, 400 * 0.5)) == pytest.approx(1)
+    viewer.scene.camera.center = (0, 0)
+    qtbot.waitUntil(lambda: slide_dock.session.slide is not None, timeout=WAIT)
+    slide_dock.fit.click()
+    np.testing.assert_allclose(viewer.scene.camera.center[-2:], middle)

@@ -34,6 +34,9 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
 def describe_in_full(slide: Slide) -> list[tuple[str, str]]:
     """Everything that helps to understand a file: also its levels, how and by whom it is read, and its hash."""
     facts = describe(slide)[:-1]
+    if slide.bounds is not None:
+        y, x, height, width = slide.bounds
+        facts.append(("Scanned", f"{width:,} x {height:,} pixels, from {x:,}, {y:,} on"))
     if slide.mpp is None:
         facts.append(("Scale", "not in the file; give it with --slide-mpp, or in the Slide dock"))
     for index, level in enumerate(slide.levels):

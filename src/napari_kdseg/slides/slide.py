@@ -150,6 +150,11 @@ class Slide:
         return self.metadata.properties
 
     @property
+    def bounds(self) -> tuple[int, int, int, int] | None:
+        """Part of level 0 that was scanned, (y, x, height, width); ``None``: all, or the file does not say."""
+        return self.metadata.bounds
+
+    @property
     def plane(self) -> str:
         """Which of several planes is read, in words; empty where there is only one."""
         return self.metadata.plane

@@ -12,7 +12,15 @@ import numpy as np
 
 from napari_kdseg.widgets import colours
 from napari_kdseg.widgets._compat import as_multiscale
-from napari_kdseg.widgets.placement import ROLE_KEY, LayerTuple, find, placement, put_in_order
+from napari_kdseg.widgets.placement import (
+    ROLE_KEY,
+    SOURCE_KEY,
+    LayerTuple,
+    find,
+    go_to,
+    placement,
+    put_in_order,
+)
 from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.slide_images import image_layers
 
@@ -67,7 +75,8 @@ def show_slide(viewer: Any, made: list[LayerTuple]) -> None:
         else:
             viewer.add_labels(data, **options).contour = 2
     viewer.canvas.overlays.scale_bar.visible = True
-    viewer.fit_to_view()
+    layer = find(viewer, "slide")
+    go_to(viewer, None if layer is None else layer.metadata.get(SOURCE_KEY))
 
 
 def remove_all(viewer: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from napari_kdseg.slides import layer_transform
 
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -34,6 +36,20 @@ def placement(downsample: float | tuple[float, float], mpp: tuple[float, float] 
 def find(viewer: Any, role: str) -> Any:
     """Return the layer that plays ``role``, or ``None``."""
     return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role), None)
+
+
+def go_to(viewer: Any, slide: Any, region: tuple[int, int, int, int] | None = None) -> None:
+    """Centre ``region`` (level-0 pixels) and zoom so that it fills the canvas; without one, what was scanned."""
+    if region is None:
+        region = None if slide is None else slide.bounds
+    if region is None:
+        viewer.fit_to_view()
+        return
+    mpp = np.asarray(slide.mpp or (1.0, 1.0))
+    top, left, height, width = region
+    size = np.asarray((height, width)) * mpp
+    viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
+    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min())
 
 
 def put_in_order(viewer: Any) -> None:

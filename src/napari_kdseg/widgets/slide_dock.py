@@ -26,6 +26,7 @@ from napari_kdseg.widgets.parts import (
     row,
     settings,
 )
+from napari_kdseg.widgets.placement import go_to
 from napari_kdseg.widgets.sample_data import ADDRESS
 from napari_kdseg.widgets.scale_box import ScaleBox
 from napari_kdseg.widgets.slide_pictures import SlidePictures
@@ -114,7 +115,7 @@ class SlideDock(Dock):
             m: button(f"{m:g}x", f"One pixel of the screen is {10 / m:g} µm", partial(self._magnify, m))
             for m in MAGNIFICATIONS
         }
-        self.fit = button("Fit", "The whole slide", lambda: self.viewer.fit_to_view())
+        self.fit = button("Fit", "All that was scanned", lambda: go_to(self.viewer, self.session.slide))
         for made in (*self.presets.values(), self.fit):
             made.setMinimumWidth(30)
             made.setStyleSheet("padding: 3px 2px;")

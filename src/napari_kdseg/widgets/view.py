@@ -17,6 +17,7 @@ from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import layers, legend, overlays
 from napari_kdseg.widgets.background import pending
 from napari_kdseg.widgets.models_dock import load_run
+from napari_kdseg.widgets.placement import go_to
 from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
@@ -137,18 +138,6 @@ def prepare(
     for store in stores:
         overlays.show_found(session, overlays.read_store(Path(store)))
     go_to(viewer, slide, region)
-
-
-def go_to(viewer: Any, slide: Any, region: tuple[int, int, int, int] | None) -> None:
-    """Centre ``region`` (level-0 pixels) and zoom so that it fills the canvas; without one, the whole slide."""
-    if region is None or slide is None:
-        viewer.fit_to_view()
-        return
-    mpp = np.asarray(slide.mpp or (1.0, 1.0))
-    top, left, height, width = region
-    size = np.asarray((height, width)) * mpp
-    viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
-    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min())
 
 
 def side_by_side(viewer: Any) -> None:

@@ -135,11 +135,7 @@ def bounds_origin(slide: Slide) -> Pair:
     MRXS and some other formats say which part of the slide was scanned. Programs that show only this part count from
     its corner, so their annotations have to be moved. (0, 0) where the file says nothing.
     """
-    try:
-        y, x = (float(slide.properties.get(f"openslide.bounds-{side}", 0)) for side in "yx")
-    except ValueError:
-        return 0.0, 0.0
-    return y, x
+    return (0.0, 0.0) if slide.bounds is None else (float(slide.bounds[0]), float(slide.bounds[1]))
 
 
 def find_annotation(slide: Slide) -> Path | None:

@@ -84,6 +84,8 @@ class Metadata:
         ICC profile, if there is one. It is for display; nothing is converted silently.
     associated
         Names of the label, macro and other pictures. A label may show the name of a patient.
+    bounds
+        Part of level 0 that was scanned, (y, x, height, width) in its pixels, if the file says so (MRXS does).
     fingerprint
         Identity of the content, where the reader computes one itself.
     plane
@@ -105,6 +107,7 @@ class Metadata:
     properties: dict[str, str] = field(default_factory=dict)
     associated: tuple[str, ...] = ()
     fingerprint: str | None = None
+    bounds: tuple[int, int, int, int] | None = None
     plane: str = ""
 
 

@@ -130,6 +130,7 @@ def _describe(handle: openslide.OpenSlide) -> Metadata:
         icc=_icc(handle),
         properties=properties,
         associated=tuple(handle.associated_images),
+        bounds=_bounds(properties, handle.dimensions),
         fingerprint=f"quickhash:{fingerprint}" if fingerprint else None,
     )
 
@@ -164,6 +165,16 @@ def _icc(handle: openslide.OpenSlide) -> bytes | None:
     except ImageCms.PyCMSError:
         return None
     return profile.tobytes() if profile is not None else None
+
+
+def _bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Return (y, x, height, width) of what was scanned, as far as it lies on the slide."""
+    values = [_number(properties.get(f"openslide.bounds-{name}")) for name in ("y", "x", "height", "width")]
+    if any(value is None for value in values):
+        return None
+    y, x, height, width = (max(0, int(value or 0)) for value in values)
+    height, width = min(height, size[1] - y), min(width, size[0] - x)
+    return (y, x, height, width) if height > 0 and width > 0 else None
 
 
 def _number(text: str | None) -> float | None:
