@@ -33,7 +33,7 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
 
 def describe_in_full(slide: Slide) -> list[tuple[str, str]]:
     """Everything that helps to understand a file: also its levels, how and by whom it is read, and its hash."""
-    facts = describe(slide)[:-1]
+    facts = [(name, text) for name, text in describe(slide) if name not in ("Channels", "Read by")]
     if slide.bounds is not None:
         y, x, height, width = slide.bounds
         facts.append(("Scanned", f"{width:,} x {height:,} pixels, from {x:,}, {y:,} on"))
