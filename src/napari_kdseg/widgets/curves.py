@@ -27,6 +27,9 @@ STAGE_COLOURS = {
     "false_pixel_assistant": SKY_BLUE,
     "boundary_assistant": BLUISH_GREEN,
     "student": ORANGE,
+    "paraphraser": VERMILION,
+    "critic": REDDISH_PURPLE,
+    "teacher_2": YELLOW,
 }
 TERM_COLOURS = (ORANGE, BLUE, BLUISH_GREEN, REDDISH_PURPLE, SKY_BLUE, VERMILION, YELLOW)
 KEPT_POINTS = 4000
@@ -47,6 +50,7 @@ class Curves(QWidget):
         self.terms = self._plot("terms", "step")
         self.dice = self._plot("validation Dice", "epoch")
         self.dice.setYRange(0, 1)
+        self.loss.setToolTip("Loss of every step; dots: on the validation tiles, after each epoch")
         self.weighted = QCheckBox("Terms with their weights")
         self.weighted.setToolTip("What each term contributes to the loss, instead of its raw value")
         self.weighted.toggled.connect(self._show_terms)
