@@ -54,6 +54,12 @@ def wait_for(qtbot, condition):
     qtbot.waitUntil(lambda: bool(condition()), timeout=WAIT)
 
 
+def threads_of_jobs():
+    """Threads of jobs; those that decode tiles stay for the next slide."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("kdseg") and not name.startswith("kdseg-decode")]
+
+
 def losses(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
@@ -168,7 +174,7 @@ def test_window_closed_mid_training_leaves_no_thread_and_a_checkpoint(
     assert running.join(60), "the job must end when its window is closed"
     assert isinstance(running.end, Cancelled)
     assert (tmp_path / "run" / "checkpoints" / "state.pt").stat().st_size > 0
-    wait_for(qtbot, lambda: not [t for t in threading.enumerate() if t.name.startswith("kdseg")])
+    wait_for(qtbot, lambda: not threads_of_jobs())
     # what was saved is whole: the run goes on from it
     config = DistillConfig.load(tmp_path / "run" / "config.json")
     assert isinstance(run_inline(distill, config).end, Done)
@@ -198,7 +204,7 @@ def test_out_of_memory_is_explained_and_the_checkpoint_kept(
     assert "not enough memory" in distil.following.state.text()
     assert "batch size" in distil.following.state.text()
     assert distil.start_button.isEnabled()
-    wait_for(qtbot, lambda: not [t for t in threading.enumerate() if t.name.startswith("kdseg")])
+    wait_for(qtbot, lambda: not threads_of_jobs())
     monkeypatch.setattr(ENet, "forward", forward)
     resumed = distil.resume(str(tmp_path / "run"))
     with qtbot.waitSignal(resumed.ended, timeout=WAIT) as ended:

@@ -95,6 +95,7 @@ class ZarrBackend:
         return Metadata(
             reader="zarr",
             reason="It is an OME-Zarr image.",
+            compression=_compression(self._arrays[0]),
             levels=tuple(levels),
             channels=channels,
             dtype=dtype,
@@ -111,6 +112,12 @@ class ZarrBackend:
                 {axis: size for axis, size in zip(self._axes, shape0, strict=True) if axis not in "cyx"}
             ),
         )
+
+
+def _compression(array: zarr.Array) -> str:
+    """Name the codecs of an array as zarr does: ``"zstd"``, ``"blosc"``."""
+    names = [type(codec).__name__.removesuffix("Codec").lower() for codec in array.compressors]
+    return ", ".join(names) or "none"
 
 
 def _check_size(array: zarr.Array, y: int, x: int) -> None:
