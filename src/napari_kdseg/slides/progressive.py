@@ -19,8 +19,8 @@ from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.decoding import decode_pool
 from napari_kdseg.slides.tiles import Place, Tiles
 
-PATIENCE = 0.006
-"""Seconds that a region waits for its tiles: half a frame of a window that draws 60 of them a second."""
+PATIENCE = 0.004
+"""Seconds that a region waits for its tiles: a quarter of a frame of a window that draws 60 of them a second."""
 EVERY = 0.1
 """Seconds between two arrivals that are told while more are to come."""
 MAX_WAITING = 1024

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_kdseg.slides.progressive import PATIENCE
 from napari_kdseg.widgets._compat import as_multiscale, napari_is_slicing
 from napari_kdseg.widgets.parts import settings
 from napari_kdseg.widgets.placement import (
@@ -28,9 +29,6 @@ from napari_kdseg.widgets.placement import (
 if TYPE_CHECKING:
     from napari_kdseg.slides import LevelArray, Slide
     from napari_kdseg.slides.colour import Colours
-
-PATIENCE = 0.006
-"""Seconds that a read on the GUI thread waits for tiles; what is missing then is shown coarser and comes later."""
 
 SHOWN_CHANNELS = 6
 CHANNEL_COLOURS = (
