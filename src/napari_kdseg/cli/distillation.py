@@ -1,0 +1,103 @@
+"""Commands about distillation: the methods there are, and a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_kdseg.cli.app import app
+from napari_kdseg.cli.running import run
+from napari_kdseg.errors import ConfigurationError
+
+
+@app.command()
+def methods() -> None:
+    """List the distillation methods: what each does, its equation and paper, and what it needs."""
+    from napari_kdseg.distillation import METHODS
+
+    for method in METHODS.values():
+        needs = ", ".join(method.needs) or "nothing"
+        print(f"{method.name}: {method.title}\n    {method.sentence}\n    {method.equation}")
+        print(f"    needs {needs}. {method.reference}".rstrip())
+        if method.presets:
+            print("    variants: " + ", ".join(f"{method.name}:{preset}" for preset in method.presets))
+    print("\nMethods add up: cwd+kd. A variant is named after a colon: plc-kd:sc.")
+    print("@2 lets a method learn from the second teacher: kd+cwd@2.")
+
+
+@app.command()
+def distill(
+    config: Annotated[
+        Path | None, typer.Argument(help="A configuration saved by the window or by hand (JSON).")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with images/ and masks/.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder; the same one again resumes the run.")
+    ] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(help="Architecture, or a checkpoint file; again for a second one, as in 'kd+cwd@2'."),
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="plc-kd, coco, emkd, cwd+kd ...; see 'kdseg methods'.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting by its path: epochs=20, data.input_size=256."),
+    ] = None,
+) -> None:
+    """Distil a student from a teacher."""
+    from napari_kdseg.training import DistillConfig
+    from napari_kdseg.training import distill as job
+
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = DistillConfig.load(config).model_dump(mode="json")
+    _put(values, "data.folder", data and str(data))
+    _put(values, "output", output and str(output))
+    _put(values, "method", method)
+    if teacher:
+        first, *more = (_network(choice) for choice in teacher)
+        values |= {"teacher": first, "more_teachers": more}
+    if student is not None:
+        values["student"] = _network(student)
+    for assignment in set_ or []:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(
+                f"--set wants name=value, not {assignment!r}; for instance --set epochs=20."
+            )
+        _put(values, path, _literal(text))
+    if "data" not in values:
+        raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
+    result = run(job, DistillConfig.model_validate(values))
+    for role, metrics in result.metrics.items():
+        chosen = [f"{split}_{score}" for split in ("val", "test") for score in ("dice", "iou", "tile_dice")]
+        scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)
+        print(f"{role}: {scores}")
+    print(f"Everything else is in {result.run / 'report'}")
+
+
+def _network(choice: str) -> dict[str, str]:
+    return {"checkpoint" if Path(choice).exists() else "architecture": choice}
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    """Set ``values[a][b] = value`` for the path ``a.b``; ``None`` leaves what is there."""
+    if value is None:
+        return
+    *parents, last = path.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    values[last] = value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

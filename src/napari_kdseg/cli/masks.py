@@ -1,0 +1,164 @@
+"""Commands about masks on slides: the demo, prediction, correction, and looking at them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_kdseg.cli.app import Region, SlideMpp, app, console, region_of
+from napari_kdseg.cli.running import run as run_job
+from napari_kdseg.errors import ConfigurationError
+
+Colours = Annotated[
+    str, typer.Option(help="What networks see: stored pixels, or srgb, after the slide's colour profile.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo-output"),
+    quick: Annotated[bool, typer.Option(help="Less training and a smaller region: under a minute.")] = False,
+    window: Annotated[bool, typer.Option(help="Open the window at the end, where there is a screen.")] = True,
+) -> None:
+    """Train a teacher team, distil a student, and look at all of it on a synthetic slide."""
+    from napari_kdseg.demo import DemoConfig, demo, write_summary
+    from napari_kdseg.widgets.virtual_display import has_display
+
+    config = DemoConfig(output=output, quick=quick)
+    result = run_job(demo, config)
+    from napari_kdseg.widgets.view import screenshot, show
+
+    places = {"stores": [result.masks], "annotation": result.slide, "region": result.view}
+    screenshot(result.slide, output / "overlay.png", **places)
+    screenshot(result.slide, output / "side-by-side.png", panes=True, **places)
+    write_summary(result)
+    console.print(f"Made {output}/overlay.png, summary.md, masks.ome.zarr, run/")
+    if window and has_display():
+        show(result.slide, run=result.run, **places)
+
+
+@app.command()
+def predict(
+    slides: Annotated[list[str], typer.Argument(help="Slides: files, folders, or synthetic:WxH.")],
+    checkpoint: Annotated[Path, typer.Option(help="The network.")],
+    output: Annotated[
+        Path, typer.Option(help="Mask store *.ome.zarr; for several slides, a folder for them.")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the mask in the store.")] = "student",
+    region: Region = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution to work at in µm per pixel; the model's own.")
+    ] = None,
+    slide_mpp: SlideMpp = None,
+    colours: Colours = "stored",
+    tile: Annotated[int, typer.Option(help="Side of an output tile.")] = 512,
+    halo: Annotated[int, typer.Option(help="Context around a tile that is cropped away.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Tiles in one forward pass.")] = 1,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    background: Annotated[bool, typer.Option(help="Also run the network where there is no tissue.")] = False,
+    probabilities: Annotated[bool, typer.Option(help="Keep the probability of the predicted class.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a mask of this name made with other settings.")
+    ] = False,
+) -> None:
+    """Segment slides into mask pyramids (OME-Zarr)."""
+    from napari_kdseg.inference import PredictConfig
+    from napari_kdseg.inference import predict as job
+
+    for slide in slides:
+        store = output if len(slides) == 1 else output / f"{Path(slide).stem}.ome.zarr"
+        config = PredictConfig.model_validate(
+            {
+                "slide": slide, "checkpoint": checkpoint, "output": store, "name": name, "region": region_of(region),
+                "mpp": mpp, "slide_mpp": slide_mpp, "tile": tile, "halo": halo, "batch_size": batch_size,
+                "device": device, "precision": precision, "skip_background": not background,
+                "probabilities": probabilities, "overwrite": overwrite, "colours": colours,
+            }
+        )  # fmt: skip
+        result = run_job(job, config)
+        print(
+            f"{store}: label '{result.name}', {result.tiles_done} tiles segmented in {result.seconds:.1f} s "
+            f"({result.mpx_per_s:.2f} Mpx/s), {result.tiles_skipped} of empty glass, {result.tiles_kept} there before"
+        )
+
+
+@app.command()
+def correct(
+    slide: Annotated[str, typer.Argument(help="The slide.")],
+    annotation: Annotated[
+        str, typer.Option(help="Its mask: GeoJSON, XML, PNG, TIFF, OME-Zarr label, or synthetic:...")
+    ],
+    output: Annotated[Path, typer.Option(help="Mask store *.ome.zarr.")],
+    run: Annotated[Path | None, typer.Option(help="Run folder whose teacher team corrects.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the teacher, without a run folder.")
+    ] = None,
+    region: Region = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution to work at in µm per pixel; the teacher's own.")
+    ] = None,
+    slide_mpp: SlideMpp = None,
+    colours: Colours = "stored",
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace a correction made with other settings.")] = False,
+) -> None:
+    """Correct the teacher's soft labels on an annotated slide and count who mended what."""
+    from napari_kdseg.comparison import CorrectConfig
+    from napari_kdseg.comparison import correct as job
+
+    common: dict[str, Any] = {
+        "slide": slide, "annotation": annotation, "output": output, "region": region_of(region), "mpp": mpp,
+        "slide_mpp": slide_mpp, "colours": colours, "device": device, "overwrite": overwrite,
+    }  # fmt: skip
+    if run is not None:
+        config = CorrectConfig.from_run(run, **common)
+    elif teacher is not None:
+        config = CorrectConfig(teacher=teacher, **common)
+    else:
+        raise ConfigurationError("Say who corrects: --run FOLDER, or --teacher CHECKPOINT.")
+    print(json.dumps(asdict(run_job(job, config).counts), indent=2))
+
+
+@app.command()
+def view(
+    slide: Annotated[str, typer.Argument(help="The slide.")],
+    overlay: Annotated[list[Path] | None, typer.Option(help="Mask stores to lay over it.")] = None,
+    annotation: Annotated[str | None, typer.Option(help="Its annotation.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder whose networks to load into the docks.")
+    ] = None,
+    screenshot: Annotated[
+        Path | None, typer.Option(help="Write a picture instead of opening a window.")
+    ] = None,
+    region: Region = None,
+    slide_mpp: SlideMpp = None,
+    window: Annotated[
+        bool, typer.Option("--window", help="Picture of the whole window with its docks.")
+    ] = False,
+    dock: Annotated[str, typer.Option(help="Dock to show in that picture.")] = "4 Compare",
+    panes: Annotated[
+        bool, typer.Option("--side-by-side", help="A pane each for teacher, correction, student.")
+    ] = False,
+    hide: Annotated[
+        list[str] | None, typer.Option(help="Overlays not to show: teacher, stage, student ...")
+    ] = None,
+) -> None:
+    """Open a slide with its overlays, or render it into a picture without a person."""
+    from napari_kdseg.widgets import view as viewing
+
+    places: dict[str, Any] = {
+        "stores": overlay or [], "annotation": annotation, "slide_mpp": slide_mpp, "region": region_of(region),
+    }  # fmt: skip
+    if screenshot is None:
+        viewing.show(slide, run=run, **places)
+    else:
+        viewing.screenshot(
+            slide, screenshot, window=window, run=run, dock=dock, panes=panes, hide=hide or [], **places
+        )
+        print(screenshot)

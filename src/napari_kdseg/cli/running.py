@@ -1,0 +1,71 @@
+"""A job in the terminal: its progress, its messages, and a good end on Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from napari_kdseg.cli.app import console
+from napari_kdseg.errors import KdsegError
+from napari_kdseg.jobs import Done, Event, Failed, Job, Message, Step, Validated, start_in_thread
+
+
+def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
+    """Run ``job`` in a thread, show its progress here, stop it in good order on Ctrl-C; return its result."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+        transient=True,
+    ) as progress:
+        display = _Display(progress)
+        running = start_in_thread(job, config, display.show)
+        try:
+            while not running.join(0.2):
+                pass
+        except KeyboardInterrupt:
+            kept = "what is done is kept" if resumable else "nothing half-written stays"
+            console.print(f"Stopping after this step; {kept} …")
+            running.control.cancel()
+            running.join()
+    if isinstance(running.end, Failed):
+        raise KdsegError(running.end.message)
+    if not isinstance(running.end, Done):
+        console.print("Stopped. The same command goes on from here." if resumable else "Stopped.")
+        sys.exit(130)
+    return running.end.result
+
+
+class _Display:
+    """Puts a job's events on the terminal: a bar a stage, a line a message."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.bars: dict[str, Any] = {}
+        self.lock = threading.Lock()
+
+    def show(self, event: Event) -> None:
+        with self.lock:
+            if isinstance(event, Step):
+                self._step(event)
+            elif isinstance(event, Message):
+                console.print(
+                    event.text, style="yellow" if event.level == "warning" else None, highlight=False
+                )
+            elif isinstance(event, Validated):
+                scores = ", ".join(
+                    f"{name} {value:.4f}" for name, value in event.metrics.items() if "/" not in name
+                )
+                console.print(f"{event.stage}, epoch {event.epoch}/{event.epochs}: {scores}", highlight=False)
+
+    def _step(self, event: Step) -> None:
+        if event.stage not in self.bars:
+            self.bars[event.stage] = self.progress.add_task(event.stage.replace("_", " "), figures="")
+        figures = " ".join(f"{name} {value:.3g}" for name, value in list(event.values.items())[:4])
+        self.progress.update(self.bars[event.stage], completed=event.done, total=event.total, figures=figures)

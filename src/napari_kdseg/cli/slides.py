@@ -1,0 +1,201 @@
+"""Commands about slides: what a file is, conversion, synthetic slides, annotations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_kdseg.cli.app import SlideMpp, app
+from napari_kdseg.cli.running import run
+from napari_kdseg.errors import ConfigurationError
+
+annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
+app.add_typer(annotation_commands, name="annotations")
+
+Compression = Annotated[
+    str, typer.Option(help="jpeg, deflate, lzw, zstd or none; auto: JPEG for TIFF of RGB, zstd for OME-Zarr.")
+]
+Quality = Annotated[int, typer.Option(help="Of JPEG, 1 to 100.")]
+TileSide = Annotated[int | None, typer.Option(help="Side of a tile; 256, or 512 for OME-Zarr.")]
+LevelStep = Annotated[
+    int | None, typer.Option(help="How much coarser each level is: 2, or 4 as scanners have it (SVS).")
+]
+OmeZarr = Annotated[str, typer.Option(help="Version of OME-Zarr: 0.5 or 0.4.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what is there.")]
+
+
+@app.command()
+def info(paths: Annotated[list[str], typer.Argument(help="Slides, checkpoints or run folders.")]) -> None:
+    """Say what a slide, a checkpoint or a run folder is: levels, scale, codec, the reader and why, the hash."""
+    for path in paths:
+        print(f"{path}")
+        for name, text in _facts(path):
+            print(f"  {name + ':':<14}{text}")
+
+
+@app.command()
+def convert(
+    slide: Annotated[str, typer.Argument(help="The slide.")],
+    output: Annotated[Path, typer.Argument(help="Name ending in .svs, .ome.tif, .tif or .ome.zarr.")],
+    compression: Compression = "auto",
+    quality: Quality = 85,
+    tile: TileSide = None,
+    step: LevelStep = None,
+    ome_zarr: OmeZarr = "0.5",
+    slide_mpp: SlideMpp = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Keep label and macro in an SVS; a label may show the name of a patient.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a slide as pyramidal TIFF, OME-TIFF, OME-Zarr or SVS, with its scale and colour profile."""
+    from napari_kdseg.slides.writing.convert import ConvertConfig
+    from napari_kdseg.slides.writing.convert import convert as job
+
+    config = ConvertConfig.model_validate(
+        {
+            "slide": slide, "output": output, "compression": compression, "quality": quality, "tile": tile,
+            "step": step, "ome_zarr": ome_zarr, "mpp": slide_mpp, "pictures": pictures, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    _print_written(run(job, config, resumable=False))
+
+
+@app.command()
+def synth(
+    output: Annotated[Path, typer.Argument(help="Name ending in .svs, .ome.tif, .tif or .ome.zarr.")],
+    size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "20000x16000",
+    seed: Annotated[int, typer.Option(help="Another seed is another tissue.")] = 0,
+    mpp: Annotated[float, typer.Option(help="Pixel size in µm; 0.25 is 40x.")] = 0.25,
+    stain: Annotated[int, typer.Option(help="Number of the laboratory that stains it.")] = 0,
+    folds: Annotated[bool, typer.Option(help="Folds of the tissue.")] = True,
+    pen: Annotated[bool, typer.Option(help="Pen on the glass.")] = True,
+    blur: Annotated[bool, typer.Option(help="Fields out of focus.")] = True,
+    masks: Annotated[
+        str, typer.Option(help="Masks to write, with commas: tissue, gland, tumour, classes; or none.")
+    ] = "gland",
+    compression: Compression = "auto",
+    quality: Quality = 85,
+    tile: TileSide = None,
+    step: LevelStep = None,
+    ome_zarr: OmeZarr = "0.5",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a synthetic slide with its exact masks: labels of an OME-Zarr, or TIFF files beside it."""
+    from napari_kdseg.slides.writing.synthesise import SynthConfig, synthesise
+
+    width, height = _size(size)
+    config = SynthConfig.model_validate(
+        {
+            "output": output, "width": width, "height": height, "seed": seed, "mpp": mpp, "stain": stain,
+            "folds": folds, "pen": pen, "blur": blur, "compression": compression, "quality": quality,
+            "masks": [name for name in masks.split(",") if name not in ("", "none")],
+            "tile": tile, "step": step, "ome_zarr": ome_zarr, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    result = run(synthesise, config, resumable=False)
+    _print_written(result.slide)
+    for name, place in result.masks.items():
+        print(f"  {name} mask: {place}")
+
+
+@annotation_commands.command("convert")
+def convert_annotations(
+    source: Annotated[
+        Path, typer.Argument(help="*.geojson, *.geojson.gz, *.xml; PNG or TIFF mask; OME-Zarr label.")
+    ],
+    target: Annotated[Path, typer.Argument(help="*.geojson, *.geojson.gz, *.xml; *.tif; *.ome.zarr.")],
+    slide: Annotated[
+        str | None, typer.Option(help="The slide they lie on; needed to make a mask of outlines.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names in the order of their indices: background,tumour,stroma.")
+    ] = None,
+    outside: Annotated[
+        int | None, typer.Option(help="Outside of all outlines: 0 background, 255 not annotated.")
+    ] = None,
+    overlap: Annotated[
+        str, typer.Option(help="On top where outlines overlap: smaller or later.")
+    ] = "smaller",
+    xml: Annotated[str, typer.Option(help="Program that an *.xml is for: asap or imagescope.")] = "asap",
+    source_bounds: Annotated[
+        bool, typer.Option("--source-bounds", help="IN counts from the scanned area (QuPath on MRXS).")
+    ] = False,
+    target_bounds: Annotated[
+        bool, typer.Option("--target-bounds", help="OUT shall count from there.")
+    ] = False,
+    downsample: Annotated[
+        float, typer.Option(help="Width of a pixel of the mask in pixels of the slide.")
+    ] = 1.0,
+    name: Annotated[str, typer.Option(help="Name of the label in an OME-Zarr.")] = "annotation",
+    overwrite: Annotated[bool, typer.Option(help="Replace a file or label that is there.")] = False,
+) -> None:
+    """Convert annotations between QuPath, ASAP, ImageScope, TIFF masks and OME-Zarr labels."""
+    from napari_kdseg.inference.annotation_export import ConvertAnnotationsConfig, convert_annotations
+
+    config = ConvertAnnotationsConfig.model_validate(
+        {
+            "source": source, "target": target, "slide": slide, "outside": outside, "overlap": overlap, "xml": xml,
+            "classes": None if classes is None else tuple(part.strip() for part in classes.split(",")),
+            "source_bounds": source_bounds, "target_bounds": target_bounds, "downsample": downsample,
+            "name": name, "overwrite": overwrite,
+        }
+    )  # fmt: skip
+    result = run(convert_annotations, config)
+    count = "a mask" if result.shapes is None else f"{result.shapes} annotations"
+    print(f"{target}: {count}, classes {', '.join(result.classes) or 'none'}")
+
+
+def _facts(path: str) -> list[tuple[str, str]]:
+    place = Path(path)
+    if (place / "config.json").is_file():
+        return _run_facts(place)
+    if place.suffix in (".safetensors", ".pt", ".pth") or (place / "model.safetensors").is_file():
+        from napari_kdseg.networks import count_parameters, load
+
+        checkpoint = load(place)
+        spec = checkpoint.spec.model_dump(exclude={"versions", "options"})
+        return [
+            *((n, str(v)) for n, v in spec.items()),
+            ("parameters", f"{count_parameters(checkpoint.module):,}"),
+        ]
+    from napari_kdseg.slides import describe_in_full, open_slide
+
+    with open_slide(path) as slide:
+        return describe_in_full(slide)
+
+
+def _run_facts(folder: Path) -> list[tuple[str, str]]:
+    config = json.loads((folder / "config.json").read_text())
+    facts = [
+        (name, str(config[name])) for name in ("method", "teacher", "student", "epochs") if name in config
+    ]
+    summary = folder / "report" / "summary.json"
+    facts.append(
+        (
+            "state",
+            "finished"
+            if summary.is_file()
+            else "not finished; kdseg distill with its config.json resumes it",
+        )
+    )
+    if summary.is_file():
+        facts += [(name, json.dumps(value)) for name, value in json.loads(summary.read_text()).items()]
+    return facts
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise ConfigurationError(f"A size is width x height in pixels, as in 20000x16000, not {text!r}.")
+    return int(width), int(height)
+
+
+def _print_written(written: Any) -> None:
+    height, width = written.shapes[0]
+    print(
+        f"{written.output}: {width:,} x {height:,}, {len(written.shapes)} levels, {written.bytes / 1e6:,.1f} MB"
+    )
