@@ -240,3 +240,37 @@ def test_annotations_go_out_and_come_back(viewer, opened, qtbot, picture, tmp_pa
     assert (tmp_path / "biopsy.geojson").is_file()
     assert session_of(viewer).annotation == str(tmp_path / "biopsy.geojson")
     assert box.edit.isEnabled()
+
+
+def test_what_is_in_no_file_yet_is_asked_about(viewer, opened, qtbot, picture, tmp_path, monkeypatch):
+    slide_dock = opened(picture)
+    answer, asked = [QMessageBox.StandardButton.No], []
+    monkeypatch.setattr(QMessageBox, "question", lambda *said: asked.append(said[2]) or answer[0])
+    slide_dock.annotations.draw_shapes()
+    shapes = layers.find(viewer, "shapes")
+    shapes.mode = "pan_zoom"
+    slide_dock.open("synthetic:600x400")
+    qtbot.waitUntil(lambda: slide_dock.session.slide.shape == (400, 600), timeout=WAIT)
+    assert not asked, "an empty layer is no work"
+
+    slide_dock.annotations.draw_shapes()
+    shapes = layers.find(viewer, "shapes")
+    shapes.mode = "pan_zoom"
+    shapes.add_polygons([np.array([[10.0, 10], [10, 30], [20, 30], [20, 10]])])
+    slide_dock.open(str(picture))
+    assert "drawn shapes" in asked[0]
+    assert "painted tissue" not in asked[0]
+    assert "stays as it is" in slide_dock.note.text()
+    slide_dock.session.give_scale((0.5, 0.5))
+    assert len(asked) == 2
+    assert layers.find(viewer, "shapes") is shapes
+    slide_dock.annotations.save_to(str(tmp_path / "drawn.geojson"))
+    qtbot.waitUntil(lambda: not shapes.metadata["kdseg_unsaved"], timeout=WAIT)
+    shapes.selected_data = {0}
+    shapes.remove_selected()
+    shapes.add_polygons([np.array([[10.0, 10], [10, 30], [20, 30], [20, 10]])])
+    answer[0] = QMessageBox.StandardButton.Yes
+    slide_dock.open(str(picture))
+    qtbot.waitUntil(lambda: slide_dock.session.slide.name == picture.name, timeout=WAIT)
+    assert len(asked) == 3
+    assert layers.find(viewer, "shapes") is None

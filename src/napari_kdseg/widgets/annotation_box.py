@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from napari_kdseg.widgets.background import in_background
 from napari_kdseg.widgets.parts import Note, PathRow, button, last_folder, remember_folder, row
 from napari_kdseg.widgets.placement import ROLE_KEY, find, put_in_order
+from napari_kdseg.widgets.unsaved import saved, watch_shapes
 
 if TYPE_CHECKING:
     from napari_kdseg.widgets.session import Session
@@ -116,7 +117,8 @@ class AnnotationBox(QWidget):
         present = find(viewer, "shapes")
         if present is not None and not len(present.data):
             viewer.layers.remove(present)
-        viewer.layers.selection.active = viewer.add_shapes(data, **options)
+        layer = viewer.layers.selection.active = viewer.add_shapes(data, **options)
+        watch_shapes(layer)
         self.note.say(
             f"{len(data):,} shapes. Change them with napari's tools, then Save." if len(data) else ""
         )
@@ -158,13 +160,14 @@ class AnnotationBox(QWidget):
             write_annotations(path, shapes, xml=xml, mpp=slide.mpp)
             return f"{len(shapes):,} shapes of {layer.name!r} saved in {Path(path).name}."
 
-        def saved(sentence: str) -> None:
+        def done(sentence: str) -> None:
+            saved(layer)
             self.note.say(sentence)
             if layer.metadata.get(ROLE_KEY) == "shapes" and self.session.slide is slide:
                 self.open(path)  # what was drawn is the annotation of this slide from now on
 
         self.note.say("Saving …")
-        in_background(work, saved, self.note.warn)
+        in_background(work, done, self.note.warn)
 
     def _layer_to_save(self) -> Any:
         active = self.session.viewer.layers.selection.active

@@ -96,7 +96,7 @@ class Session(QObject):
         mpp: float | tuple[float, float] | None = None,
         on_failed: Any = None,
     ) -> None:
-        """Open a slide off the GUI thread, then show it in place of the present one.
+        """Open a slide off the GUI thread, then show it in place of the present one; ask if work by hand would be lost.
 
         Parameters
         ----------
@@ -107,7 +107,14 @@ class Session(QObject):
         on_failed
             Receives the sentence of the notification, too.
         """
+        from napari_kdseg.widgets.unsaved import may_leave
 
+        if may_leave(self.viewer):
+            self._show(path, annotation, mpp, on_failed)
+        elif on_failed is not None:
+            on_failed("The slide stays as it is. Save what was drawn or painted, then open the other one.")
+
+    def _show(self, path: str, annotation: str | None, mpp: Any, on_failed: Any) -> None:
         def work() -> Any:
             from napari_kdseg.slides import open_slide
             from napari_kdseg.widgets.layers import slide_layers
@@ -127,8 +134,10 @@ class Session(QObject):
 
         Where it cannot be kept it counts until the slide is closed, which is said.
         """
+        from napari_kdseg.widgets.unsaved import may_leave
+
         slide, annotation = self.slide, self.annotation
-        if slide is None:
+        if slide is None or not may_leave(self.viewer):
             return
 
         def keep() -> None:
@@ -140,7 +149,7 @@ class Session(QObject):
                 show_warning(f"{error} It counts until you close the slide.")
 
         def show(_kept: None) -> None:
-            self.open_slide(slide.path, annotation=annotation, mpp=mpp, on_failed=on_failed)
+            self._show(slide.path, annotation, mpp, on_failed)
 
         in_background(keep, show, on_failed)
 
