@@ -169,6 +169,7 @@ def test_a_real_slide_keeps_scale_and_profile(real_data, tmp_path):
         ("a.ome.tif", {"compression": "deflate"}),
         ("a.tif", {"compression": "lzw"}),
         ("a.svs", {}),
+        ("a.ome.zarr", {}),
     ):
         said = []
         write(from_dicom, tmp_path / name, said.append, **options)

@@ -5,6 +5,7 @@ Specification: ngff.openmicroscopy.org.
 
 from __future__ import annotations
 
+import base64
 import math
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class ZarrBackend:
             self._arrays = [group[dataset["path"]] for dataset in image["datasets"]]
             self._axes = _axes(image, self._arrays[0].ndim)
             self.metadata = self._describe(image, attributes)
+            self.metadata.icc = _icc(group)
         except Exception as error:  # zarr raises errors of many types on malformed metadata
             raise SlideError(
                 f"This folder is not an OME-Zarr image that can be read: {path.name} "
@@ -152,6 +154,13 @@ def _image_group(group: zarr.Group) -> zarr.Group:
     if "multiscales" not in attributes and "bioformats2raw.layout" in attributes:
         return group["0"]  # type: ignore[return-value]
     return group
+
+
+def _icc(group: zarr.Group) -> bytes | None:
+    """Return the colour profile that ``kdseg convert`` keeps as an attribute: OME-Zarr itself has no place for it."""
+    about = group.attrs.get("kdseg")
+    text = about.get("icc_profile") if isinstance(about, dict) else None
+    return base64.b64decode(text, validate=True) if isinstance(text, str) else None
 
 
 def _version(image: dict[str, Any], attributes: dict[str, Any]) -> str:
