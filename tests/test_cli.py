@@ -63,6 +63,7 @@ def test_help_names_every_command():
             "distill",
             "predict",
             "correct",
+            "export",
             "view",
             "annotations",
         )

@@ -89,6 +89,31 @@ def predict(
 
 
 @app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="Mask store *.ome.zarr.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    name: Annotated[list[str] | None, typer.Option(help="Which masks; all of classes when absent.")] = None,
+    kinds: Annotated[
+        str, typer.Option("--as", help="With commas: geojson (QuPath), csv (areas), tiff (needs --slide).")
+    ] = "geojson,csv",
+    slide: Annotated[str | None, typer.Option(help="The slide, for tiff.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+) -> None:
+    """Write masks for other programs: outlines with measurements, areas of each class, pyramidal TIFF."""
+    from napari_kdseg.inference import ExportConfig
+    from napari_kdseg.inference import export_masks as job
+
+    config = ExportConfig.model_validate(
+        {
+            "store": store, "output": output, "names": tuple(name or ()), "slide": slide, "overwrite": overwrite,
+            "kinds": tuple(kind.strip() for kind in kinds.split(",")),
+        }
+    )  # fmt: skip
+    for file in run_job(job, config, resumable=False):
+        print(file)
+
+
+@app.command()
 def correct(
     slide: Annotated[str, typer.Argument(help="The slide.")],
     annotation: Annotated[

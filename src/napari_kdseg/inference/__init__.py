@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_kdseg.inference.config import PredictConfig, SlideSettings
 
 if TYPE_CHECKING:
+    from napari_kdseg.inference.mask_export import ExportConfig, export_masks
     from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
     from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
     from napari_kdseg.inference.mask_writer import MaskWriter
@@ -15,18 +16,21 @@ if TYPE_CHECKING:
     from napari_kdseg.inference.tiling import Tile, plan_tiles
 
 _HOMES = {
+    "ExportConfig": "mask_export",
     "MaskPyramid": "mask_pyramid",
     "MaskSpec": "mask_store",
     "MaskStore": "mask_store",
     "MaskWriter": "mask_writer",
     "PredictResult": "prediction",
     "Tile": "tiling",
+    "export_masks": "mask_export",
     "open_masks": "mask_pyramid",
     "plan_tiles": "tiling",
     "predict": "prediction",
 }
 
 __all__ = [
+    "ExportConfig",
     "MaskPyramid",
     "MaskSpec",
     "MaskStore",
@@ -35,6 +39,7 @@ __all__ = [
     "PredictResult",
     "SlideSettings",
     "Tile",
+    "export_masks",
     "open_masks",
     "plan_tiles",
     "predict",
