@@ -7,11 +7,12 @@ import time
 
 import numpy as np
 import pytest
+from napari.layers import Image
 from napari.settings import get_settings
 
 from napari_kdseg.slides import Slide, TileCache
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
-from napari_kdseg.widgets import layers
+from napari_kdseg.widgets import layers, view
 from napari_kdseg.widgets import session as session_module
 
 WAIT = 20_000
@@ -81,6 +82,23 @@ def test_finer_tiles_arrive_and_the_window_never_waits(viewer, qtbot, slow, asyn
     assert "MainThread" not in backend.threads
     assert reads[0][0] < 3 * SLOW_S, "four tiles or more should have taken longer than anybody waited"
     assert get_settings().experimental.async_ is asynchronous
+
+
+def test_every_pane_becomes_sharp(viewer, slow):
+    _, _, pixels, made = slow
+    layers.show_slide(viewer, made)
+    for role in ("teacher", "student"):
+        viewer.add_labels(np.ones((2560, 2560), np.uint8), name=role, metadata={layers.ROLE_KEY: role})
+    view.side_by_side(viewer)
+    viewer.scene.camera.center = (1200, 1200)
+    viewer.scene.camera.zoom = 1.0
+    view.settle(viewer=viewer)
+    panes = [layer for layer in viewer.layers if isinstance(layer, Image)]
+    assert len(panes) == 2
+    for layer in panes:
+        (top, left), (bottom, right) = layer.corner_pixels
+        assert layer.data_level == 0
+        np.testing.assert_array_equal(displayed(layer), pixels[top : bottom + 1, left : right + 1])
 
 
 def test_whoever_computes_with_a_layer_gets_the_pixels_as_they_are(viewer, slow):

@@ -39,7 +39,7 @@ class ExportConfig(BaseModel):
     store: Path = setting(..., "Masks", "Folder *.ome.zarr of the masks.")
     output: Path = setting(..., "Folder", "Where the files are put; made if there is none.")
     names: tuple[str, ...] = setting(
-        (), "Which", "Names of the masks, such as student. Default: all of classes."
+        (), "Which", "Names of the masks, such as student. Default: all segmentations."
     )
     kinds: tuple[Kind, ...] = setting(
         ("geojson", "csv"), "As", "geojson (QuPath), csv (areas), tiff (pyramidal OME-TIFF; needs the slide)."
@@ -92,7 +92,8 @@ def export_masks(config: ExportConfig, emit: Emit, control: Control) -> list[Pat
     """
     masks = open_masks(config.store)
     files = []
-    for name in config.names or tuple(name for name, mask in masks.items() if mask.classes):
+    segmented = [name for name, mask in masks.items() if mask.metadata.get("quantity") == "class"]
+    for name in config.names or segmented:
         if name not in masks or not masks[name].classes:
             known = ", ".join(name for name, mask in masks.items() if mask.classes) or "none"
             raise ConfigurationError(

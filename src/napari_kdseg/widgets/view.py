@@ -17,12 +17,14 @@ from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import layers, legend, overlays
 from napari_kdseg.widgets.background import pending
 from napari_kdseg.widgets.models_dock import load_run
-from napari_kdseg.widgets.placement import go_to
+from napari_kdseg.widgets.placement import SOURCE_KEY, go_to
 from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
 
 CANVAS = (1000, 1500)
+LONGEST_S = 120.0
+"""Seconds after which a picture is taken although something is still to come."""
 
 
 def show(
@@ -101,9 +103,9 @@ def screenshot(
             raise_dock(docks[dock])
         if panes:
             side_by_side(viewer)
-        settle()
+        settle(viewer=viewer)
         go_to(viewer, session_of(viewer).slide, region)
-        settle()
+        settle(viewer=viewer)
         shot = viewer.screenshot(canvas_only=not window, flash=False)
         drawn = shot[..., :3] if window else legend.draw(shot, legend.entries(viewer), top=not panes)
         try:
@@ -150,13 +152,14 @@ def side_by_side(viewer: Any) -> None:
     disagreement = layers.find(viewer, "disagreement")
     if disagreement is not None:
         disagreement.visible = False
+    source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
     for index, role in enumerate(present):
         layer = layers.find(viewer, role)
         under = slide
         if index:
             under = viewer.add_image(
                 slide.data, rgb=slide.rgb, multiscale=True, name=f"{slide.name} {index + 1}", scale=slide.scale,
-                translate=slide.translate, units=slide.units, metadata={layers.ROLE_KEY: "slide copy"},
+                translate=slide.translate, units=slide.units, metadata={layers.ROLE_KEY: "slide copy", **source},
             )  # fmt: skip
         layer.name_overlay.visible = True
         _to_end(viewer, under)
@@ -172,9 +175,12 @@ def _to_end(viewer: Any, layer: Any) -> None:
     viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
 
 
-def settle(seconds: float = 1.0) -> None:
-    """Let the window draw and the background work of the docks arrive."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until or pending():
+def settle(seconds: float = 1.0, viewer: Any = None) -> None:
+    """Let the window draw until nothing new has come for a while: work of the docks, tiles of the slides shown."""
+    sources = [] if viewer is None else [layer.metadata.get(SOURCE_KEY) for layer in viewer.layers]
+    start = calm = time.monotonic()
+    while time.monotonic() < min(calm + seconds, start + LONGEST_S):
         QApplication.processEvents()
         time.sleep(0.02)
+        if pending() or any(source.waiting for source in sources if source is not None):
+            calm = time.monotonic()
