@@ -222,3 +222,25 @@ def test_peek_hides_the_overlays_while_the_key_is_held(viewer, qtbot):
     assert not layer.visible
     qtbot.keyRelease(canvas, Qt.Key.Key_0, Qt.KeyboardModifier.AltModifier)
     qtbot.waitUntil(lambda: layer.visible, timeout=2000)
+
+
+def test_masks_are_exported_from_the_dock(viewer, dock, qtbot, tmp_path):
+    from napari_kdseg.inference import MaskSpec, MaskStore, plan_tiles
+
+    compare = dock("4 Compare")
+    assert compare.export.export_to(tmp_path) is None
+    assert "no masks" in compare.export.note.text()
+    dock("1 Slide").open("synthetic:600x400?seed=1&mpp=0.5")
+    qtbot.waitUntil(lambda: compare.session.masks_path() is not None, timeout=WAIT)
+    student = MaskSpec("labels", "student", "class", ("background", "gland"), ((0, 0, 0), (0, 158, 115)))
+    grid = {"shape": (400, 600), "downsample": (1.0, 1.0), "tile": 512}
+    store = MaskStore(compare.session.masks_path(), compare.session.slide)
+    with store.begin((student,), **grid, made_by={}) as writer:
+        for tile in plan_tiles((400, 600), None, 512, 0):
+            writer.write_tile(tile, [np.ones((tile.height, tile.width), np.uint8)])
+        writer.finish(None)
+    with qtbot.waitSignal(compare.export.export_to(tmp_path / "out").ended, timeout=WAIT):
+        pass
+    assert "student.csv" in compare.export.note.text()
+    (table,) = (tmp_path / "out").glob("*.student.csv")
+    assert table.read_text().splitlines()[1].startswith("gland,0.06,240000,1,")

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_kdseg.widgets import colours, layers, overlays
 from napari_kdseg.widgets.background import JobHandle, in_background
+from napari_kdseg.widgets.export_box import ExportBox
 from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.parts import Dock, Note, button, clear, combo, heading, row, swatch
 from napari_kdseg.widgets.session import given_mpp
@@ -47,6 +48,9 @@ class CompareDock(Dock):
         self._build_layers()
         self._build_corrections()
         self._build_disagreement()
+        self.column.addWidget(heading("For other programs"))
+        self.export = ExportBox(self.session)
+        self.column.addWidget(self.export)
         self.column.addStretch(1)
         self.session.overlays_changed.connect(self._show)
         self.session.overlays_restyled.connect(self._mirror)

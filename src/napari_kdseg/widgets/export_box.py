@@ -1,0 +1,65 @@
+"""The masks of the slide for other programs, in the dock: a folder is chosen, the rest is a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+
+from napari_kdseg.widgets.background import JobHandle
+from napari_kdseg.widgets.parts import Note, button, last_folder, remember_folder
+
+if TYPE_CHECKING:
+    from napari_kdseg.widgets.session import Session
+
+
+class ExportBox(QWidget):
+    """Write outlines with measurements (QuPath) and areas of each class (CSV) of all masks of the slide."""
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self.session = session
+        self.export = button(
+            "Export masks…",
+            "Outlines with area and mean probability for QuPath (GeoJSON), and areas of each class (CSV)",
+            self._browse,
+        )
+        self.note = Note()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.export)
+        layout.addWidget(self.note)
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the files", last_folder("export"))
+        if folder:
+            remember_folder("export", str(Path(folder) / "."))
+            self.export_to(folder)
+
+    def export_to(self, folder: str | Path) -> JobHandle | None:
+        """Write the files into ``folder``, in the background; those of an earlier export there are replaced."""
+        from napari_kdseg.inference import ExportConfig
+
+        store = self.session.masks_path()
+        if store is None or not store.is_dir():
+            self.note.warn("There are no masks of this slide yet. Segment it in 2 Models first.")
+            return None
+        config = ExportConfig(store=store, output=Path(folder), overwrite=True)
+        job = self.session.start("export", "export of masks", "napari_kdseg.inference:export_masks", config)
+        if job is not None:
+            self.note.say("Exporting …")
+            job.ended.connect(self._on_end)
+        return job
+
+    def _on_end(self, end: Any) -> None:
+        from napari_kdseg.jobs import Done, Failed
+
+        if isinstance(end, Done):
+            self.note.say(
+                f"Written to {end.result[0].parent}: {', '.join(file.name for file in end.result)}."
+            )
+        elif isinstance(end, Failed):
+            self.note.warn(end.message)
+        else:
+            self.note.say("Stopped.")
