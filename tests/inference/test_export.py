@@ -99,7 +99,9 @@ def test_what_cannot_be_exported_is_said(made, tmp_path):
     run(store, tmp_path / "out", kinds=("csv",))
     with pytest.raises(InTheWayError, match="there already"):
         run(store, tmp_path / "out", kinds=("csv",))
-    run(store, tmp_path / "out", kinds=("csv",), overwrite=True)
+    run(store, tmp_path / "out", overwrite=True)
+    files, _ = run(store, tmp_path / "out", overwrite=True)
+    assert len(json.loads(files[0].read_text())["features"]) > 2
     control = Control()
     control.cancel()
     with pytest.raises(JobCancelled):

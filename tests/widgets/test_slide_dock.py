@@ -155,6 +155,9 @@ def test_tissue_is_found_corrected_by_hand_and_kept(viewer, opened, qtbot, pictu
     box.find.click()
     assert "painted by hand" in asked[0]
     assert layer.data[30, 700] == 1
+    box.hide_mask.click()
+    assert "goes with the layer" in asked[1]
+    assert layers.find(viewer, "tissue") is layer
     box.keep.click()
     qtbot.waitUntil(lambda: "Kept" in box.note.text(), timeout=WAIT)
     kept = kept_tissue(open_slide(picture))
@@ -257,6 +260,9 @@ def test_what_is_in_no_file_yet_is_asked_about(viewer, opened, qtbot, picture, t
     shapes = layers.find(viewer, "shapes")
     shapes.mode = "pan_zoom"
     shapes.add_polygons([np.array([[10.0, 10], [10, 30], [20, 30], [20, 10]])])
+    slide_dock.annotations.draw_shapes()  # a second, empty layer does not hide the first
+    viewer.layers.selection.active.mode = "pan_zoom"
+    viewer.layers.selection.active = shapes
     slide_dock.open(str(picture))
     assert "drawn shapes" in asked[0]
     assert "painted tissue" not in asked[0]

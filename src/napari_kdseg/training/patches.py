@@ -110,15 +110,8 @@ def cut_tiles(
     if annotation is None:
         annotation = _annotation_beside(slide)
     downsample = _downsample(slide, mpp, emit)
-    places = list(_places(slide, annotation, downsample, size, stride or size, control))
-    blocks = _blocks(places, size)
-    places = [place for place in places if place in blocks]
-    if not places:
-        raise DataError(
-            f"No tile of {size} pixels lies in an annotated part of {slide.name}. Annotate more of it, or cut "
-            "smaller tiles."
-        )
-    chosen = _choose(places, slide, downsample, size, count, foreground, seed)
+    blocks = _possible(slide, annotation, downsample, size, stride or size, control)
+    chosen = _choose(list(blocks), slide, downsample, size, count, foreground, seed)
     folder = Path(folder).expanduser()
     part = _begin(folder)
     try:
@@ -137,6 +130,24 @@ def cut_tiles(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _possible(
+    slide: Slide,
+    annotation: Annotation,
+    downsample: tuple[float, float],
+    size: int,
+    stride: int,
+    control: Control,
+) -> dict[Place, str]:
+    """Return every place a tile can be cut from, and the block of the slide it lies in."""
+    blocks = _blocks(list(_places(slide, annotation, downsample, size, stride, control)), size)
+    if not blocks:
+        raise DataError(
+            f"No tile of {size} pixels lies in an annotated part of {slide.name}. Annotate more of it, or cut "
+            "smaller tiles."
+        )
+    return blocks
 
 
 def _annotation_beside(slide: Slide) -> Annotation:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from napari_kdseg.distillation import ask
 from napari_kdseg.files import write_whole
-from napari_kdseg.jobs import Emit, JobCancelled, Message
+from napari_kdseg.jobs import Emit, Message
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.tile import Tile
 
@@ -31,7 +31,7 @@ LEAST_FREE = 2 * 2**30
 class TeacherMemory:
     """Runs frozen networks, or remembers what they put out for the same image.
 
-    Left normally, its files are taken away; left because the job was stopped, they stay for when it goes on.
+    Left normally, its files are taken away; left because the job was stopped or failed, they stay for when it goes on.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class TeacherMemory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is None or not issubclass(kind, JobCancelled):
+        if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(

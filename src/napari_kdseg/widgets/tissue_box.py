@@ -36,7 +36,9 @@ class TissueBox(Fold):
         self.find = button(
             "Find tissue", "Otsu's threshold on the saturation of colour, at low power", self.compute
         )
-        self.hide_mask = button("Hide", "Take the tissue layer away; what was kept stays kept", self._hide)
+        self.hide_mask = button(
+            "Hide", "Take the tissue layer away; what was kept stays kept", self._ask_and_hide
+        )
         self.threshold = QDoubleSpinBox()
         self.threshold.setDecimals(3)
         self.threshold.setSingleStep(0.005)
@@ -103,7 +105,7 @@ class TissueBox(Fold):
         if slide is None:
             return
         self._later.stop()
-        if painted(self.session.viewer) and not self._may_replace():
+        if not self._may_lose("Finding tissue anew replaces what you painted by hand. Replace it?"):
             return
         options: dict[str, Any] = {}
         if self.threshold.value() > 0:
@@ -121,11 +123,11 @@ class TissueBox(Fold):
         self.note.say("Looking for tissue …")
         in_background(work, lambda found: self._show(slide, found), self.note.warn)
 
-    def _may_replace(self) -> bool:
-        """Ask before what was painted by hand is lost."""
-        question = "Finding tissue anew replaces what you painted by hand. Replace it?"
-        yes = QMessageBox.StandardButton.Yes
-        return bool(QMessageBox.question(self, "Tissue", question) == yes)
+    def _may_lose(self, question: str) -> bool:
+        """Ask before what was painted by hand, and not kept, is lost."""
+        if not painted(self.session.viewer):
+            return True
+        return bool(QMessageBox.question(self, "Tissue", question) == QMessageBox.StandardButton.Yes)
 
     def _look_for_kept(self, slide: Slide) -> None:
         def work() -> TissueMask | None:
@@ -184,6 +186,10 @@ class TissueBox(Fold):
             self.note.say("Forgotten. Tissue is found automatically where it is needed.")
 
         in_background(work, done, self.note.warn)
+
+    def _ask_and_hide(self) -> None:
+        if self._may_lose("What you painted by hand is not kept yet and goes with the layer. Hide it?"):
+            self._hide()
 
     def _hide(self) -> None:
         hide_tissue(self.session.viewer)

@@ -6,7 +6,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QMessageBox
 
-from napari_kdseg.widgets.placement import find
+from napari_kdseg.widgets.placement import ROLE_KEY
 from napari_kdseg.widgets.tissue_layer import painted
 
 UNSAVED_KEY = "kdseg_unsaved"
@@ -30,8 +30,10 @@ def saved(layer: Any) -> None:
 
 def unsaved(viewer: Any) -> list[str]:
     """Name what was done by hand on the present slide and is in no file."""
-    shapes = find(viewer, "shapes")
-    drawn = shapes is not None and shapes.metadata.get(UNSAVED_KEY, False) and len(shapes.data) > 0
+    drawn = any(
+        layer.metadata.get(ROLE_KEY) == "shapes" and layer.metadata.get(UNSAVED_KEY) and len(layer.data)
+        for layer in viewer.layers
+    )
     return [name for name, there in (("painted tissue", painted(viewer)), ("drawn shapes", drawn)) if there]
 
 
