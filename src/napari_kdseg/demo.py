@@ -212,7 +212,7 @@ def _correct(result: DemoResult, emit: Emit, control: Control) -> None:
 
 def _compare(result: DemoResult) -> None:
     from napari_kdseg.comparison import summarise
-    from napari_kdseg.inference import open_masks
+    from napari_kdseg.masks import open_masks
 
     masks = open_masks(result.masks)
     result.agreement = summarise(masks["teacher"], masks["student"], region=result.region).as_json()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_kdseg.inference import MaskPyramid, MaskSpec, MaskStore, open_masks, plan_tiles
+from napari_kdseg.masks import MaskPyramid, MaskSpec, MaskStore, open_masks, plan_tiles
 from napari_kdseg.networks import NetworkSpec, create, save
 from napari_kdseg.slides import open_slide
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from napari_kdseg.comparison import CorrectConfig, change_levels, correct, probability_levels
 from napari_kdseg.errors import ConfigurationError, DataError
-from napari_kdseg.inference import open_masks
 from napari_kdseg.jobs import Cancelled, Control, Done, Failed, Step, run_inline, run_job
+from napari_kdseg.masks import open_masks
 from napari_kdseg.slides import open_annotation, open_slide
 
 SLIDE = "synthetic:4096x4096?seed=1&mpp=0.5"

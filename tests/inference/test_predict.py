@@ -9,11 +9,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from napari_kdseg.inference import PredictConfig, open_masks, predict
+from napari_kdseg.inference import PredictConfig, predict
 from napari_kdseg.inference.engine import Engine, choose_device
 from napari_kdseg.inference.receptive_field import receptive_field_radius
-from napari_kdseg.inference.tiling import plan_tiles
 from napari_kdseg.jobs import Cancelled, Checkpointed, Done, Failed, Message, Started, Step, run_inline
+from napari_kdseg.masks import open_masks
+from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.networks import NetworkSpec, load
 from napari_kdseg.slides import open_slide
 

@@ -225,7 +225,7 @@ def test_peek_hides_the_overlays_while_the_key_is_held(viewer, qtbot):
 
 
 def test_masks_are_exported_from_the_dock(viewer, dock, qtbot, tmp_path):
-    from napari_kdseg.inference import MaskSpec, MaskStore, plan_tiles
+    from napari_kdseg.masks import MaskSpec, MaskStore, plan_tiles
 
     compare = dock("4 Compare")
     assert compare.export.export_to(tmp_path) is None

@@ -100,8 +100,8 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
 ) -> None:
     """Write masks for other programs: outlines with measurements, areas of each class, pyramidal TIFF."""
-    from napari_kdseg.inference import ExportConfig
-    from napari_kdseg.inference import export_masks as job
+    from napari_kdseg.masks import ExportConfig
+    from napari_kdseg.masks import export_masks as job
 
     config = ExportConfig.model_validate(
         {

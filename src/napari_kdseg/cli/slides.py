@@ -134,7 +134,7 @@ def convert_annotations(
     overwrite: Annotated[bool, typer.Option(help="Replace a file or label that is there.")] = False,
 ) -> None:
     """Convert annotations between QuPath, ASAP, ImageScope, TIFF masks and OME-Zarr labels."""
-    from napari_kdseg.inference.annotation_export import ConvertAnnotationsConfig, convert_annotations
+    from napari_kdseg.masks.export.annotations import ConvertAnnotationsConfig, convert_annotations
 
     config = ConvertAnnotationsConfig.model_validate(
         {

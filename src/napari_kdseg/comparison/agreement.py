@@ -13,9 +13,9 @@ import numpy as np
 
 from napari_kdseg.comparison.lazy import LazyPyramid
 from napari_kdseg.errors import DataError
-from napari_kdseg.inference.mask_pyramid import MaskPyramid
-from napari_kdseg.inference.reduction import NOT_COMPUTED
-from napari_kdseg.inference.tiling import to_mask_region
+from napari_kdseg.masks.pyramid import MaskPyramid
+from napari_kdseg.masks.reduction import NOT_COMPUTED
+from napari_kdseg.masks.tiling import to_mask_region
 from napari_kdseg.slides import LevelArray
 
 Pair = tuple[float, float]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.config import SlideSettings, setting
+from napari_kdseg.masks.settings import SlideSettings, setting
 
 
 class CorrectConfig(SlideSettings):

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from napari_kdseg.errors import DataError
-from napari_kdseg.inference.mask_pyramid import MaskPyramid
-from napari_kdseg.inference.reduction import dequantise
+from napari_kdseg.masks.pyramid import MaskPyramid
+from napari_kdseg.masks.reduction import dequantise
 from napari_kdseg.slides import LevelArray
 
 Pair = tuple[float, float]

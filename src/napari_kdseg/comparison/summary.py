@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from napari_kdseg.comparison.agreement import confusion
-from napari_kdseg.inference.mask_pyramid import MaskPyramid
+from napari_kdseg.masks.pyramid import MaskPyramid
 
 
 @dataclass(frozen=True)

@@ -5,45 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.inference.config import PredictConfig, SlideSettings
+from napari_kdseg.inference.config import PredictConfig
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference.mask_export import ExportConfig, export_masks
-    from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
-    from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
-    from napari_kdseg.inference.mask_writer import MaskWriter
     from napari_kdseg.inference.prediction import PredictResult, predict
-    from napari_kdseg.inference.tiling import Tile, plan_tiles
 
-_HOMES = {
-    "ExportConfig": "mask_export",
-    "MaskPyramid": "mask_pyramid",
-    "MaskSpec": "mask_store",
-    "MaskStore": "mask_store",
-    "MaskWriter": "mask_writer",
-    "PredictResult": "prediction",
-    "Tile": "tiling",
-    "export_masks": "mask_export",
-    "open_masks": "mask_pyramid",
-    "plan_tiles": "tiling",
-    "predict": "prediction",
-}
+_HOMES = {"PredictResult": "prediction", "predict": "prediction"}
 
-__all__ = [
-    "ExportConfig",
-    "MaskPyramid",
-    "MaskSpec",
-    "MaskStore",
-    "MaskWriter",
-    "PredictConfig",
-    "PredictResult",
-    "SlideSettings",
-    "Tile",
-    "export_masks",
-    "open_masks",
-    "plan_tiles",
-    "predict",
-]
+__all__ = ["PredictConfig", "PredictResult", "predict"]
 
 
 def __getattr__(name: str) -> Any:

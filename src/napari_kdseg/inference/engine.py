@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.config import Device, Precision
+from napari_kdseg.inference.config import Precision
+from napari_kdseg.masks.settings import Device
 from napari_kdseg.networks import NetworkSpec, to_input
 
 

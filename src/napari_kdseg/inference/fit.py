@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.reduction import NOT_COMPUTED
+from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.networks import NetworkSpec
 from napari_kdseg.slides import Slide
 

@@ -15,13 +15,13 @@ from napari_kdseg.inference.class_colours import class_colours
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.engine import Engine, choose_device, choose_precision
 from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
-from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
-from napari_kdseg.inference.mask_writer import MaskWriter
 from napari_kdseg.inference.provenance import checkpoint_record, versions
 from napari_kdseg.inference.receptive_field import receptive_field_radius
-from napari_kdseg.inference.reduction import quantise
-from napari_kdseg.inference.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
+from napari_kdseg.masks.reduction import quantise
+from napari_kdseg.masks.store import MaskSpec, MaskStore
+from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
+from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.networks import Checkpoint, NetworkSpec, input_multiple, load
 from napari_kdseg.slides import Slide, TissueMask, open_slide, tissue_of, with_colours
 from napari_kdseg.slides.read_ahead import read_ahead

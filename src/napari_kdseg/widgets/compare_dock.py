@@ -264,7 +264,7 @@ class CompareDock(Dock):
 def count(path: Path) -> dict[str, Any]:
     """Put the stage map and the disagreement of a store into words."""
     from napari_kdseg.comparison import confusion
-    from napari_kdseg.inference import open_masks
+    from napari_kdseg.masks import open_masks
 
     masks = open_masks(path)
     result: dict[str, Any] = {"stages": {}, "disagreement": {}, "agreement": ""}

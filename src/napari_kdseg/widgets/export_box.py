@@ -39,14 +39,14 @@ class ExportBox(QWidget):
 
     def export_to(self, folder: str | Path) -> JobHandle | None:
         """Write the files into ``folder``, in the background; those of an earlier export there are replaced."""
-        from napari_kdseg.inference import ExportConfig
+        from napari_kdseg.masks import ExportConfig
 
         store = self.session.masks_path()
         if store is None or not store.is_dir():
             self.note.warn("There are no masks of this slide yet. Segment it in 2 Models first.")
             return None
         config = ExportConfig(store=store, output=Path(folder), overwrite=True)
-        job = self.session.start("export", "export of masks", "napari_kdseg.inference:export_masks", config)
+        job = self.session.start("export", "export of masks", "napari_kdseg.masks:export_masks", config)
         if job is not None:
             self.note.say("Exporting …")
             job.ended.connect(self._on_end)

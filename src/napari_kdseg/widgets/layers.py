@@ -25,7 +25,7 @@ from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.slide_images import image_layers
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference import MaskPyramid
+    from napari_kdseg.masks import MaskPyramid
     from napari_kdseg.slides import Slide
 
 LAYER_NAMES = {

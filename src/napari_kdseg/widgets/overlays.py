@@ -31,7 +31,7 @@ def read_store(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     from napari_kdseg.comparison import change_levels, disagreement_levels, probability_levels
-    from napari_kdseg.inference import open_masks
+    from napari_kdseg.masks import open_masks
 
     masks = open_masks(path)
     found: dict[str, Any] = {role: masks[role] for role in MASKS if role in masks}

@@ -8,9 +8,9 @@ import shapely
 import tifffile
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError, SlideError
-from napari_kdseg.inference import open_masks
-from napari_kdseg.inference.annotation_export import ConvertAnnotationsConfig, convert_annotations
 from napari_kdseg.jobs import Control, JobCancelled, Step
+from napari_kdseg.masks import open_masks
+from napari_kdseg.masks.export.annotations import ConvertAnnotationsConfig, convert_annotations
 from napari_kdseg.slides import (
     AnnotationShape,
     open_annotation,

@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 
-from napari_kdseg.inference.reduction import dequantise, quantise, reduce_classes, reduce_probabilities
+from napari_kdseg.masks.reduction import dequantise, quantise, reduce_classes, reduce_probabilities
 
 
 def naive(block, combine):

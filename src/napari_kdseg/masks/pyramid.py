@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.inference.reduction import NOT_COMPUTED
+from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
 
 Pair = tuple[float, float]

@@ -9,10 +9,10 @@ import pytest
 import zarr
 
 from napari_kdseg.errors import OutputError, SlideError
-from napari_kdseg.inference.mask_pyramid import open_masks, sample_nearest
-from napari_kdseg.inference.mask_store import MaskSpec, MaskStore, pyramid_shapes
-from napari_kdseg.inference.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.inference.tiling import plan_tiles
+from napari_kdseg.masks.pyramid import open_masks, sample_nearest
+from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
+from napari_kdseg.masks.store import MaskSpec, MaskStore, pyramid_shapes
+from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.slides import layer_transform, open_slide
 
 SHAPE, TILE = (300, 450), 64

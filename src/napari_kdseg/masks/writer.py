@@ -13,11 +13,11 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import OutputError
-from napari_kdseg.inference.disk import writing
-from napari_kdseg.inference.journal import Journal, Note
-from napari_kdseg.inference.pyramid_writer import PyramidWriter
-from napari_kdseg.inference.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.inference.tiling import Tile, to_level_0
+from napari_kdseg.masks.disk import writing
+from napari_kdseg.masks.journal import Journal, Note
+from napari_kdseg.masks.pyramid_writer import PyramidWriter
+from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
+from napari_kdseg.masks.tiling import Tile, to_level_0
 
 SECONDS_BETWEEN_COMMITS = 1.0
 TILES_BETWEEN_COMMITS = 256

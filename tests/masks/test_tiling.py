@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.tiling import mask_shape, plan_tiles, to_level_0, to_mask_region
+from napari_kdseg.masks.tiling import mask_shape, plan_tiles, to_level_0, to_mask_region
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -25,10 +25,10 @@ from zarr.codecs import ZstdCodec
 
 from napari_kdseg.errors import InTheWayError, OutputError
 from napari_kdseg.files import made_aside
-from napari_kdseg.inference.disk import writing
-from napari_kdseg.inference.journal import Journal
-from napari_kdseg.inference.mask_writer import MaskWriter
-from napari_kdseg.inference.reduction import NOT_COMPUTED
+from napari_kdseg.masks.disk import writing
+from napari_kdseg.masks.journal import Journal
+from napari_kdseg.masks.reduction import NOT_COMPUTED
+from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.slides import Slide
 from napari_kdseg.slides.writing import ome_zarr
 

@@ -17,11 +17,11 @@ import tifffile
 from pydantic import BaseModel, ConfigDict
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError
-from napari_kdseg.inference.config import setting
-from napari_kdseg.inference.disk import writing
-from napari_kdseg.inference.mask_store import MaskSpec, MaskStore
-from napari_kdseg.inference.tiling import mask_shape, plan_tiles
 from napari_kdseg.jobs import Control, Emit, Step
+from napari_kdseg.masks.disk import writing
+from napari_kdseg.masks.settings import setting
+from napari_kdseg.masks.store import MaskSpec, MaskStore
+from napari_kdseg.masks.tiling import mask_shape, plan_tiles
 from napari_kdseg.slides import (
     Annotation,
     AnnotationShape,

@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError
 from napari_kdseg.files import write_whole
-from napari_kdseg.inference.annotation_export import write_mask_tiff
-from napari_kdseg.inference.config import setting
-from napari_kdseg.inference.disk import writing
-from napari_kdseg.inference.mask_pyramid import MaskPyramid, open_masks
-from napari_kdseg.inference.reduction import NOT_COMPUTED
 from napari_kdseg.jobs import Control, Emit, Message, Step
+from napari_kdseg.masks.disk import writing
+from napari_kdseg.masks.export.annotations import write_mask_tiff
+from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
+from napari_kdseg.masks.reduction import NOT_COMPUTED
+from napari_kdseg.masks.settings import setting
 from napari_kdseg.slides import AnnotationShape, open_annotation, open_slide, write_annotations
 from napari_kdseg.slides.annotations.polygonise import outline
 

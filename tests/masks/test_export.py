@@ -11,9 +11,9 @@ import scipy.ndimage
 import tifffile
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError
-from napari_kdseg.inference import ExportConfig, MaskSpec, MaskStore, export_masks
-from napari_kdseg.inference.tiling import plan_tiles
 from napari_kdseg.jobs import Control, JobCancelled, Message
+from napari_kdseg.masks import ExportConfig, MaskSpec, MaskStore, export_masks
+from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.slides import open_annotation, open_slide
 
 SHAPE, TILE, ADDRESS = (300, 450), 64, "synthetic:900x600?seed=1&mpp=0.5"
@@ -29,7 +29,7 @@ def blobs(seed: int) -> np.ndarray:
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """A store of classes and probabilities that were computed in its left two thirds."""
-    monkeypatch.setattr("napari_kdseg.inference.mask_export.BLOCK", 128)
+    monkeypatch.setattr("napari_kdseg.masks.export.masks.BLOCK", 128)
     classes = blobs(3)
     probabilities = np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8)
     masks = (

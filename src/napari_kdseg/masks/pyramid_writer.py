@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from napari_kdseg.inference.disk import flush_to_disk
-from napari_kdseg.inference.reduction import NOT_COMPUTED, Reduce
+from napari_kdseg.masks.disk import flush_to_disk
+from napari_kdseg.masks.reduction import NOT_COMPUTED, Reduce
 
 
 class PyramidWriter:
@@ -26,7 +26,7 @@ class PyramidWriter:
     tile
         Side of a chunk of every level, even.
     reduce
-        Halves a block, see :mod:`napari_kdseg.inference.reduction`.
+        Halves a block, see :mod:`napari_kdseg.masks.reduction`.
     """
 
     def __init__(self, folder: Path, levels: int, tile: int, reduce: Reduce):

@@ -1,0 +1,1 @@
+"""Masks and annotations for other programs: one kind of file a module."""
