@@ -17,3 +17,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set KDSEG_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory):
+    """Notes that are kept for the next time go into a folder of this test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDSEG_HOME", str(tmp_path_factory.mktemp("home")))
+        yield

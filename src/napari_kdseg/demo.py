@@ -185,9 +185,8 @@ def _predict(role: str, result: DemoResult, emit: Emit, control: Control) -> Non
     predict(
         PredictConfig(
             slide=result.slide,
-            checkpoint=result.run / "checkpoints" / f"{role}.safetensors",
+            networks={role: result.run / "checkpoints" / f"{role}.safetensors"},
             output=result.masks,
-            name=role,
             region=result.region,
             overwrite=True,
         ),

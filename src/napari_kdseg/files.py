@@ -11,6 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def results_folder() -> Path:
+    """Return where notes are kept that belong to no other folder: ``KDSEG_HOME``, or ``napari-kdseg`` at home."""
+    return Path(os.environ.get("KDSEG_HOME") or Path.home() / "napari-kdseg")
+
+
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write ``content`` to ``path``, making its folder; a failure leaves what was there, and nothing beside it.
 

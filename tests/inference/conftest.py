@@ -18,11 +18,13 @@ def checkpoint(tmp_path_factory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("network") / "student.safetensors", seed=0, mpp=0.5)
 
 
-def make_checkpoint(path: Path, *, seed: int, mpp: float | None, classes: int = 3) -> Path:
+def make_checkpoint(
+    path: Path, *, seed: int, mpp: float | None, classes: int = 3, architecture: str = "enet"
+) -> Path:
     torch.manual_seed(seed)
     names = ("background", *(f"class {index}" for index in range(1, classes)))
-    spec = NetworkSpec(architecture="enet", classes=names, mpp=mpp)
-    module = create("enet", 3, classes)
+    spec = NetworkSpec(architecture=architecture, classes=names, mpp=mpp)
+    module = create(architecture, 3, classes)
     # An untrained classifier may prefer one class everywhere; centred logits make the mask worth looking at.
     module.train()
     with torch.no_grad():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -11,24 +10,27 @@ from torch import nn
 
 from napari_kdseg.inference import PredictConfig, predict
 from napari_kdseg.inference.engine import Engine, choose_device
+from napari_kdseg.inference.loading import loaded_network
 from napari_kdseg.inference.receptive_field import receptive_field_radius
 from napari_kdseg.jobs import Cancelled, Checkpointed, Done, Failed, Message, Started, Step, run_inline
 from napari_kdseg.masks import open_masks
 from napari_kdseg.masks.tiling import plan_tiles
-from napari_kdseg.networks import NetworkSpec, load
+from napari_kdseg.networks import NetworkSpec
 from napari_kdseg.slides import open_slide
 
 SLIDE = "synthetic:600x400?seed=1&mpp=0.5"
 SPEC = NetworkSpec(architecture="enet", classes=("background", "a", "b"))
 
 
-def config(tmp_path, checkpoint, **changes) -> PredictConfig:
+def config(tmp_path, checkpoint, name="student", **changes) -> PredictConfig:
     settings = {
         "slide": SLIDE,
-        "checkpoint": checkpoint,
+        "networks": {name: checkpoint},
         "output": tmp_path / "slide.ome.zarr",
         "tile": 128,
         "halo": 32,
+        "batch_size": 1,
+        "precision": "float32",
     }
     return PredictConfig(**{**settings, **changes})
 
@@ -37,6 +39,12 @@ def run(settings, observer=None) -> tuple:
     job = run_inline(predict, settings, observer)
     assert not isinstance(job.end, Failed), job.end.details
     return job.end, job.history
+
+
+def student(end):
+    """What the job did for the one mask it made."""
+    (mask,) = end.result.masks.values()
+    return mask
 
 
 def chunks(path) -> dict[str, bytes]:
@@ -61,6 +69,11 @@ class SmallNet(nn.Module):
         return self.head(self.up(self.down(image)))
 
 
+def predicted(engine, window):
+    classes, probability = engine.classify(engine.stage([window]))()
+    return classes[0], probability[0]
+
+
 def test_tiles_with_a_halo_give_what_the_whole_image_gives():
     module = SmallNet().eval()
     radius = receptive_field_radius(module, 3, 2)
@@ -68,18 +81,18 @@ def test_tiles_with_a_halo_give_what_the_whole_image_gives():
     engine = Engine(module, SPEC, torch.device("cpu"), "float32")
     with open_slide(SLIDE) as slide:
         margin = 64
-        whole = slide.read(0, -margin, -margin, 400 + 2 * margin, 600 + 2 * margin)[None]
+        whole = slide.read(0, -margin, -margin, 400 + 2 * margin, 600 + 2 * margin)
         expected_classes, expected = (
-            part[0, margin:-margin, margin:-margin] for part in engine.predict(whole)
+            part[margin:-margin, margin:-margin] for part in predicted(engine, whole)
         )
         assert len(np.unique(expected_classes)) > 1
         for tile, halo in [(64, radius), (96, 16), (512, radius)]:
             for item in plan_tiles((400, 600), None, tile, halo, 2):
-                classes, probability = engine.predict(slide.read(0, *item.window)[None])
+                classes, probability = predicted(engine, slide.read(0, *item.window))
                 area = slice(item.y, item.y + item.height), slice(item.x, item.x + item.width)
-                np.testing.assert_allclose(probability[0][item.core], expected[area], atol=1e-5)
+                np.testing.assert_allclose(probability[item.core], expected[area], atol=1e-5)
                 # Classes may differ only where two of them tie within the arithmetic's precision.
-                assert (classes[0][item.core] != expected_classes[area]).mean() < 1e-4
+                assert (classes[item.core] != expected_classes[area]).mean() < 1e-4
 
 
 def test_the_receptive_field_of_a_network_that_sees_everything_has_no_radius():
@@ -98,7 +111,7 @@ def test_a_whole_slide_is_predicted(tmp_path, checkpoint):
     result = end.result
     steps = [event for event in history if isinstance(event, Step)]
     assert isinstance(history[0], Started)
-    assert history[0].total == len(steps) == result.tiles_done == 4 * 5
+    assert history[0].total == len(steps) == student(end).tiles_done == 4 * 5
     assert [step.done for step in steps] == list(range(1, 21))
     assert isinstance(history[-2], Checkpointed)
     assert {"mpx_per_s", "y", "x", "h", "w"} == set(steps[0].values)
@@ -120,11 +133,10 @@ def test_a_whole_slide_is_predicted(tmp_path, checkpoint):
     assert masks["student"].metadata["versions"]["torch"] == version("torch")
 
     # The tile in the middle, by hand.
-    network = load(checkpoint)
-    engine = Engine(network.module, network.spec, torch.device("cpu"), "float32")
+    engine = loaded_network(checkpoint, torch.device("cpu")).engine("float32")
     with open_slide(SLIDE) as slide:
-        classes, _ = engine.predict(slide.read(0, 128 - 32, 256 - 32, 192, 192)[None])
-    np.testing.assert_array_equal(mask[128:256, 256:384], classes[0, 32:-32, 32:-32])
+        classes, _ = predicted(engine, slide.read(0, 128 - 32, 256 - 32, 192, 192))
+    np.testing.assert_array_equal(mask[128:256, 256:384], classes[32:-32, 32:-32])
 
 
 def test_batches_do_not_change_the_result(tmp_path, checkpoint):
@@ -133,7 +145,7 @@ def test_batches_do_not_change_the_result(tmp_path, checkpoint):
     masks = [np.asarray(open_masks(end.result.output)["student"].levels[0]) for end in (one, four)]
     # ENet unpools to where a maximum lay: on empty glass rounding decides, and it differs with the size of the batch.
     assert (masks[0] != masks[1]).mean() < 0.02
-    assert one.result.tiles_done == four.result.tiles_done
+    assert student(one).tiles_done == student(four).tiles_done
 
 
 def test_a_stopped_job_goes_on_to_the_same_bytes(tmp_path, checkpoint):
@@ -156,8 +168,9 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(tmp_path, checkpoint):
         assert isinstance(run_job(predict, settings, observe, control), Cancelled)
         assert open_masks(settings.output)["student"].metadata["status"] == "unfinished"
     end, history = run(settings)
-    assert end.result.tiles_kept == 6
-    assert next(event for event in history if isinstance(event, Step)).done == 7
+    kept = student(end).tiles_kept
+    assert kept >= 6
+    assert next(event for event in history if isinstance(event, Step)).done == kept + 1
     assert chunks(settings.output) == chunks(whole.result.output)
     assert open_masks(settings.output)["student"].metadata["status"] == "complete"
 
@@ -172,7 +185,7 @@ def test_regions_add_up_to_the_whole_slide(tmp_path, checkpoint):
     assert known.sum() == 2 * 128 * 128
     run(config(tmp_path / "parts", checkpoint, region=(0, 0, 400, 310), **settings))
     last, _ = run(config(tmp_path / "parts", checkpoint, **settings))
-    assert last.result.tiles_kept == 4 * 3
+    assert student(last).tiles_kept == 4 * 3
     assert chunks(last.result.output) == chunks(whole.result.output)
     assert open_masks(last.result.output)["student"].metadata["regions"] == [
         [100, 300, 50, 20],
@@ -184,26 +197,26 @@ def test_regions_add_up_to_the_whole_slide(tmp_path, checkpoint):
 def test_empty_glass_is_background_without_running_the_network(tmp_path, checkpoint):
     end, history = run(config(tmp_path, checkpoint, slide="synthetic:3000x2000?seed=1&mpp=0.5", tile=256))
     result = end.result
-    assert result.tiles_skipped > 0
-    assert result.tiles_done > 0
+    assert student(end).tiles_skipped > 0
+    assert student(end).tiles_done > 0
     mask = open_masks(result.output)["student"]
     finest = np.asarray(mask.levels[0])
     assert (finest != 255).all(), "skipped tiles are background, which differs from not computed"
     assert mask.metadata["made_by"]["tissue_mask"]
     assert (
         len([event for event in history if isinstance(event, Step)])
-        == result.tiles_done + result.tiles_skipped
+        == student(end).tiles_done + student(end).tiles_skipped
     )
 
 
 def test_the_model_sees_the_slide_at_its_own_pixel_size(tmp_path, make_network):
     checkpoint = make_network(tmp_path / "coarse.safetensors", seed=0, mpp=1.0)
     end, history = run(config(tmp_path, checkpoint))
-    assert end.result.downsample == pytest.approx((2.0, 2.0))
+    assert student(end).downsample == pytest.approx((2.0, 2.0))
     assert open_masks(end.result.output)["student"].levels[0].shape == (200, 300)
     assert not [event for event in history if isinstance(event, Message)]
     asked, _ = run(config(tmp_path, checkpoint, name="asked", mpp=1.6))
-    assert asked.result.downsample == pytest.approx((3.2, 3.2))
+    assert student(asked).downsample == pytest.approx((3.2, 3.2))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +234,7 @@ def test_without_a_pixel_size_it_works_at_full_resolution_and_says_so(
         slide = str(slide_without_mpp)
     settings = config(tmp_path, checkpoint, slide=slide)
     end, history = run(settings)
-    assert end.result.downsample == (1.0, 1.0)
+    assert student(end).downsample == (1.0, 1.0)
     (message,) = [event for event in history if isinstance(event, Message)]
     assert words in message.text
     assert message.level == "warning"
@@ -229,14 +242,14 @@ def test_without_a_pixel_size_it_works_at_full_resolution_and_says_so(
 
 def test_a_person_can_give_the_pixel_size_of_a_slide(tmp_path, checkpoint, slide_without_mpp):
     end, history = run(config(tmp_path, checkpoint, slide=str(slide_without_mpp), slide_mpp=0.25))
-    assert end.result.downsample == pytest.approx((2.0, 2.0))
+    assert student(end).downsample == pytest.approx((2.0, 2.0))
     assert not [event for event in history if isinstance(event, Message)]
     assert open_masks(end.result.output)["student"].mpp == (0.25, 0.25)
 
 
 def test_a_slide_coarser_than_the_model_is_enlarged_with_a_warning(tmp_path, checkpoint):
     end, history = run(config(tmp_path, checkpoint, slide="synthetic:200x150?seed=1&mpp=1"))
-    assert end.result.downsample == (0.5, 0.5)
+    assert student(end).downsample == (0.5, 0.5)
     assert open_masks(end.result.output)["student"].levels[0].shape == (300, 400)
     assert "enlarged" in next(event for event in history if isinstance(event, Message)).text
 
@@ -259,18 +272,11 @@ def test_a_label_of_another_model_or_other_settings_is_not_touched(tmp_path, che
         assert words in failed.message
         assert chunks(end.result.output) == before
     replaced, _ = run(config(tmp_path, other, overwrite=True))
-    assert replaced.result.tiles_kept == 0
+    assert student(replaced).tiles_kept == 0
     assert (
         open_masks(end.result.output)["student"].metadata["made_by"]["checkpoint"]["name"]
         == "other.safetensors"
     )
-
-
-def test_a_network_that_sees_further_than_the_widest_halo_is_named(tmp_path, checkpoint, monkeypatch):
-    monkeypatch.setattr(sys.modules["napari_kdseg.inference.prediction"], "WIDEST_HALO", 64)
-    end, history = run(config(tmp_path, checkpoint, halo=None))
-    assert open_masks(end.result.output)["student"].metadata["made_by"]["halo"] == 64
-    assert "seams" in next(event for event in history if isinstance(event, Message)).text
 
 
 def test_cuda_without_a_gpu_is_refused_in_plain_words():
@@ -289,7 +295,7 @@ def test_bfloat16_predicts_nearly_the_same(tmp_path, checkpoint):
 
 
 def test_settings_survive_json(tmp_path, checkpoint):
-    settings = config(tmp_path, checkpoint, region=(1, 2, 3, 4), halo=None, mpp=0.5)
+    settings = config(tmp_path, checkpoint, region=(1, 2, 3, 4), halo="exact", mpp=0.5)
     assert PredictConfig.model_validate_json(settings.model_dump_json()) == settings
 
 

@@ -45,22 +45,35 @@ def demo(
 @app.command()
 def predict(
     slides: Annotated[list[str], typer.Argument(help="Slides: files, folders, or synthetic:WxH.")],
-    checkpoint: Annotated[Path, typer.Option(help="The network.")],
+    checkpoint: Annotated[list[Path], typer.Option(help="A network; several go over the slide in one pass.")],
     output: Annotated[
         Path, typer.Option(help="Mask store *.ome.zarr; for several slides, a folder for them.")
     ],
-    name: Annotated[str, typer.Option(help="Name of the mask in the store.")] = "student",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of the mask of each network in the store; that of its file."),
+    ] = None,
     region: Region = None,
     mpp: Annotated[
         float | None, typer.Option(help="Resolution to work at in µm per pixel; the model's own.")
     ] = None,
     slide_mpp: SlideMpp = None,
     colours: Colours = "stored",
-    tile: Annotated[int, typer.Option(help="Side of an output tile.")] = 512,
-    halo: Annotated[int, typer.Option(help="Context around a tile that is cropped away.")] = 64,
-    batch_size: Annotated[int, typer.Option(help="Tiles in one forward pass.")] = 1,
+    tile: Annotated[str, typer.Option(help="Side of an output tile; auto: the fastest.")] = "auto",
+    halo: Annotated[
+        str,
+        typer.Option(
+            help="Context around a tile. auto: the least that gives the same classes as exact, which is as far as "
+            "the network looks."
+        ),
+    ] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Tiles in one forward pass; auto: the fastest.")] = "auto",
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="That compute, on a CPU; all processors.")] = None,
+    compile: Annotated[
+        bool, typer.Option(help="Compile the networks first: for many slides on a GPU.")
+    ] = False,
     background: Annotated[bool, typer.Option(help="Also run the network where there is no tissue.")] = False,
     probabilities: Annotated[bool, typer.Option(help="Keep the probability of the predicted class.")] = False,
     overwrite: Annotated[
@@ -71,21 +84,32 @@ def predict(
     from napari_kdseg.inference import PredictConfig
     from napari_kdseg.inference import predict as job
 
+    names = [*(name or []), *(path.name.split(".")[0] for path in checkpoint[len(name or []) :])]
+    if len(set(names)) != len(checkpoint):
+        raise ConfigurationError(
+            f"{len(checkpoint)} networks need as many different names, not {', '.join(names)}. Give --name for each."
+        )
     for slide in slides:
         store = output if len(slides) == 1 else output / f"{Path(slide).stem}.ome.zarr"
         config = PredictConfig.model_validate(
             {
-                "slide": slide, "checkpoint": checkpoint, "output": store, "name": name, "region": region_of(region),
-                "mpp": mpp, "slide_mpp": slide_mpp, "tile": tile, "halo": halo, "batch_size": batch_size,
-                "device": device, "precision": precision, "skip_background": not background,
+                "slide": slide, "networks": dict(zip(names, checkpoint, strict=True)), "output": store,
+                "region": region_of(region), "mpp": mpp, "slide_mpp": slide_mpp, "tile": _number(tile),
+                "halo": _number(halo), "batch_size": _number(batch_size), "device": device, "precision": precision,
+                "threads": threads, "compile": compile, "skip_background": not background,
                 "probabilities": probabilities, "overwrite": overwrite, "colours": colours,
             }
         )  # fmt: skip
-        result = run_job(job, config)
-        print(
-            f"{store}: label '{result.name}', {result.tiles_done} tiles segmented in {result.seconds:.1f} s "
-            f"({result.mpx_per_s:.2f} Mpx/s), {result.tiles_skipped} of empty glass, {result.tiles_kept} there before"
-        )
+        for mask in run_job(job, config).masks.values():
+            print(
+                f"{store}: label '{mask.name}', {mask.tiles_done} tiles segmented in {mask.seconds:.1f} s "
+                f"({mask.mpx_per_s:.2f} Mpx/s), {mask.tiles_skipped} of empty glass, {mask.tiles_kept} there before"
+            )
+
+
+def _number(text: str) -> int | str:
+    """Return a number where ``text`` is one; other words are for the settings to judge."""
+    return int(text) if text.isdecimal() else text
 
 
 @app.command()

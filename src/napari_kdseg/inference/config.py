@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from napari_kdseg.masks.settings import SlideSettings, setting
+from pydantic import Field
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from napari_kdseg.masks.settings import Region, SlideSettings, setting
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+MaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 
 
 class PredictConfig(SlideSettings):
-    """Predict one network on one slide.
+    """Predict one network or several on one slide, in one pass.
 
     Notes
     -----
-    Of ``halo``: 64 px leaves seams of the order of 1e-5 in probability for plain convolutional networks. A halo of at
-    least the receptive-field radius leaves none but costs several times the computation for deep encoders (281 px for
-    U-Net/ResNet-18). Networks that see the whole image (attention, image pooling) always leave faint seams.
+    Of ``halo``: a halo of at least the receptive-field radius gives what the network would give on the whole slide at
+    once, and costs several times the computation for deep encoders (281 px for U-Net/ResNet-18). ``auto`` takes the
+    smallest halo whose classes are the same on sample tiles of this slide, and records the largest difference in
+    probability that was seen there. Networks that see the whole image (attention, image pooling) have no such halo:
+    neighbouring tiles are blended by a Gaussian instead, and the seam that remains is measured.
+
+    ``auto`` goes on with what an unfinished mask was begun with, else with what was measured for this model here.
     """
 
-    checkpoint: Path = setting(..., "Model", "Checkpoint of the network.")
-    name: str = setting(
-        "student",
-        "Name",
-        "Name of the mask, such as teacher or student.",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
-        max_length=64,
+    networks: dict[MaskName, Path] = setting(
+        ...,
+        "Models",
+        "Name of each mask, such as teacher or student, and the checkpoint of its network.",
+        min_length=1,
     )
-    tile: int = setting(
-        512, "Tile (pixels)", "Side of a tile of the result, and of a chunk on disk.", ge=32, le=8192
+    tile: Annotated[int, Field(ge=32, le=8192)] | Literal["auto"] = setting(
+        "auto", "Tile (pixels)", "Side of a tile of the result, and of a chunk on disk."
     )
-    halo: int | None = setting(
-        64,
+    halo: Annotated[int, Field(ge=0, le=2048)] | Literal["auto", "exact"] = setting(
+        "auto",
         "Halo (pixels)",
-        "Context around a tile that the network sees. Empty: as far as the network looks, measured, at most 512.",
-        ge=0,
-        le=2048,
+        "Context around a tile that the network sees. 'auto': the least that gives the classes of 'exact' on samples; "
+        "'exact': as far as the network looks.",
     )
-    batch_size: int = setting(1, "Batch size", "Tiles at once; 1 is fastest on a CPU.", ge=1, le=1024)
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = setting(
+        "auto", "Batch size", "Tiles at once; 1 is fastest on most CPUs."
+    )
     precision: Precision = setting(
-        "auto", "Precision", "'auto' is bfloat16 on a GPU that has it, else float32."
+        "auto",
+        "Precision",
+        "'auto' is bfloat16 or float16 where the hardware has it and the classes on sample tiles stay the same.",
+    )
+    threads: int | None = setting(
+        None, "Threads", "That compute, on a CPU. Empty: as many as there are processors.", ge=1, le=1024
+    )
+    compile: bool = setting(
+        False, "Compile", "Compile the networks first (minutes): for many slides on a GPU."
     )
     skip_background: bool = setting(True, "Skip background", "Call tiles without tissue background, unseen.")
     probabilities: bool = setting(
         False, "Keep probabilities", "Keep the probability of the predicted class too."
+    )
+    first: tuple[Region, ...] = setting(
+        (), "First", "Rectangles (y, x, height, width) of full resolution that come after what is on screen."
     )

@@ -1,17 +1,24 @@
-"""A network on a device: uint8 tiles in, classes and their probabilities out."""
+"""A network on a device: uint8 windows in, classes and their probabilities of the tiles inside out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.inference.config import Precision
 from napari_kdseg.masks.settings import Device
 from napari_kdseg.networks import NetworkSpec, to_input
+
+Arithmetic = Literal["float32", "bfloat16", "float16"]
+Core = tuple[slice, slice]
+#: Classes uint8 ``[N, h, w]`` and, where asked for, the probability of each, float32 ``[N, h, w]``.
+Classified = tuple[np.ndarray, np.ndarray | None]
+WHOLE: Core = (slice(None), slice(None))
 
 
 def choose_device(device: Device) -> torch.device:
@@ -28,28 +35,32 @@ def choose_device(device: Device) -> torch.device:
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Return the arithmetic that ``precision`` means on ``device``: bfloat16 on GPUs that have it, else float32."""
-    if precision != "auto":
-        return precision
-    return (
-        "bfloat16"
-        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        else "float32"
-    )
+def fast_arithmetic(device: torch.device) -> Arithmetic:
+    """Return the fastest arithmetic that the hardware has instructions for."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    has = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
+    return "bfloat16" if any(supported() for supported in has) else "float32"
+
+
+def asked_arithmetic(precision: Precision) -> Arithmetic | None:
+    """Return what a person asked for; ``None`` leaves it to be chosen."""
+    return None if precision == "auto" else precision
 
 
 class Engine:
-    """Runs one network in inference mode.
+    """Runs one network in inference mode. May be used by several threads.
 
     Parameters
     ----------
     module
-        ``[N, C_in, H, W]`` -> logits ``[N, C, H, W]``; put into eval mode, on ``device``, channels last.
+        ``[N, C_in, H, W]`` -> logits ``[N, C, H, W]``; in eval mode, on ``device``, channels last.
     spec
         Says how pixels are normalised.
-    device, precision
-        As chosen by :func:`choose_device` and :func:`choose_precision`.
+    device, arithmetic
+        Where, and how precisely.
+    compiled
+        Compile it on first use (CUDA, many tiles of one size).
     """
 
     def __init__(
@@ -57,31 +68,94 @@ class Engine:
         module: nn.Module,
         spec: NetworkSpec,
         device: torch.device,
-        precision: Literal["float32", "bfloat16"],
+        arithmetic: Arithmetic = "float32",
+        *,
+        compiled: bool = False,
     ):
-        self._module = module.eval().to(device=device, memory_format=torch.channels_last)
-        self._spec = spec
-        self._device = device
-        self._reduced = precision == "bfloat16"
+        self._module = torch.compile(module) if compiled else module
+        self.spec = spec
+        self.device = device
+        self.arithmetic = arithmetic
 
-    def predict(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predict a batch.
+    def stage(self, windows: Sequence[np.ndarray], batch: int | None = None) -> Tensor:
+        """Put windows together where the device can fetch them beside its work; called in the thread that reads.
 
         Parameters
         ----------
-        tiles
-            uint8 ``[N, H, W, C_in]``.
+        windows
+            uint8 ``[H, W, C_in]`` each.
+        batch
+            Filled up to so many by the last one: numbers may depend on how many images a network sees at once.
 
         Returns
         -------
-        classes
-            uint8 ``[N, H, W]``.
+        Tensor
+            uint8 ``[batch, H, W, C_in]``, in pinned memory for a GPU.
+        """
+        count = max(len(windows), batch or 0)
+        out = torch.empty(
+            (count, *windows[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
+        )
+        filled = out.numpy()
+        for index in range(count):
+            filled[index] = windows[min(index, len(windows) - 1)]
+        return out
+
+    def logits(self, staged: Tensor) -> Tensor:
+        """Return float logits ``[N, C, H, W]`` on the device of staged windows uint8 ``[N, H, W, C_in]``."""
+        with torch.inference_mode():
+            image = to_input(staged, self.spec, self.device)
+            if self.arithmetic == "float32":
+                return self._module(image)
+            with torch.autocast(self.device.type, getattr(torch, self.arithmetic)):
+                return self._module(image)
+
+    def probabilities(self, staged: Tensor, core: Core = WHOLE) -> Tensor:
+        """Return float32 probabilities ``[N, C, h, w]`` of the core, on the device."""
+        with torch.inference_mode():
+            return torch.softmax(self.logits(staged)[(..., *core)].float(), dim=1)
+
+    def classify(
+        self, staged: Tensor, core: Core = WHOLE, *, probability: bool = True
+    ) -> Callable[[], Classified]:
+        """Begin to predict the core of staged windows.
+
+        Parameters
+        ----------
+        staged
+            From :meth:`stage`.
+        core
+            What of each window is wanted.
         probability
-            float32 ``[N, H, W]``, of the predicted class.
+            Whether the probability of the predicted class is wanted, too.
+
+        Returns
+        -------
+        callable
+            Waits for the result where the device works on its own, and returns it.
         """
         with torch.inference_mode():
-            image = to_input(tiles, self._spec, self._device).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._reduced):
-                logits = self._module(image)
-            probability, classes = torch.softmax(logits.float(), dim=1).max(dim=1)
-        return classes.to(torch.uint8).cpu().numpy(), probability.cpu().numpy()
+            logits = self.logits(staged)[(..., *core)]
+            if not probability:
+                return self._bring(logits.argmax(dim=1).to(torch.uint8), None)
+            chance, classes = torch.softmax(logits.float(), dim=1).max(dim=1)
+            return self._bring(classes.to(torch.uint8), chance)
+
+    def _bring(self, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
+        if self.device.type != "cuda":
+            result = classes.numpy(), None if chance is None else chance.numpy()
+            return lambda: result
+        here = [_pinned_copy(tensor) for tensor in (classes, chance) if tensor is not None]
+        ready = torch.cuda.Event()
+        ready.record()
+
+        def wait() -> Classified:
+            ready.synchronize()
+            return here[0].numpy(), here[1].numpy() if len(here) > 1 else None
+
+        return wait
+
+
+def _pinned_copy(tensor: Tensor) -> Tensor:
+    here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return here.copy_(tensor, non_blocking=True)

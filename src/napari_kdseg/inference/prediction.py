@@ -1,68 +1,91 @@
-"""The job that lays a network's mask over a slide, tile by tile from the middle outward."""
+"""The job that lays the masks of networks over a slide, tile by tile, what is looked at first."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.inference.blending import BLOCK, Blender
 from napari_kdseg.inference.class_colours import class_colours
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.engine import Engine, choose_device, choose_precision
+from napari_kdseg.inference.engine import choose_device
 from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
-from napari_kdseg.inference.provenance import checkpoint_record, versions
-from napari_kdseg.inference.receptive_field import receptive_field_radius
+from napari_kdseg.inference.lanes import BlendingLane, CroppingLane, Finished, Lane, Work
+from napari_kdseg.inference.loading import LoadedNetwork, loaded_network
+from napari_kdseg.inference.order import TileQueue
+from napari_kdseg.inference.planning import Plan, Planner
+from napari_kdseg.inference.provenance import versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
 from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.masks.writer import MaskWriter
-from napari_kdseg.networks import Checkpoint, NetworkSpec, input_multiple, load
-from napari_kdseg.slides import Slide, TissueMask, open_slide, tissue_of, with_colours
+from napari_kdseg.slides import Slide, open_slide, tissue_of, with_colours
 from napari_kdseg.slides.read_ahead import read_ahead
 
-WIDEST_HALO = 512
+Region = tuple[int, int, int, int]
+#: Batches that a GPU works on while the next one is put together.
+IN_FLIGHT = 2
+#: Tiles that wait to be written before the network waits for the disk.
+UNWRITTEN = 16
 
 
 @dataclass(frozen=True)
-class PredictResult:
-    """What a prediction did.
+class MaskResult:
+    """What a prediction did for one mask.
 
     Attributes
     ----------
-    output, name
-        The mask: label ``name`` in the store ``output``.
+    name
+        Label in the store.
     tiles_done
         Tiles that the network ran on.
     tiles_skipped
         Tiles without tissue.
     tiles_kept
         Tiles that an earlier run had finished.
+    seconds
+        From the first tile to the last, shared with the other networks of the pass.
     mpx_per_s
         Millions of mask pixels a second over ``tiles_done``.
-    seconds
-        Duration of the tiles.
     downsample
         ``(y, x)`` of the mask against level 0 of the slide.
+    plan
+        How the network was run.
     """
 
-    output: Path
     name: str
     tiles_done: int
     tiles_skipped: int
     tiles_kept: int
-    mpx_per_s: float
     seconds: float
+    mpx_per_s: float
     downsample: tuple[float, float]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What a prediction did: the store, and each mask by its name."""
+
+    output: Path
+    masks: dict[str, MaskResult]
 
 
 def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResult:
-    """Predict one network on one slide (a job).
+    """Predict networks on one slide (a job).
 
     Parameters
     ----------
@@ -72,7 +95,7 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
         Receives ``Started``, one ``Step`` a tile (stage is the label's name; values ``mpx_per_s`` and the level-0
         rectangle ``y x h w``), ``Message`` and ``Checkpointed``.
     control
-        Looked at after every batch. When cancelled, finished tiles are kept.
+        Looked at after every batch, also for what is on screen. When cancelled, finished tiles are kept.
 
     Returns
     -------
@@ -83,177 +106,302 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     KdsegError
         If slide, checkpoint, settings or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored:
-        slide = with_colours(stored, config.colours)
-        device = choose_device(config.device)
-        precision = choose_precision(config.precision, device)
-        checkpoint = load(config.checkpoint, device=str(device))
-        spec = checkpoint.spec
-        check_network_fits(slide, spec, config.checkpoint)
-        resolution = choose_resolution(slide, config.mpp, spec.mpp)
-        for note in resolution.notes:
-            emit(Message(note, "warning"))
-        halo = _halo(config, checkpoint, emit)
-        shape = mask_shape(slide.shape, resolution.downsample)
-        region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
-        tiles = plan_tiles(shape, region, config.tile, halo, input_multiple(spec.architecture))
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _threads_as_before():
+        job = _Preparation(config, stored, emit, control)
         store = MaskStore(config.output, stored)
-        tissue = tissue_of(stored) if config.skip_background else None
-        with store.begin(
-            _masks(config, spec),
-            shape=shape,
-            downsample=resolution.downsample,
-            tile=config.tile,
-            made_by=_made_by(config, checkpoint, stored, resolution, halo, precision, tissue),
-            overwrite=config.overwrite,
-        ) as writer:
-            writer.annotate(versions=versions(), notes=list(resolution.notes))
-            engine = Engine(checkpoint.module, spec, device, precision)
-            return _Run(config, slide, resolution, tiles, tissue, engine, writer, emit, control).run()
+        with contextlib.ExitStack() as writers:
+            lanes = [job.lane(name, path, store, writers) for name, path in config.networks.items()]
+            return _Run(config, job.slide, lanes, emit, control).run()
+
+
+def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Plan]:
+    """Load and measure all that a prediction of ``config`` needs, so that it begins at once (a job)."""
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _threads_as_before():
+        job = _Preparation(config, stored, emit, control)
+        return {name: job.ready(path, None)[2] for name, path in config.networks.items()}
+
+
+@contextlib.contextmanager
+def _threads_as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass
+class _Member:
+    """A lane with the mask that it fills."""
+
+    lane: Lane
+    writer: MaskWriter
+    plan: Plan
+    downsample: tuple[float, float]
+    total: int
+    kept: int
+    done: int = 0
+    skipped: int = 0
+    pixels: int = 0
+
+
+class _Preparation:
+    """What is settled before the first tile."""
+
+    def __init__(self, config: PredictConfig, stored: Slide, emit: Emit, control: Control):
+        self._config = config
+        self._stored = stored
+        self._emit = emit
+        self._control = control
+        self.slide = with_colours(stored, config.colours)
+        self._device = choose_device(config.device)
+        self._tissue = tissue_of(stored) if config.skip_background else None
+        if self._tissue is not None and not self._tissue.mask.any():
+            self._warn(
+                f"No tissue was found on {stored.name}, so all of it will be called background. Correct the tissue "
+                "mask, or switch the skipping of background off."
+            )
+
+    def ready(self, path: Path, begun: dict[str, Any] | None) -> tuple[LoadedNetwork, Resolution, Plan]:
+        """Load a network and settle how it is run."""
+        self._control.check()
+        network = loaded_network(path, self._device)
+        check_network_fits(self.slide, network.spec, path)
+        resolution = choose_resolution(self.slide, self._config.mpp, network.spec.mpp)
+        _check_output(network, path)
+        begun = begun if begun and _continues(begun, network, self._stored, resolution) else None
+        planner = Planner(self._config, self.slide, resolution.downsample, self._tissue, self._say)
+        return network, resolution, planner.plan(network, begun)
+
+    def lane(self, name: str, path: Path, store: MaskStore, writers: contextlib.ExitStack) -> _Member:
+        """Open the mask of a network, and line up its tiles."""
+        config = self._config
+        begun = None if config.overwrite else store.made_by(f"labels/{name}")
+        network, resolution, plan = self.ready(path, begun)
+        for sentence in resolution.notes:
+            self._warn(sentence)
+        shape = mask_shape(self.slide.shape, resolution.downsample)
+        writer = writers.enter_context(
+            store.begin(
+                _masks(config, name, network),
+                shape=shape,
+                downsample=resolution.downsample,
+                tile=plan.tile,
+                made_by=self._made_by(network, resolution, plan),
+                overwrite=config.overwrite,
+            )
+        )
+        writer.annotate(versions=versions(), notes=list(resolution.notes), **plan.measured())
+        if plan.context.samples:
+            self._say(plan.context.describe())
+        region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
+        tiles = plan_tiles(shape, region, plan.tile, plan.context.halo, network.multiple)
+        todo = [tile for tile in tiles if (tile.row, tile.column) not in writer.done]
+        lane = self._lane(name, network, plan, resolution.downsample, shape, todo)
+        return _Member(lane, writer, plan, resolution.downsample, len(tiles), len(tiles) - len(todo))
+
+    def _lane(
+        self,
+        name: str,
+        network: LoadedNetwork,
+        plan: Plan,
+        downsample: tuple[float, float],
+        shape: tuple[int, int],
+        todo: list[Tile],
+    ) -> Lane:
+        engine = network.engine(plan.arithmetic, self._config.compile)
+
+        def is_background(tile: Tile) -> bool:
+            box = to_level_0((tile.y, tile.x, tile.height, tile.width), downsample)
+            return self._tissue is not None and not self._tissue.covers(*box)
+
+        wanted, probability = self._config.first, self._config.probabilities
+        if not plan.context.blended:
+            queue = TileQueue(todo, downsample, wanted)
+            return CroppingLane(name, engine, queue, is_background, plan.batch_size, probability=probability)
+        queue = TileQueue(todo, downsample, wanted, block=BLOCK)
+        everything = plan_tiles(shape, None, plan.tile, plan.context.halo, network.multiple)
+        blender = Blender(
+            (tile for tile in everything if not is_background(tile)),
+            plan.tile + 2 * plan.context.halo,
+            engine.device,
+        )
+        return BlendingLane(
+            name, engine, queue, is_background, plan.batch_size, probability=probability, blender=blender
+        )
+
+    def _made_by(self, network: LoadedNetwork, resolution: Resolution, plan: Plan) -> dict[str, Any]:
+        """Everything that determines the values of a mask."""
+        return {
+            "checkpoint": network.record(),
+            "slide": self._stored.identity(),
+            "slide_mpp": self._stored.mpp,
+            "downsample": resolution.downsample,
+            **plan.record(),
+            "device": self._device.type,
+            "tissue_mask": None if self._tissue is None else self._tissue.record(),
+            **({} if self._config.colours == "stored" else {"colours": self._config.colours}),
+        }
+
+    def _say(self, sentence: str) -> None:
+        self._control.check()
+        self._emit(Message(sentence))
+
+    def _warn(self, sentence: str) -> None:
+        self._emit(Message(sentence, "warning"))
 
 
 class _Run:
-    """The loop over tiles, and the figures that it reports."""
+    """The loop: tiles are read ahead in one thread, predicted here, and written in another."""
 
     def __init__(
-        self,
-        config: PredictConfig,
-        slide: Slide,
-        resolution: Resolution,
-        tiles: list[Tile],
-        tissue: TissueMask | None,
-        engine: Engine,
-        writer: MaskWriter,
-        emit: Emit,
-        control: Control,
+        self, config: PredictConfig, slide: Slide, members: list[_Member], emit: Emit, control: Control
     ):
         self._config = config
         self._slide = slide
-        self._downsample = resolution.downsample
-        self._tissue = tissue
-        self._engine = engine
-        self._writer = writer
+        self._members = {member.lane.name: member for member in members}
         self._emit = emit
         self._control = control
-        self._total = len(tiles)
-        self._todo = [tile for tile in tiles if (tile.row, tile.column) not in writer.done]
-        self._kept = len(tiles) - len(self._todo)
-        self._predicted = self._skipped = self._pixels = 0
+        self._writing: deque[tuple[_Member, Tile, bool, Future[Region]]] = deque()
         self._began = time.monotonic()
 
     def run(self) -> PredictResult:
         """Work through all tiles that are not done yet."""
-        config = self._config
-        self._emit(Started(f"{config.name} on {self._slide.name}", self._total))
-        with contextlib.closing(read_ahead(self._read, self._batches())) as batches:
-            for tiles, images in batches:
+        names = " and ".join(self._members)
+        self._emit(
+            Started(f"{names} on {self._slide.name}", sum(item.total for item in self._members.values()))
+        )
+        flying: deque[tuple[Work, Callable[[], Iterator[Finished]]]] = deque()
+        depth = IN_FLIGHT if any(m.lane.engine.device.type == "cuda" for m in self._members.values()) else 0
+        with ThreadPoolExecutor(1, "kdseg-write") as disk, contextlib.closing(self._read_ahead()) as windows:
+            for work, staged in windows:
                 self._control.check()
-                self._finish(tiles, images)
+                flying.append((work, work.lane.submit(work, staged)))
+                while len(flying) > depth:
+                    self._finish(*flying.popleft(), disk)
+            while flying:
+                self._finish(*flying.popleft(), disk)
+            self._report(0)
         self._control.check()
-        self._writer.finish(config.region)
-        self._emit(Checkpointed(config.output))
+        for member in self._members.values():
+            member.writer.finish(self._config.region)
+        self._emit(Checkpointed(self._config.output))
         seconds = time.monotonic() - self._began
         return PredictResult(
-            config.output,
-            config.name,
-            self._predicted,
-            self._skipped,
-            self._kept,
-            self._pixels / 1e6 / max(seconds, 1e-9),
-            seconds,
-            self._downsample,
+            self._config.output,
+            {name: _result(name, member, seconds) for name, member in self._members.items()},
         )
 
-    def _batches(self) -> Iterator[list[Tile]]:
-        """Group tiles with tissue into batches; a tile without comes alone."""
-        batch: list[Tile] = []
-        for tile in self._todo:
-            if self._is_background(tile):
-                yield [tile]
-                continue
-            batch.append(tile)
-            if len(batch) == self._config.batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+    def _read_ahead(self) -> Any:
+        return read_ahead(self._read, self._work())
 
-    def _is_background(self, tile: Tile) -> bool:
-        return self._tissue is not None and not self._tissue.covers(
-            *to_level_0(tile.window, self._downsample)
-        )
+    def _work(self) -> Iterator[Work]:
+        """Take up work of the network that is furthest behind, until none has any left."""
+        lanes = [member.lane for member in self._members.values()]
+        while lanes:
+            lane = min(lanes, key=lambda item: item.share)
+            lane.look_at(self._control.view)
+            work = lane.next_work()
+            if work is None:
+                lanes.remove(lane)
+            else:
+                yield work
 
-    def _read(self, tiles: list[Tile]) -> np.ndarray | None:
-        if self._is_background(tiles[0]):
+    def _read(self, work: Work) -> Tensor | None:
+        if not work.windows:
             return None
-        return np.stack([self._slide.read_scaled(self._downsample, *tile.window) for tile in tiles])
+        downsample = self._members[work.lane.name].downsample
+        windows = [self._slide.read_scaled(downsample, *tile.window) for tile in work.windows]
+        return work.lane.engine.stage(windows, work.lane.batch_size)
 
-    def _finish(self, tiles: list[Tile], images: np.ndarray | None) -> None:
-        """Predict and write one batch; ``images`` is ``None`` for background."""
-        if images is None:
-            (tile,) = tiles
+    def _finish(
+        self, work: Work, finished: Callable[[], Iterator[Finished]], disk: ThreadPoolExecutor
+    ) -> None:
+        member = self._members[work.lane.name]
+        for tile in work.blanks:
+            self._write(member, tile, None, None, disk)
+        for tile, classes, chance in finished():
+            self._write(member, tile, classes, chance, disk)
+        self._report(UNWRITTEN)
+
+    def _write(
+        self,
+        member: _Member,
+        tile: Tile,
+        classes: np.ndarray | None,
+        chance: np.ndarray | None,
+        disk: ThreadPoolExecutor,
+    ) -> None:
+        def write() -> Region:
             shape = (tile.height, tile.width)
-            self._write(tile, np.zeros(shape, np.uint8), np.full(shape, np.nan, np.float32))
-            self._skipped += 1
-            return
-        classes, probability = self._engine.predict(images)
-        for index, tile in enumerate(tiles):
-            self._predicted += 1
-            self._pixels += tile.height * tile.width
-            self._write(tile, classes[index][tile.core], probability[index][tile.core])
+            blocks = [np.zeros(shape, np.uint8) if classes is None else classes]
+            if self._config.probabilities:
+                blocks.append(quantise(np.full(shape, np.nan, np.float32) if chance is None else chance))
+            return member.writer.write_tile(tile, blocks)
 
-    def _write(self, tile: Tile, classes: np.ndarray, probability: np.ndarray) -> None:
-        blocks = [classes, quantise(probability)] if self._config.probabilities else [classes]
-        y, x, height, width = self._writer.write_tile(tile, blocks)
-        speed = self._pixels / 1e6 / max(time.monotonic() - self._began, 1e-9)
-        values = {"mpx_per_s": speed, "y": y, "x": x, "h": height, "w": width}
-        done = self._kept + self._predicted + self._skipped
-        self._emit(Step(self._config.name, done, self._total, values))
+        self._writing.append((member, tile, classes is not None, disk.submit(write)))
 
-
-def _halo(config: PredictConfig, checkpoint: Checkpoint, emit: Emit) -> int:
-    """Return the halo to use; measures the network where the settings leave it open."""
-    if config.halo is not None:
-        return config.halo
-    multiple = input_multiple(checkpoint.spec.architecture)
-    module = checkpoint.module.eval()
-    radius = receptive_field_radius(module, checkpoint.spec.in_channels, multiple, WIDEST_HALO)
-    if radius is None:
-        emit(
-            Message(
-                f"The network sees further than {WIDEST_HALO} px around a pixel; tiles get that much context, and "
-                "faint seams between them may remain.",
-                "warning",
-            )
-        )
-    return WIDEST_HALO if radius is None else radius
+    def _report(self, waiting: int) -> None:
+        """Tell of the tiles that are on disk; wait while more than ``waiting`` are not."""
+        while self._writing and (len(self._writing) > waiting or self._writing[0][3].done()):
+            member, tile, seen, future = self._writing.popleft()
+            y, x, height, width = future.result()
+            member.done += seen
+            member.skipped += not seen
+            member.pixels += seen * tile.height * tile.width
+            speed = member.pixels / 1e6 / max(time.monotonic() - self._began, 1e-9)
+            values = {"mpx_per_s": speed, "y": y, "x": x, "h": height, "w": width}
+            done = member.kept + member.done + member.skipped
+            self._emit(Step(member.lane.name, done, member.total, values))
 
 
-def _masks(config: PredictConfig, spec: NetworkSpec) -> list[MaskSpec]:
-    masks = [MaskSpec("labels", config.name, "class", spec.classes, class_colours(spec))]
+def _result(name: str, member: _Member, seconds: float) -> MaskResult:
+    return MaskResult(
+        name,
+        member.done,
+        member.skipped,
+        member.kept,
+        seconds,
+        member.pixels / 1e6 / max(seconds, 1e-9),
+        member.downsample,
+        member.plan,
+    )
+
+
+def _masks(config: PredictConfig, name: str, network: LoadedNetwork) -> list[MaskSpec]:
+    spec = network.spec
+    masks = [MaskSpec("labels", name, "class", spec.classes, class_colours(spec))]
     if config.probabilities:
-        masks.append(MaskSpec("probabilities", config.name, "probability of the predicted class"))
+        masks.append(MaskSpec("probabilities", name, "probability of the predicted class"))
     return masks
 
 
-def _made_by(
-    config: PredictConfig,
-    checkpoint: Checkpoint,
-    slide: Slide,
-    resolution: Resolution,
-    halo: int,
-    precision: str,
-    tissue: TissueMask | None,
-) -> dict[str, Any]:
-    """Everything that determines the values of the mask."""
-    return {
-        "checkpoint": checkpoint_record(checkpoint.path, checkpoint.spec),
-        "slide": slide.identity(),
-        "slide_mpp": slide.mpp,
-        "downsample": resolution.downsample,
-        "tile": config.tile,
-        "halo": halo,
-        "precision": precision,
-        "tissue_mask": None if tissue is None else tissue.record(),
-        **({} if config.colours == "stored" else {"colours": config.colours}),
-    }
+def _continues(begun: dict[str, Any], network: LoadedNetwork, slide: Slide, resolution: Resolution) -> bool:
+    """Whether a mask that was begun so is of this network on this slide at this resolution."""
+    return (
+        begun.get("checkpoint", {}).get("sha256") == network.sha256
+        and begun.get("slide") == slide.identity()
+        and all(
+            math.isclose(one, other)
+            for one, other in zip(begun.get("downsample", (0, 0)), resolution.downsample, strict=True)
+        )
+    )
+
+
+def _check_output(network: LoadedNetwork, path: Path) -> None:
+    """Refuse a network whose output is not one image of its classes, as large as its input.
+
+    Raises
+    ------
+    ConfigurationError
+        In plain words, with both shapes.
+    """
+    side, classes = 4 * network.multiple, len(network.spec.classes)
+    staged = torch.zeros(1, side, side, network.spec.in_channels, dtype=torch.uint8)
+    shape = tuple(network.engine("float32").logits(staged).shape)
+    if shape != (1, classes, side, side):
+        raise ConfigurationError(
+            f"{path.name} gives an output of shape {list(shape)} for an image of {side} x {side} pixels, but a mask "
+            f"of its {classes} classes needs {[1, classes, side, side]}. Use a network whose output is as large as "
+            "its input."
+        )

@@ -1,6 +1,8 @@
 """How far a network looks: the halo that makes a tiled prediction equal to that of the whole image.
 
-Measured by gradient: the input pixels that move one cell of the output are those whose derivative is not zero.
+Measured by gradient: the input pixels that move a cell of the output are those whose derivative is not zero. A narrow
+strip tells as much as a square, at a hundredth of the cost, because the reach along one axis does not depend on the
+size along the other.
 """
 
 from __future__ import annotations
@@ -8,9 +10,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+#: Networks that look further are taken to see the whole image.
+LIMIT = 1024
+NEAR = 160
+NARROW = 128
+IMAGES = 2
+
 
 def receptive_field_radius(
-    module: nn.Module, in_channels: int, multiple: int, limit: int = 512
+    module: nn.Module, in_channels: int, multiple: int, limit: int = LIMIT
 ) -> int | None:
     """Measure the receptive-field radius of a network in eval mode.
 
@@ -27,31 +35,29 @@ def receptive_field_radius(
     -------
     int or None
         Pixels on every side of an output pixel, rounded up to ``multiple``; ``None`` if there are more than ``limit``
-        (networks with attention or image pooling see everything).
+        (networks with attention, squeeze-and-excitation or image pooling see everything).
     """
-    device = next(module.parameters()).device
-    radius = max(multiple, 32)
-    while radius <= limit:
-        reach = _reach(module, in_channels, radius, multiple, device)
-        if reach < radius:
+    for tried in sorted({min(NEAR, limit), limit}):
+        reach = max(_reach(module, in_channels, tried, multiple, axis) for axis in (0, 1))
+        if reach < tried:
             return -(-reach // multiple) * multiple
-        radius *= 2
     return None
 
 
-def _reach(module: nn.Module, in_channels: int, radius: int, multiple: int, device: torch.device) -> int:
-    """Return how far the gradient of the central cell reaches, at most ``radius``."""
+def _reach(module: nn.Module, in_channels: int, radius: int, multiple: int, axis: int) -> int:
+    """Return how far along ``axis`` the gradient of the central cell reaches, at most ``radius``."""
+    parameter = next(module.parameters())
     margin = -(-radius // multiple) * multiple
-    side = 2 * margin + multiple
+    length, breadth = 2 * margin + multiple, max(NARROW, 4 * multiple)
+    shape = (IMAGES, in_channels, *((length, breadth) if axis == 0 else (breadth, length)))
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, in_channels, side, side, generator=generator).to(device).requires_grad_()
-    centre = slice(margin, margin + multiple)
+    image = torch.randn(shape, generator=generator).to(parameter.device).requires_grad_()
     with torch.enable_grad():
-        output = module(image)[..., centre, centre]
-        weights = torch.randn(output.shape, generator=generator).to(device)
+        output = module(image).narrow(2 + axis, margin, multiple)
+        weights = torch.randn(output.shape, generator=generator).to(parameter.device)
         (gradient,) = torch.autograd.grad((output * weights).sum(), image)
-    seen = gradient.abs().amax(dim=(0, 1)) > 0
-    touched = torch.nonzero(seen.any(dim=1) | seen.any(dim=0)).flatten().tolist()
+    seen = (gradient.abs().amax(dim=(0, 1)) > 0).any(dim=1 - axis)
+    touched = torch.nonzero(seen).flatten().tolist()
     if not touched:
         return 0
     return min(radius, max(margin - touched[0], touched[-1] - (margin + multiple - 1), 0))

@@ -8,6 +8,8 @@ from typing import Any
 
 from napari_kdseg.jobs.events import Event, Paused, Resumed
 
+Region = tuple[float, float, float, float]
+
 
 class JobCancelled(Exception):
     """Raised by :meth:`Control.check` inside the job; a job may catch it to save, then re-raises it."""
@@ -15,6 +17,10 @@ class JobCancelled(Exception):
 
 def _unheard(event: Event) -> None:
     """Take an event that nobody listens to (a function with a name, so that a control can be pickled)."""
+
+
+def _nowhere() -> list[float]:
+    return [0.0] * 5
 
 
 class Control:
@@ -26,17 +32,21 @@ class Control:
         Receives :class:`Paused` and :class:`Resumed`.
     make_event
         Makes the two switches: ``threading.Event``, or that of a ``multiprocessing`` context.
+    make_view
+        Makes the place where four numbers and their validity are kept: a list, or a shared array.
     """
 
     def __init__(
         self,
         emit: Callable[[Event], None] = _unheard,
         make_event: Callable[[], Any] = threading.Event,
+        make_view: Callable[[], Any] = _nowhere,
     ):
         self._emit = emit
         self._cancel = make_event()
         self._go = make_event()
         self._go.set()
+        self._view = make_view()
 
     @property
     def cancelled(self) -> bool:
@@ -61,6 +71,16 @@ class Control:
     def resume(self) -> None:
         """Let a paused job go on."""
         self._go.set()
+
+    @property
+    def view(self) -> Region | None:
+        """What somebody looks at, ``(y, x, height, width)``: work there comes first. ``None``: nobody looks."""
+        known, y, x, height, width = self._view[:]
+        return (y, x, height, width) if known else None
+
+    def look_at(self, view: Region | None) -> None:
+        """Tell the job what is looked at, ``(y, x, height, width)`` in level-0 pixels; it may follow."""
+        self._view[:] = (0.0,) * 5 if view is None else (1.0, *view)
 
     def check(self) -> None:
         """Wait here while paused.

@@ -144,7 +144,7 @@ def start_in_process(job: Job, config: Any, observer: Emit | None = None) -> Run
     """
     context = multiprocessing.get_context("spawn")
     running = RunningJob()
-    running.control = Control(make_event=context.Event)
+    running.control = Control(make_event=context.Event, make_view=lambda: context.Array("d", 5))
     if observer is not None:
         running.observe(observer)
     receiver, sender = context.Pipe(duplex=False)

@@ -130,6 +130,10 @@ class MaskStore:
                 self._list_labels()
             return MaskWriter(folders, tile=tile, downsample=downsample)
 
+    def made_by(self, mask: str) -> dict[str, Any] | None:
+        """Return what ``"labels/<name>"`` was made by: ``None`` without such a mask, empty if that is not recorded."""
+        return self._recipe(self.path / mask)
+
     def _create(self) -> None:
         height, width = self._slide.shape
         factor = max(1.0, max(height, width) / OVERVIEW_SIDE)

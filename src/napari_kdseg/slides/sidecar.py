@@ -8,7 +8,6 @@ of the slide. Notes of another file that had the same name are not believed.
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_kdseg.errors import OutputError, explain
-from napari_kdseg.files import write_whole
+from napari_kdseg.files import results_folder, write_whole
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.tissue import TissueMask, tissue_mask
@@ -156,7 +155,7 @@ def _places(slide: Slide, suffix: str) -> Iterator[Path]:
 
 
 def _results_folder() -> Path:
-    return Path(os.environ.get("KDSEG_HOME") or Path.home() / "napari-kdseg") / "slides"
+    return results_folder() / "slides"
 
 
 def _kept_away(slide: Slide, suffix: str) -> Path:

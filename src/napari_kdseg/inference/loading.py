@@ -1,0 +1,96 @@
+"""Networks ready to run, kept in memory between predictions: the second click costs no loading."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from napari_kdseg.inference.engine import Arithmetic, Engine
+from napari_kdseg.inference.fusing import fused
+from napari_kdseg.inference.provenance import file_sha256
+from napari_kdseg.networks import NetworkSpec, input_multiple, load
+
+#: Networks that are kept: a teacher, a student, and their assistants.
+KEPT = 4
+_one_at_a_time = threading.Lock()
+
+
+class LoadedNetwork:
+    """A network of a checkpoint on a device.
+
+    Attributes
+    ----------
+    path, sha256, spec
+        Which checkpoint, and what its header says.
+    module
+        In eval mode, normalisations folded into convolutions, channels last.
+    multiple
+        Total downsampling: what sides of an input must be a multiple of.
+    device
+        Where it is.
+    """
+
+    def __init__(self, path: Path, device: torch.device):
+        checkpoint = load(path, device=str(device))
+        self.path = checkpoint.path
+        self.sha256 = file_sha256(checkpoint.path)
+        self.spec: NetworkSpec = checkpoint.spec
+        self.multiple = input_multiple(checkpoint.spec)
+        self.device = device
+        side = max(128, 4 * self.multiple)
+        example = torch.rand(1, self.spec.in_channels, side, side, device=device)
+        self.module: nn.Module = fused(checkpoint.module.eval().requires_grad_(False), example).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - networks are kept, and few
+    def engine(self, arithmetic: Arithmetic, compiled: bool = False) -> Engine:
+        """Return the engine that runs it."""
+        return Engine(self.module, self.spec, self.device, arithmetic, compiled=compiled)
+
+    def record(self) -> dict[str, Any]:
+        """Identify the network for provenance: file name, SHA-256, architecture and pixel size."""
+        return {
+            "name": self.path.name,
+            "sha256": self.sha256,
+            "architecture": self.spec.architecture,
+            "mpp": self.spec.mpp,
+        }
+
+
+def loaded_network(path: Path, device: torch.device) -> LoadedNetwork:
+    """Return the network of ``path`` on ``device``, from memory if the file is still the one that was loaded.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`napari_kdseg.networks.load`.
+    """
+    place = Path(path).expanduser().resolve()
+    try:
+        found = place.stat()
+        state = (found.st_mtime_ns, found.st_size)
+    except OSError:
+        state = (0, 0)  # what is wrong is said by the loading
+    if place.is_dir():  # a folder's own time does not tell of its files
+        files = [item.stat() for item in sorted(place.rglob("*")) if item.is_file()]
+        state = (
+            (max(item.st_mtime_ns for item in files), sum(item.st_size for item in files)) if files else state
+        )
+    with _one_at_a_time:
+        return _load(place, state, device)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _load(path: Path, _state: tuple[int, int], device: torch.device) -> LoadedNetwork:
+    return LoadedNetwork(path, device)
+
+
+def forget_networks() -> None:
+    """Give the memory of all kept networks back."""
+    _load.cache_clear()

@@ -1,0 +1,101 @@
+"""The fastest tile and batch for a network on this machine, tried on tiles of noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from napari_kdseg.inference.engine import Engine
+
+#: A person who points at a place waits for one batch.
+LONGEST_BATCH_S = 1.5
+#: Pixels that a batch may hold: more does not fit into the caches of a CPU, nor into the promised memory.
+MOST_PIXELS = {"cpu": 1_600_000, "cuda": 64_000_000}
+TILES = {"cpu": (256, 512, 1024), "cuda": (512, 1024, 2048)}
+BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32)}
+#: A larger tile or batch has to be faster by this much to be worth the longer wait for it.
+WORTH = 1.05
+
+
+class Tuning(BaseModel):
+    """What was found.
+
+    Attributes
+    ----------
+    tile, batch_size
+        The fastest of those tried.
+    mpx_per_s
+        Millions of result pixels a second that the network then gives, reading and writing aside.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tile: int
+    batch_size: int
+    mpx_per_s: float
+
+
+def tune(
+    engine: Engine, halo: int | None, multiple: int, *, tile: int | None = None, batch_size: int | None = None
+) -> Tuning:
+    """Find the fastest tile and batch.
+
+    Parameters
+    ----------
+    engine
+        Runs the network.
+    halo
+        Context around a tile; ``None`` for what blending takes, which grows with the tile.
+    multiple
+        Total downsampling of the network.
+    tile, batch_size
+        Those that are fixed already.
+    """
+    from napari_kdseg.inference.blending import blending_halo
+
+    kind = "cuda" if engine.device.type == "cuda" else "cpu"
+    best: Tuning | None = None
+    for side in (tile,) if tile else _multiples(TILES[kind], multiple):
+        window = side + 2 * (blending_halo(side, multiple) if halo is None else halo)
+        for batch in (batch_size,) if batch_size else BATCHES[kind]:
+            if best is not None and batch * window**2 > MOST_PIXELS[kind]:
+                break
+            seconds = _seconds(engine, window, side, batch)
+            if seconds is None or (best is not None and seconds > LONGEST_BATCH_S):
+                break
+            found = Tuning(tile=side, batch_size=batch, mpx_per_s=batch * side**2 / 1e6 / seconds)
+            if best is None or found.mpx_per_s > WORTH * best.mpx_per_s:
+                best = found
+            elif batch > 1:
+                break
+    assert best is not None, "the first one tried is taken in any case"
+    return best
+
+
+def _seconds(engine: Engine, window: int, side: int, batch: int) -> float | None:
+    """Return how long a batch takes; ``None`` if the memory of a GPU does not hold it."""
+    noise = np.random.default_rng(0).integers(0, 256, (window, window, engine.spec.in_channels), np.uint8)
+    start = (window - side) // 2
+    core = (slice(start, start + side), slice(start, start + side))
+    times = []
+    try:
+        for _ in range(3):
+            began = time.perf_counter()
+            engine.classify(engine.stage([noise], batch), core, probability=False)()
+            times.append(time.perf_counter() - began)
+            if times[-1] > LONGEST_BATCH_S:
+                break
+    except torch.cuda.OutOfMemoryError:
+        if batch == 1:
+            raise
+        torch.cuda.empty_cache()
+        return None
+    return min(times)
+
+
+def _multiples(sides: Iterable[int], multiple: int) -> list[int]:
+    return sorted({-(-side // multiple) * multiple for side in sides})
