@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -72,6 +73,9 @@ class Engine:
         *,
         compiled: bool = False,
     ):
+        self._type: torch.dtype = getattr(torch, arithmetic)
+        if arithmetic != "float32":
+            module = copy.deepcopy(module).to(self._type)
         self._module = torch.compile(module) if compiled else module
         self.spec = spec
         self.device = device
@@ -102,13 +106,9 @@ class Engine:
         return out
 
     def logits(self, staged: Tensor) -> Tensor:
-        """Return float logits ``[N, C, H, W]`` on the device of staged windows uint8 ``[N, H, W, C_in]``."""
+        """Return logits ``[N, C, H, W]`` on the device, in its arithmetic, of windows uint8 ``[N, H, W, C_in]``."""
         with torch.inference_mode():
-            image = to_input(staged, self.spec, self.device)
-            if self.arithmetic == "float32":
-                return self._module(image)
-            with torch.autocast(self.device.type, getattr(torch, self.arithmetic)):
-                return self._module(image)
+            return self._module(to_input(staged, self.spec, self.device).to(self._type))
 
     def probabilities(self, staged: Tensor, core: Core = WHOLE) -> Tensor:
         """Return float32 probabilities ``[N, C, h, w]`` of the core, on the device."""
@@ -135,11 +135,11 @@ class Engine:
             Waits for the result where the device works on its own, and returns it.
         """
         with torch.inference_mode():
-            logits = self.logits(staged)[(..., *core)]
+            logits = self.logits(staged)[(..., *core)].contiguous()
+            classes, most = _most_likely(logits)
             if not probability:
-                return self._bring(logits.argmax(dim=1).to(torch.uint8), None)
-            chance, classes = torch.softmax(logits.float(), dim=1).max(dim=1)
-            return self._bring(classes.to(torch.uint8), chance)
+                return self._bring(classes, None)
+            return self._bring(classes, 1 / (logits.float() - most.float()[:, None]).exp_().sum(dim=1))
 
     def _bring(self, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
         if self.device.type != "cuda":
@@ -154,6 +154,20 @@ class Engine:
             return here[0].numpy(), here[1].numpy() if len(here) > 1 else None
 
         return wait
+
+
+def _most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first class of the largest logit, uint8 ``[N, h, w]``, and that logit.
+
+    Class by class the memory is walked along, which takes a tenth of the time of an arg max across classes.
+    """
+    most = logits[:, 0]
+    classes = torch.zeros(most.shape, dtype=torch.uint8, device=logits.device)
+    for index in range(1, logits.shape[1]):
+        larger = logits[:, index] > most
+        classes.masked_fill_(larger, index)
+        most = torch.maximum(most, logits[:, index])
+    return classes, most
 
 
 def _pinned_copy(tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +30,11 @@ class Work:
     lane: Lane
     windows: list[Tile] = field(default_factory=list)
     blanks: list[Tile] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do but to wait for what is under way."""
+        return not self.windows and not self.blanks
 
 
 class Lane(ABC):
@@ -106,7 +112,7 @@ class CroppingLane(Lane):
             if tile is None:
                 break
             work.windows.append(tile)
-        return work if work.windows or work.blanks else None
+        return None if work.is_empty else work
 
     def submit(self, work: Work, staged: Tensor | None) -> Callable[[], Iterator[Finished]]:
         """Begin to predict a batch: every window finishes its tile."""
@@ -134,30 +140,34 @@ class BlendingLane(Lane):
         self._asked: deque[Tile] = deque()
         self._under_way: set[tuple[int, int]] = set()
         self._unfinished: deque[Tile] = deque()
+        self._lock = threading.RLock()
 
     def next_work(self) -> Work | None:
         """Take up tiles until a batch of windows is missing; empty work while windows are still under way."""
         work = Work(self)
-        while len(self._asked) < self.batch_size:
-            tile = self._take(work.blanks)
-            if tile is None:
-                break
-            self._unfinished.append(tile)
-            self._ask_for(tile)
-        while self._asked and len(work.windows) < self.batch_size:
-            work.windows.append(self._asked.popleft())
-        return work if work.windows or work.blanks or self._unfinished else None
+        with self._lock:
+            while len(self._asked) < self.batch_size:
+                tile = self._take(work.blanks)
+                if tile is None:
+                    break
+                self._unfinished.append(tile)
+                self._ask_for(tile)
+            while self._asked and len(work.windows) < self.batch_size:
+                work.windows.append(self._asked.popleft())
+            return None if work.is_empty and not self._unfinished else work
 
     def submit(self, work: Work, staged: Tensor | None) -> Callable[[], Iterator[Finished]]:
         """Begin to predict a batch: it finishes the tiles of which no window is missing then."""
         probabilities = None if staged is None else self.engine.probabilities(staged)
 
         def finished() -> Iterator[Finished]:
-            if probabilities is not None:
-                for tile, found in zip(work.windows, probabilities, strict=False):  # a batch is filled up
-                    self._blender.keep(tile, found)
-                    self._under_way.discard((tile.row, tile.column))
-            yield from self._finish()
+            with self._lock:
+                if probabilities is not None:
+                    for tile, found in zip(work.windows, probabilities, strict=False):  # a batch is filled up
+                        self._blender.keep(tile, found)
+                        self._under_way.discard((tile.row, tile.column))
+                tiles = list(self._finish())
+            return iter(tiles)
 
         return finished
 

@@ -22,6 +22,8 @@ from napari_kdseg.slides import Slide, TissueMask
 #: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken without being asked for.
 AGREEMENT = 0.999
 SAMPLE = 256
+#: Tiles that are computed at the same time on a CPU, at most.
+TILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class Plan:
 
     Attributes
     ----------
-    tile, batch_size, threads, arithmetic
+    tile, batch_size, arithmetic
         As :class:`~napari_kdseg.inference.config.PredictConfig` has them, none left open.
+    threads
+        That compute one tile. Others compute other tiles meanwhile, which changes nothing.
     context
         Halo, or blending.
     agreement
@@ -59,6 +63,16 @@ class Plan:
     def measured(self) -> dict[str, Any]:
         """Return what was measured, to be kept with the mask."""
         return {"context": self.context.model_dump(), "agreement_with_float32": self.agreement}
+
+
+def threads_of_a_tile(threads: int) -> int:
+    """Return how many of ``threads`` compute one tile.
+
+    Few threads a tile and several tiles at once are faster than the other way round: threads of one tile wait for each
+    other at every layer, and all of them for the slowest, which on a busy machine stops them altogether. More tiles at
+    once would take more memory.
+    """
+    return max(1, threads // TILES_AT_ONCE)
 
 
 class Planner:
@@ -106,7 +120,7 @@ class Planner:
         """
         card, begun = read_card(network.sha256), begun or {}
         asked = self._config
-        threads = asked.threads or begun.get("threads") or torch.get_num_threads()
+        threads = begun.get("threads") or threads_of_a_tile(asked.threads or torch.get_num_threads())
         torch.set_num_threads(threads)
         context = self._context(network, card, begun)
         arithmetic, agreement = self._arithmetic(network, card, begun)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.inference.blending import BLOCK, Blender
@@ -22,10 +22,11 @@ from napari_kdseg.inference.class_colours import class_colours
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.engine import choose_device
 from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
-from napari_kdseg.inference.lanes import BlendingLane, CroppingLane, Finished, Lane, Work
+from napari_kdseg.inference.lanes import BlendingLane, CroppingLane, Lane, Work
 from napari_kdseg.inference.loading import LoadedNetwork, loaded_network
+from napari_kdseg.inference.memory import blocks_kept
 from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.planning import Plan, Planner
+from napari_kdseg.inference.planning import TILES_AT_ONCE, Plan, Planner
 from napari_kdseg.inference.provenance import versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
@@ -33,13 +34,8 @@ from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.slides import Slide, open_slide, tissue_of, with_colours
-from napari_kdseg.slides.read_ahead import read_ahead
 
 Region = tuple[int, int, int, int]
-#: Batches that a GPU works on while the next one is put together.
-IN_FLIGHT = 2
-#: Tiles that wait to be written before the network waits for the disk.
-UNWRITTEN = 16
 
 
 @dataclass(frozen=True)
@@ -106,7 +102,7 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     KdsegError
         If slide, checkpoint, settings or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _threads_as_before():
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(config, stored, emit, control)
         store = MaskStore(config.output, stored)
         with contextlib.ExitStack() as writers:
@@ -116,16 +112,18 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
 
 def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Plan]:
     """Load and measure all that a prediction of ``config`` needs, so that it begins at once (a job)."""
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _threads_as_before():
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(config, stored, emit, control)
         return {name: job.ready(path, None)[2] for name, path in config.networks.items()}
 
 
 @contextlib.contextmanager
-def _threads_as_before() -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
+    """Leave the number of torch's threads as it was, and memory given back."""
     threads = torch.get_num_threads()
     try:
-        yield
+        with blocks_kept():
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -143,6 +141,11 @@ class _Member:
     done: int = 0
     skipped: int = 0
     pixels: int = 0
+    writing: threading.Lock = field(default_factory=threading.Lock)
+
+
+#: A tile that is on disk: whose, which, whether the network saw it, and its rectangle in level-0 pixels.
+_Written = tuple[_Member, Tile, bool, Region]
 
 
 class _Preparation:
@@ -252,7 +255,10 @@ class _Preparation:
 
 
 class _Run:
-    """The loop: tiles are read ahead in one thread, predicted here, and written in another."""
+    """The loop: several threads each carry a batch from the slide to the disk, this one says what comes next.
+
+    While one waits for a GPU or for the disk, the others read and compute.
+    """
 
     def __init__(
         self, config: PredictConfig, slide: Slide, members: list[_Member], emit: Emit, control: Control
@@ -262,28 +268,23 @@ class _Run:
         self._members = {member.lane.name: member for member in members}
         self._emit = emit
         self._control = control
-        self._writing: deque[tuple[_Member, Tile, bool, Future[Region]]] = deque()
+        self._under_way: set[Future[list[_Written]]] = set()
         self._began = time.monotonic()
 
     def run(self) -> PredictResult:
         """Work through all tiles that are not done yet."""
-        names = " and ".join(self._members)
+        members = self._members.values()
         self._emit(
-            Started(f"{names} on {self._slide.name}", sum(item.total for item in self._members.values()))
+            Started(f"{' and '.join(self._members)} on {self._slide.name}", sum(m.total for m in members))
         )
-        flying: deque[tuple[Work, Callable[[], Iterator[Finished]]]] = deque()
-        depth = IN_FLIGHT if any(m.lane.engine.device.type == "cuda" for m in self._members.values()) else 0
-        with ThreadPoolExecutor(1, "kdseg-write") as disk, contextlib.closing(self._read_ahead()) as windows:
-            for work, staged in windows:
-                self._control.check()
-                flying.append((work, work.lane.submit(work, staged)))
-                while len(flying) > depth:
-                    self._finish(*flying.popleft(), disk)
-            while flying:
-                self._finish(*flying.popleft(), disk)
-            self._report(0)
+        threads = min(member.plan.threads for member in members)
+        with carriers(self._config.threads, threads) as (pool, count):
+            try:
+                self._go_through(pool, count)
+            finally:
+                self._report(wait(self._under_way).done)
         self._control.check()
-        for member in self._members.values():
+        for member in members:
             member.writer.finish(self._config.region)
         self._emit(Checkpointed(self._config.output))
         seconds = time.monotonic() - self._began
@@ -292,60 +293,48 @@ class _Run:
             {name: _result(name, member, seconds) for name, member in self._members.items()},
         )
 
-    def _read_ahead(self) -> Any:
-        return read_ahead(self._read, self._work())
-
-    def _work(self) -> Iterator[Work]:
-        """Take up work of the network that is furthest behind, until none has any left."""
+    def _go_through(self, pool: ThreadPoolExecutor, count: int) -> None:
+        """Hand out work of the network that is furthest behind, until none has any left."""
         lanes = [member.lane for member in self._members.values()]
         while lanes:
+            self._control.check()
             lane = min(lanes, key=lambda item: item.share)
             lane.look_at(self._control.view)
             work = lane.next_work()
             if work is None:
                 lanes.remove(lane)
-            else:
-                yield work
+                continue
+            if not work.is_empty or not self._under_way:
+                self._under_way.add(pool.submit(self._carry, work))
+            if work.is_empty or len(self._under_way) > count:
+                self._report(wait(self._under_way, return_when=FIRST_COMPLETED).done)
 
-    def _read(self, work: Work) -> Tensor | None:
-        if not work.windows:
-            return None
-        downsample = self._members[work.lane.name].downsample
-        windows = [self._slide.read_scaled(downsample, *tile.window) for tile in work.windows]
-        return work.lane.engine.stage(windows, work.lane.batch_size)
-
-    def _finish(
-        self, work: Work, finished: Callable[[], Iterator[Finished]], disk: ThreadPoolExecutor
-    ) -> None:
+    def _carry(self, work: Work) -> list[_Written]:
+        """Read, predict and write one batch."""
         member = self._members[work.lane.name]
-        for tile in work.blanks:
-            self._write(member, tile, None, None, disk)
-        for tile, classes, chance in finished():
-            self._write(member, tile, classes, chance, disk)
-        self._report(UNWRITTEN)
+        staged = None
+        if work.windows:
+            windows = [self._slide.read_scaled(member.downsample, *tile.window) for tile in work.windows]
+            staged = work.lane.engine.stage(windows, work.lane.batch_size)
+        written = [self._write(member, tile, None, None) for tile in work.blanks]
+        return written + [self._write(member, *tile) for tile in work.lane.submit(work, staged)()]
 
     def _write(
-        self,
-        member: _Member,
-        tile: Tile,
-        classes: np.ndarray | None,
-        chance: np.ndarray | None,
-        disk: ThreadPoolExecutor,
-    ) -> None:
-        def write() -> Region:
-            shape = (tile.height, tile.width)
-            blocks = [np.zeros(shape, np.uint8) if classes is None else classes]
-            if self._config.probabilities:
-                blocks.append(quantise(np.full(shape, np.nan, np.float32) if chance is None else chance))
-            return member.writer.write_tile(tile, blocks)
+        self, member: _Member, tile: Tile, classes: np.ndarray | None, chance: np.ndarray | None
+    ) -> _Written:
+        shape = (tile.height, tile.width)
+        blocks = [np.zeros(shape, np.uint8) if classes is None else classes]
+        if self._config.probabilities:
+            blocks.append(quantise(np.full(shape, np.nan, np.float32) if chance is None else chance))
+        with member.writing:
+            return member, tile, classes is not None, member.writer.write_tile(tile, blocks)
 
-        self._writing.append((member, tile, classes is not None, disk.submit(write)))
-
-    def _report(self, waiting: int) -> None:
-        """Tell of the tiles that are on disk; wait while more than ``waiting`` are not."""
-        while self._writing and (len(self._writing) > waiting or self._writing[0][3].done()):
-            member, tile, seen, future = self._writing.popleft()
-            y, x, height, width = future.result()
+    def _report(self, finished: set[Future[list[_Written]]]) -> None:
+        """Tell of the tiles that are on disk."""
+        self._under_way -= finished
+        for member, tile, seen, (y, x, height, width) in (
+            item for done in finished for item in done.result()
+        ):
             member.done += seen
             member.skipped += not seen
             member.pixels += seen * tile.height * tile.width
@@ -353,6 +342,22 @@ class _Run:
             values = {"mpx_per_s": speed, "y": y, "x": x, "h": height, "w": width}
             done = member.kept + member.done + member.skipped
             self._emit(Step(member.lane.name, done, member.total, values))
+
+
+@contextlib.contextmanager
+def carriers(asked: int | None, threads: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Make threads that carry batches, each of which computes with ``threads`` of the ``asked`` (by default all)."""
+    before = torch.get_num_threads()
+    count = max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
+    ready = threading.Barrier(count + 1)
+    with ThreadPoolExecutor(count, "kdseg-predict", torch.set_num_threads, (threads,)) as pool:
+        for _ in range(count):
+            pool.submit(ready.wait)
+        ready.wait()
+        torch.set_num_threads(
+            before
+        )  # theirs are set; what torch tells threads of other jobs stays as it was
+        yield pool, count
 
 
 def _result(name: str, member: _Member, seconds: float) -> MaskResult:
