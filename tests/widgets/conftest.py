@@ -12,6 +12,9 @@ def own_settings(tmp_path, monkeypatch):
     """Keep results, recent slides and last folders of a test out of the home folder."""
     from qtpy.QtCore import QSettings
 
+    from napari_kdseg.widgets.models_dock import ModelsDock
+
+    monkeypatch.setattr(ModelsDock, "gets_ready", False)  # seconds of a test that is about something else
     monkeypatch.setenv("KDSEG_HOME", str(tmp_path / "home"))
     for layout in (QSettings.Format.NativeFormat, QSettings.Format.IniFormat):
         QSettings.setPath(layout, QSettings.Scope.UserScope, str(tmp_path / "settings"))
@@ -24,7 +27,8 @@ def viewer(make_napari_viewer, qtbot):
     yield viewer
     from napari_kdseg.widgets.session import session_of
 
-    for job in session_of(viewer).jobs.values():
+    session = session_of(viewer)
+    for job in [*session.jobs.values(), *session.predictions.stop()]:
         job.cancel()
         job.running.join(60)
 

@@ -142,10 +142,11 @@ def test_places_that_cannot_be_written(viewer, dock, qtbot, said, tiles, tmp_pat
     said("cannot be written")
     open_small_slide(viewer, tmp_path, qtbot)
     monkeypatch.setenv("KDSEG_HOME", UNWRITABLE)
-    card = dock("2 Models").cards["student"]
+    models = dock("2 Models")
+    card = models.cards["student"]
     card._load(str(network(2)))
     qtbot.waitUntil(lambda: "student" in session_of(viewer).models, timeout=WAIT)
     notification_manager.records.clear()
-    card.predict(whole=True)
+    models.predict(["student"], whole=True)
     said("could not be written")
     assert card.whole.isEnabled()

@@ -116,7 +116,7 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
     wait_for(qtbot, lambda: {"teacher", "student"} <= set(session.models))
     assert "Dice" in models.cards["student"].facts.text()
     for role in ("teacher", "student"):
-        with qtbot.waitSignal(models.cards[role].predict(whole=True).ended, timeout=WAIT) as ended:
+        with qtbot.waitSignal(models.predict([role], whole=True).ended, timeout=WAIT) as ended:
             pass
         assert isinstance(ended.args[0], Done), ended.args[0]
     wait_for(qtbot, lambda: layers.find(viewer, "disagreement") is not None)

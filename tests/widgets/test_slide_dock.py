@@ -199,7 +199,7 @@ def test_fluorescence_opens_as_channels_and_a_network_for_stains_is_warned_about
     viewer, opened, real_data, tmp_path
 ):
     from napari_kdseg.networks import NetworkSpec
-    from napari_kdseg.widgets.models_dock import misfit
+    from napari_kdseg.widgets.models import misfit
     from napari_kdseg.widgets.session import LoadedModel
 
     shutil.copyfile(real_data / "slides" / "test3-TRITC-560.ndpi", tmp_path / "tritc.ndpi")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from napari_kdseg.inference.config import PredictConfig
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference.prediction import PredictResult, predict
+    from napari_kdseg.inference.prediction import PredictResult, predict, prepare
 
-_HOMES = {"PredictResult": "prediction", "predict": "prediction"}
+_HOMES = {"PredictResult": "prediction", "predict": "prediction", "prepare": "prediction"}
 
-__all__ = ["PredictConfig", "PredictResult", "predict"]
+__all__ = ["PredictConfig", "PredictResult", "predict", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from napari_kdseg.inference.engine import Arithmetic, Engine, asked_arithmetic, 
 from napari_kdseg.inference.loading import LoadedNetwork
 from napari_kdseg.inference.receptive_field import LIMIT, receptive_field_radius
 from napari_kdseg.inference.samples import sample_centres
-from napari_kdseg.inference.tuning import tune
+from napari_kdseg.inference.tuning import Tuning, tune
 from napari_kdseg.slides import Slide, TissueMask
 
 #: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken without being asked for.
@@ -40,6 +40,8 @@ class Plan:
         Halo, or blending.
     agreement
         Share of pixels of sample tiles whose class is that of float32; ``None`` where that was not compared.
+    mpx_per_s
+        Millions of result pixels a second, one tile at a time, seen when its size was chosen; ``None`` if it was not.
     """
 
     tile: int
@@ -48,6 +50,14 @@ class Plan:
     arithmetic: Arithmetic
     context: Context
     agreement: float | None = None
+    mpx_per_s: float | None = None
+
+    def describe(self) -> str:
+        """Say in a sentence or two what the result differs by from the whole image in float32."""
+        if self.agreement is None:
+            return self.context.describe()
+        same = f"{self.arithmetic} gives the class of float32 for {self.agreement:.2%} of pixels."
+        return f"{self.context.describe()} {same}"
 
     def record(self) -> dict[str, Any]:
         """Return what decides the bytes."""
@@ -126,9 +136,10 @@ class Planner:
         arithmetic, agreement = self._arithmetic(network, card, begun)
         tile = begun.get("tile") if asked.tile == "auto" else asked.tile
         batch_size = begun.get("batch_size") if asked.batch_size == "auto" else asked.batch_size
-        if tile is None or batch_size is None:
-            tile, batch_size = self._tune(network, card, context, arithmetic, tile, batch_size)
-        return Plan(tile, batch_size, threads, arithmetic, context, agreement)
+        if tile is not None and batch_size is not None:
+            return Plan(tile, batch_size, threads, arithmetic, context, agreement)
+        tuned = self._tune(network, card, context, arithmetic, tile, batch_size)
+        return Plan(tuned.tile, tuned.batch_size, threads, arithmetic, context, agreement, tuned.mpx_per_s)
 
     def _context(self, network: LoadedNetwork, card: ModelCard, begun: dict[str, Any]) -> Context:
         asked = self._config.halo
@@ -199,7 +210,7 @@ class Planner:
         arithmetic: Arithmetic,
         tile: int | None,
         batch_size: int | None,
-    ) -> tuple[int, int]:
+    ) -> Tuning:
         halo = None if context.blended else context.halo
         if context.blended and tile is None:
             tile = 8 * context.halo  # what its seams were measured with
@@ -211,7 +222,7 @@ class Planner:
             engine = network.engine(arithmetic, self._config.compile)
             found = tune(engine, halo, network.multiple, tile=tile, batch_size=batch_size)
             note(network.sha256, "tunings", found, key)
-        return found.tile, found.batch_size
+        return found
 
     def _read(self, y: int, x: int, height: int, width: int) -> Any:
         return self._slide.read_scaled(self._downsample, y, x, height, width)

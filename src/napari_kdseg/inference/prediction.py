@@ -110,11 +110,27 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
             return _Run(config, job.slide, lanes, emit, control).run()
 
 
-def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Plan]:
+@dataclass(frozen=True)
+class Ready:
+    """A network that can begin at once.
+
+    Attributes
+    ----------
+    plan
+        How it will be run.
+    seconds
+        That the slide will take, by what was measured when its tile was chosen; ``None`` if that was not.
+    """
+
+    plan: Plan
+    seconds: float | None
+
+
+def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Ready]:
     """Load and measure all that a prediction of ``config`` needs, so that it begins at once (a job)."""
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(config, stored, emit, control)
-        return {name: job.ready(path, None)[2] for name, path in config.networks.items()}
+        return {name: job.try_out(path) for name, path in config.networks.items()}
 
 
 @contextlib.contextmanager
@@ -175,6 +191,20 @@ class _Preparation:
         begun = begun if begun and _continues(begun, network, self._stored, resolution) else None
         planner = Planner(self._config, self.slide, resolution.downsample, self._tissue, self._say)
         return network, resolution, planner.plan(network, begun)
+
+    def try_out(self, path: Path) -> Ready:
+        """Settle how a network is run, let it see one window, and estimate what the slide will take."""
+        network, resolution, plan = self.ready(path, None)
+        engine = network.engine(plan.arithmetic, self._config.compile)
+        side = plan.tile + 2 * plan.context.halo
+        window = np.zeros((side, side, network.spec.in_channels), np.uint8)
+        engine.classify(engine.stage([window], plan.batch_size))()
+        if plan.mpx_per_s is None:
+            return Ready(plan, None)
+        pixels = math.prod(mask_shape(self.slide.shape, resolution.downsample))
+        share = 1.0 if self._tissue is None else self._tissue.fraction
+        callers = tiles_at_once(self._config.threads, plan.threads) if self._device.type == "cpu" else 1
+        return Ready(plan, share * pixels / 1e6 / (plan.mpx_per_s * callers))
 
     def lane(self, name: str, path: Path, store: MaskStore, writers: contextlib.ExitStack) -> _Member:
         """Open the mask of a network, and line up its tiles."""
@@ -344,11 +374,16 @@ class _Run:
             self._emit(Step(member.lane.name, done, member.total, values))
 
 
+def tiles_at_once(asked: int | None, threads: int) -> int:
+    """Return how many tiles ``asked`` threads (by default all) compute at the same time, each by ``threads``."""
+    return max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
+
+
 @contextlib.contextmanager
 def carriers(asked: int | None, threads: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """Make threads that carry batches, each of which computes with ``threads`` of the ``asked`` (by default all)."""
     before = torch.get_num_threads()
-    count = max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
+    count = tiles_at_once(asked, threads)
     ready = threading.Barrier(count + 1)
     with ThreadPoolExecutor(count, "kdseg-predict", torch.set_num_threads, (threads,)) as pool:
         for _ in range(count):

@@ -19,6 +19,7 @@ from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, QThread, QTimer, 
 
 from napari_kdseg.errors import explain
 from napari_kdseg.jobs import (
+    Cancelled,
     DeferredJob,
     Failed,
     RunningJob,
@@ -135,6 +136,7 @@ class JobHandle(QObject):
         *,
         in_process: bool = False,
         parent: QObject | None = None,
+        begin: bool = True,
     ):
         super().__init__(parent)
         self.kind = kind
@@ -142,18 +144,27 @@ class JobHandle(QObject):
         self.job = job
         self.config = config
         self.latest: Step | None = None
+        self.waiting = True
+        self._in_process = in_process
         self._queue: deque[Any] = deque()
-        start = start_in_process if in_process else start_in_thread
-        self.running: RunningJob = start(DeferredJob(job), config, self._queue.append)
-        self._watch = _watch_for_closing(self.running, title)
+        self.running = RunningJob()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._drain)
+        if begin:
+            self.begin()
+
+    def begin(self) -> None:
+        """Start a job that was made with ``begin=False``."""
+        self.waiting = False
+        start = start_in_process if self._in_process else start_in_thread
+        self.running = start(DeferredJob(self.job), self.config, self._queue.append)
+        self._watch = _watch_for_closing(self.running, self.title)
         self._timer.start(REFRESH_MS)
 
     @property
     def alive(self) -> bool:
         """Whether the terminal event has not been delivered yet."""
-        return self._timer.isActive()
+        return self.waiting or self._timer.isActive()
 
     @property
     def history(self) -> list[Any]:
@@ -168,6 +179,9 @@ class JobHandle(QObject):
     def cancel(self) -> None:
         """Ask the job to stop; it ends after the current batch or tile, with everything so far on disk."""
         self.running.control.cancel()
+        if self.waiting:
+            self.waiting = False
+            self.ended.emit(Cancelled())
 
     def _drain(self) -> None:
         batch = [self._queue.popleft() for _ in range(len(self._queue))]

@@ -20,7 +20,7 @@ from napari_kdseg.training import (
 )
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.form import SettingsForm
-from napari_kdseg.widgets.models_dock import load_run
+from napari_kdseg.widgets.models import load_run
 from napari_kdseg.widgets.network_choices import NetworkChoices
 from napari_kdseg.widgets.parts import (
     Dock,

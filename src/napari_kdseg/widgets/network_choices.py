@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.form import SettingsForm
-from napari_kdseg.widgets.models_dock import CHECKPOINT_PATTERNS
+from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS
 from napari_kdseg.widgets.parts import Fold, Note, PathRow, button, clear, combo
 
 TEACHERS = (

@@ -19,6 +19,7 @@ from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer
 from napari_kdseg.widgets.arrivals import Arrivals
 from napari_kdseg.widgets.background import JobHandle, emitting, in_background
 from napari_kdseg.widgets.magnification import StatusLine
+from napari_kdseg.widgets.prediction_line import PREDICTION, PredictionLine
 from napari_kdseg.widgets.preferences import preferences
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Session(QObject):
     """The state of one viewer. Its signals are emitted in the GUI thread."""
 
     slide_changed = Signal(object)
+    slide_identified = Signal(object)
     annotation_changed = Signal(object)
     models_changed = Signal(str)
     job_started = Signal(object)
@@ -77,6 +79,7 @@ class Session(QObject):
         for event in (camera.events.center, camera.events.zoom, viewer.canvas.events.size):
             event.connect(self._on_view)
         self.status_line = StatusLine(self)
+        self.predictions = PredictionLine(self)
         viewer.layers.events.inserted.connect(lambda event: self._take(event.value))
         for layer in viewer.layers:
             self._take(layer)
@@ -199,6 +202,7 @@ class Session(QObject):
             if self.slide is slide:
                 self.slide_identity = identity
                 self.refresh_masks()
+                self.slide_identified.emit(slide)
 
         in_background(slide.identity, found)
 
@@ -245,6 +249,8 @@ class Session(QObject):
         if QMessageBox.question(parent, handle.title, question) != QMessageBox.StandardButton.Yes:
             return False
         config = handle.config.model_copy(update={"overwrite": True})
+        if handle.kind == PREDICTION:
+            return self.predictions.add(handle.title, config) is not None
         return self.start(handle.kind, handle.title, handle.job, config) is not None
 
     def start(self, kind: str, title: str, job: str, config: Any) -> JobHandle | None:

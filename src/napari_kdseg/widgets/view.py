@@ -16,7 +16,7 @@ from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import layers, legend, overlays
 from napari_kdseg.widgets.background import pending
-from napari_kdseg.widgets.models_dock import load_run
+from napari_kdseg.widgets.models import load_run
 from napari_kdseg.widgets.placement import SOURCE_KEY, go_to
 from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.virtual_display import ensure_display

@@ -1,0 +1,116 @@
+"""One network of the team: its checkpoint, what its header says, and the buttons that put it to work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout
+
+from napari_kdseg.widgets.background import in_background
+from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS, describe, misfit, read_model
+from napari_kdseg.widgets.parts import Note, PathRow, button, clear, heading, row, swatch
+from napari_kdseg.widgets.prediction_row import PredictionRow
+from napari_kdseg.widgets.session import ROLE_TITLES, LoadedModel, Session
+
+#: Networks that segment slides; the assistants only correct.
+SHOWN = ("teacher", "student")
+
+
+class ModelCard(QFrame):
+    """A card.
+
+    Signals
+    -------
+    wanted(str, bool)
+        This role is to segment what is on screen, or the whole slide.
+    """
+
+    wanted = Signal(str, bool)
+
+    def __init__(self, session: Session, role: str):
+        super().__init__()
+        self.session, self.role = session, role
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self.column = QVBoxLayout(self)
+        self.column.setContentsMargins(8, 4, 8, 6)
+        self.column.setSpacing(4)
+        self.column.addWidget(heading(ROLE_TITLES[role] + ("" if role in SHOWN else " (optional)")))
+        self.path = PathRow(
+            "Checkpoint (.safetensors, .pt)", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
+        )
+        self.path.chosen.connect(self._load)
+        self.column.addWidget(self.path)
+        self.facts = Note()
+        self.column.addWidget(self.facts)
+        self.legend = QHBoxLayout()
+        self.column.addLayout(self.legend)
+        self.problem = Note()
+        self.column.addWidget(self.problem)
+        if role in SHOWN:
+            self._build_actions()
+
+    def _build_actions(self) -> None:
+        self.here = button(
+            "Show here", "Segment what is on screen now", lambda: self.wanted.emit(self.role, False)
+        )
+        self.whole = button(
+            "Show on whole slide",
+            "Segment the whole slide where it has tissue: what is on screen first, also when you move on",
+            lambda: self.wanted.emit(self.role, True),
+        )
+        self.actions = row(self.here, self.whole)
+        self.column.addWidget(self.actions)
+        self.running = PredictionRow(self.session, self.role)
+        self.running.said.connect(self.problem.say)
+        self.running.ended.connect(self._on_end)
+        self.column.addWidget(self.running)
+
+    def _load(self, path: str) -> None:
+        self.problem.say("")
+        self.facts.say(f"Reading {Path(path).name} …")
+
+        def failed(sentence: str) -> None:
+            self.show_model()
+            self.problem.warn(sentence)
+
+        def loaded(model: LoadedModel) -> None:
+            self.session.set_model(self.role, model)
+            sentence = misfit(self.session, self.role, model)
+            if sentence:
+                show_warning(sentence)
+
+        in_background(lambda: read_model(Path(path)), loaded, failed)
+
+    def show_model(self) -> None:
+        """Show the model of this card's role as the session has it now."""
+        model = self.session.models.get(self.role)
+        self.problem.say("")
+        self.facts.say(describe(model) if model else "")
+        self._show_classes(model)
+        if model is not None:
+            self.path.set_path(model.path)
+            self.problem.warn(misfit(self.session, self.role, model))
+        if self.role in SHOWN:
+            ready = model is not None and self.session.slide is not None
+            self.actions.setVisible(model is not None)
+            self.here.setEnabled(ready)
+            self.whole.setEnabled(ready)
+
+    def _show_classes(self, model: LoadedModel | None) -> None:
+        from napari_kdseg.widgets.colours import class_colour
+
+        clear(self.legend)
+        if model is not None:
+            for index, name in list(enumerate(model.spec.classes))[1:8]:
+                self.legend.addWidget(swatch(class_colour(index, model.spec.colours)))
+                self.legend.addWidget(QLabel(name))
+            self.legend.addStretch(1)
+
+    def _on_end(self, end: Any) -> None:
+        from napari_kdseg.jobs import Failed
+
+        if isinstance(end, Failed):
+            self.problem.warn(end.message)
