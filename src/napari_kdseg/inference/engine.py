@@ -76,10 +76,15 @@ class Engine:
         self._type: torch.dtype = getattr(torch, arithmetic)
         if arithmetic != "float32":
             module = copy.deepcopy(module).to(self._type)
+        self._plain = module
         self._module = torch.compile(module) if compiled else module
         self.spec = spec
         self.device = device
         self.arithmetic = arithmetic
+
+    def layers(self) -> list[nn.Module]:
+        """Return the layers that hold no others."""
+        return [part for part in self._plain.modules() if not any(part.children())]
 
     def stage(self, windows: Sequence[np.ndarray], batch: int | None = None) -> Tensor:
         """Put windows together where the device can fetch them beside its work; called in the thread that reads.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from napari_kdseg.inference.tuning import Tuning, tune
 from napari_kdseg.slides import Slide, TissueMask
 
 #: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken without being asked for.
-AGREEMENT = 0.999
+AGREEMENT = 0.995
 SAMPLE = 256
 #: Tiles that are computed at the same time on a CPU, at most.
 TILES_AT_ONCE = 4
@@ -85,6 +86,11 @@ def threads_of_a_tile(threads: int) -> int:
     return max(1, threads // TILES_AT_ONCE)
 
 
+def tiles_at_once(asked: int | None, threads: int) -> int:
+    """Return how many tiles ``asked`` threads (by default all) compute at the same time, each by ``threads``."""
+    return max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
+
+
 class Planner:
     """Settles plans for networks on one slide; measures what nobody knows yet, and keeps that in the model's card.
 
@@ -138,7 +144,7 @@ class Planner:
         batch_size = begun.get("batch_size") if asked.batch_size == "auto" else asked.batch_size
         if tile is not None and batch_size is not None:
             return Plan(tile, batch_size, threads, arithmetic, context, agreement)
-        tuned = self._tune(network, card, context, arithmetic, tile, batch_size)
+        tuned = self._tune(network, card, context, arithmetic, threads, tile, batch_size)
         return Plan(tuned.tile, tuned.batch_size, threads, arithmetic, context, agreement, tuned.mpx_per_s)
 
     def _context(self, network: LoadedNetwork, card: ModelCard, begun: dict[str, Any]) -> Context:
@@ -208,6 +214,7 @@ class Planner:
         card: ModelCard,
         context: Context,
         arithmetic: Arithmetic,
+        threads: int,
         tile: int | None,
         batch_size: int | None,
     ) -> Tuning:
@@ -215,12 +222,13 @@ class Planner:
         if context.blended and tile is None:
             tile = 8 * context.halo  # what its seams were measured with
         machine = torch.cuda.get_device_name() if network.device.type == "cuda" else "cpu"
-        key = f"{machine} {arithmetic} {torch.get_num_threads()} {halo} {tile} {batch_size}"
+        key = f"{machine} {arithmetic} {threads} {halo} {tile} {batch_size}"
         found = card.tunings.get(key)
         if found is None:
             self._say(f"Finding the fastest tile for {network.path.name} …")
             engine = network.engine(arithmetic, self._config.compile)
-            found = tune(engine, halo, network.multiple, tile=tile, batch_size=batch_size)
+            at_once = tiles_at_once(self._config.threads, threads)
+            found = tune(engine, halo, network.multiple, at_once=at_once, tile=tile, batch_size=batch_size)
             note(network.sha256, "tunings", found, key)
         return found
 

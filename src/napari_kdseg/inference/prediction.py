@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from napari_kdseg.inference.lanes import BlendingLane, CroppingLane, Lane, Work
 from napari_kdseg.inference.loading import LoadedNetwork, loaded_network
 from napari_kdseg.inference.memory import blocks_kept
 from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.planning import TILES_AT_ONCE, Plan, Planner
+from napari_kdseg.inference.planning import Plan, Planner, tiles_at_once
 from napari_kdseg.inference.provenance import versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
@@ -372,11 +371,6 @@ class _Run:
             values = {"mpx_per_s": speed, "y": y, "x": x, "h": height, "w": width}
             done = member.kept + member.done + member.skipped
             self._emit(Step(member.lane.name, done, member.total, values))
-
-
-def tiles_at_once(asked: int | None, threads: int) -> int:
-    """Return how many tiles ``asked`` threads (by default all) compute at the same time, each by ``threads``."""
-    return max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
 
 
 @contextlib.contextmanager

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
+from napari_kdseg.inference.blending import blending_halo
 from napari_kdseg.inference.engine import Engine
 
 #: A person who points at a place waits for one batch.
-LONGEST_BATCH_S = 1.5
-#: Pixels that a batch may hold: more does not fit into the caches of a CPU, nor into the promised memory.
-MOST_PIXELS = {"cpu": 1_600_000, "cuda": 64_000_000}
+LONGEST_BATCH_S = 2.0
+#: Memory that all batches under way may take together on a CPU, and the share of what is free on a GPU.
+CPU_BYTES = 1_000_000_000
+GPU_SHARE = 0.6
 TILES = {"cpu": (256, 512, 1024), "cuda": (512, 1024, 2048)}
 BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32)}
 #: A larger tile or batch has to be faster by this much to be worth the longer wait for it.
@@ -40,7 +43,13 @@ class Tuning(BaseModel):
 
 
 def tune(
-    engine: Engine, halo: int | None, multiple: int, *, tile: int | None = None, batch_size: int | None = None
+    engine: Engine,
+    halo: int | None,
+    multiple: int,
+    *,
+    at_once: int = 1,
+    tile: int | None = None,
+    batch_size: int | None = None,
 ) -> Tuning:
     """Find the fastest tile and batch.
 
@@ -52,17 +61,19 @@ def tune(
         Context around a tile; ``None`` for what blending takes, which grows with the tile.
     multiple
         Total downsampling of the network.
+    at_once
+        Batches that are under way at the same time, and share the memory.
     tile, batch_size
         Those that are fixed already.
     """
-    from napari_kdseg.inference.blending import blending_halo
-
     kind = "cuda" if engine.device.type == "cuda" else "cpu"
+    free = torch.cuda.mem_get_info(engine.device)[0] * GPU_SHARE if kind == "cuda" else CPU_BYTES
+    most_pixels = free / at_once / bytes_per_pixel(engine, multiple)
     best: Tuning | None = None
     for side in (tile,) if tile else _multiples(TILES[kind], multiple):
         window = side + 2 * (blending_halo(side, multiple) if halo is None else halo)
         for batch in (batch_size,) if batch_size else BATCHES[kind]:
-            if best is not None and batch * window**2 > MOST_PIXELS[kind]:
+            if best is not None and batch * window**2 > most_pixels:
                 break
             seconds = _seconds(engine, window, side, batch)
             if seconds is None or (best is not None and seconds > LONGEST_BATCH_S):
@@ -74,6 +85,28 @@ def tune(
                 break
     assert best is not None, "the first one tried is taken in any case"
     return best
+
+
+def bytes_per_pixel(engine: Engine, multiple: int) -> float:
+    """Estimate the memory that a forward pass takes, in bytes a pixel of its window.
+
+    Twice what the most expensive layer reads and writes: features that wait for a later layer take about as much.
+    """
+    most = 0
+
+    def look(_part: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        nonlocal most
+        tensors = [item for item in (*inputs, output) if isinstance(item, torch.Tensor)]
+        most = max(most, sum(item.numel() * item.element_size() for item in tensors))
+
+    side = max(128, 4 * multiple)
+    hooks = [part.register_forward_hook(look) for part in engine.layers()]
+    try:
+        engine.logits(engine.stage([np.zeros((side, side, engine.spec.in_channels), np.uint8)]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 2 * most / side**2
 
 
 def _seconds(engine: Engine, window: int, side: int, batch: int) -> float | None:
