@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from napari_kdseg.networks import NetworkSpec, create, save
+
 
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path, monkeypatch):
@@ -25,12 +27,14 @@ def viewer(make_napari_viewer, qtbot):
     """A viewer in a real window. Widgets get the proxy napari hands to plugins, so private access would show."""
     viewer = make_napari_viewer(show=True)
     yield viewer
+    from napari_kdseg.widgets.background import pending
     from napari_kdseg.widgets.session import session_of
 
     session = session_of(viewer)
     for job in [*session.jobs.values(), *session.predictions.stop()]:
         job.cancel()
         job.running.join(60)
+    qtbot.waitUntil(lambda: not pending(), timeout=60_000)
 
 
 @pytest.fixture
@@ -71,3 +75,15 @@ def tiles(tmp_path):
         Image.fromarray(image).save(folder / "images" / f"tile{index:02}.png")
         Image.fromarray(mask).save(folder / "masks" / f"tile{index:02}.png")
     return folder
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Write a small network of so many classes and return its path."""
+
+    def write(classes: int):
+        module = create("enet", classes=classes)
+        path = tmp_path / f"{classes}.safetensors"
+        return save(path, module, NetworkSpec(architecture="enet", classes=[f"c{i}" for i in range(classes)]))
+
+    return write

@@ -10,7 +10,6 @@ from napari.utils.notifications import notification_manager
 from PIL import Image
 
 from napari_kdseg.jobs import Done
-from napari_kdseg.networks import NetworkSpec, create, save
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
 from napari_kdseg.widgets import layers
 from napari_kdseg.widgets.session import session_of
@@ -32,18 +31,6 @@ def said(qtbot):
         return next(text for text in texts() if words in text)
 
     return wait
-
-
-@pytest.fixture
-def network(tmp_path):
-    """Write a small network of so many classes and return its path."""
-
-    def write(classes: int):
-        module = create("enet", classes=classes)
-        path = tmp_path / f"{classes}.safetensors"
-        return save(path, module, NetworkSpec(architecture="enet", classes=[f"c{i}" for i in range(classes)]))
-
-    return write
 
 
 def open_small_slide(viewer, tmp_path, qtbot):

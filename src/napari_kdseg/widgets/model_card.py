@@ -45,6 +45,8 @@ class ModelCard(QFrame):
         self.column.addWidget(self.path)
         self.facts = Note()
         self.column.addWidget(self.facts)
+        self.readiness = Note()
+        self.column.addWidget(self.readiness)
         self.legend = QHBoxLayout()
         self.column.addLayout(self.legend)
         self.problem = Note()
@@ -88,6 +90,7 @@ class ModelCard(QFrame):
         """Show the model of this card's role as the session has it now."""
         model = self.session.models.get(self.role)
         self.problem.say("")
+        self.readiness.say("")
         self.facts.say(describe(model) if model else "")
         self._show_classes(model)
         if model is not None:

@@ -142,12 +142,10 @@ class ModelsDock(Dock):
 
             if isinstance(end, Done) and self.session.slide is slide:
                 for role, ready in end.result.items():
-                    card = self.cards[role]
                     takes = (
                         "" if ready.seconds is None else f"About {duration(ready.seconds)} for this slide. "
                     )
-                    if not card.problem.text():
-                        card.problem.say(takes + ready.plan.describe())
+                    self.cards[role].readiness.say(takes + ready.plan.describe())
 
         handle.ended.connect(show)
 
