@@ -105,6 +105,7 @@ def predict(
                 f"{store}: label '{mask.name}', {mask.tiles_done} tiles segmented in {mask.seconds:.1f} s "
                 f"({mask.mpx_per_s:.2f} Mpx/s), {mask.tiles_skipped} of empty glass, {mask.tiles_kept} there before"
             )
+            print(f"  {mask.plan.describe()}")
 
 
 def _number(text: str) -> int | str:

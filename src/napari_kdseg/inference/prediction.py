@@ -224,8 +224,6 @@ class _Preparation:
             )
         )
         writer.annotate(versions=versions(), notes=list(resolution.notes), **plan.measured())
-        if plan.context.samples:
-            self._say(plan.context.describe())
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, plan.tile, plan.context.halo, network.multiple)
         todo = [tile for tile in tiles if (tile.row, tile.column) not in writer.done]

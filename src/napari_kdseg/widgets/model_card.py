@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout
 
 from napari_kdseg.widgets.background import in_background
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS, describe, misfit, read_model
-from napari_kdseg.widgets.parts import Note, PathRow, button, clear, heading, row, swatch
+from napari_kdseg.widgets.parts import Note, PathRow, button, clear, duration, heading, row, swatch
 from napari_kdseg.widgets.prediction_row import PredictionRow
 from napari_kdseg.widgets.session import ROLE_TITLES, LoadedModel, Session
 
@@ -66,7 +66,7 @@ class ModelCard(QFrame):
         self.actions = row(self.here, self.whole)
         self.column.addWidget(self.actions)
         self.running = PredictionRow(self.session, self.role)
-        self.running.said.connect(self.problem.say)
+        self.running.said.connect(self._on_message)
         self.running.ended.connect(self._on_end)
         self.column.addWidget(self.running)
 
@@ -112,8 +112,20 @@ class ModelCard(QFrame):
                 self.legend.addWidget(QLabel(name))
             self.legend.addStretch(1)
 
+    def show_plan(self, plan: Any, seconds: float | None = None) -> None:
+        """Show how the network is run on this slide, and what the whole of it would take."""
+        takes = "" if seconds is None else f"About {duration(seconds)} for this slide. "
+        how = "Tiles blended" if plan.context.blended else f"Context {plan.context.halo} px"
+        self.readiness.say(f"{takes}{how}, tiles {plan.tile} px, {plan.arithmetic}.")
+        self.readiness.setToolTip(plan.describe())
+
+    def _on_message(self, message: Any) -> None:
+        (self.problem.warn if message.level == "warning" else self.readiness.say)(message.text)
+
     def _on_end(self, end: Any) -> None:
-        from napari_kdseg.jobs import Failed
+        from napari_kdseg.jobs import Done, Failed
 
         if isinstance(end, Failed):
             self.problem.warn(end.message)
+        elif isinstance(end, Done):
+            self.show_plan(end.result.masks[self.role].plan)

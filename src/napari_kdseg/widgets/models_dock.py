@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from napari_kdseg.widgets.background import JobHandle
 from napari_kdseg.widgets.model_card import SHOWN, ModelCard
 from napari_kdseg.widgets.models import load_run
-from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, combo, duration, heading, row
+from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, combo, heading, row
 from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, given_mpp
 
 CONTEXTS: dict[str, Literal["auto", "exact"] | int] = {"auto": "auto", "exact": "exact", "64 px": 64}
@@ -121,6 +122,7 @@ class ModelsDock(Dock):
             device=self.device.currentText(),
             precision=self.precision.currentText(),
             halo=CONTEXTS[self.context.currentText()],
+            threads=max(1, (os.cpu_count() or 2) - 1),  # one is left to the window
             first=drawn_regions(self.viewer, slide) if region is None else (),
         )
 
@@ -142,10 +144,7 @@ class ModelsDock(Dock):
 
             if isinstance(end, Done) and self.session.slide is slide:
                 for role, ready in end.result.items():
-                    takes = (
-                        "" if ready.seconds is None else f"About {duration(ready.seconds)} for this slide. "
-                    )
-                    self.cards[role].readiness.say(takes + ready.plan.describe())
+                    self.cards[role].show_plan(ready.plan, ready.seconds)
 
         handle.ended.connect(show)
 

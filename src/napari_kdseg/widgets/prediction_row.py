@@ -21,13 +21,13 @@ class PredictionRow(QWidget):
 
     Signals
     -------
-    said(str)
+    said(Message)
         A sentence of the job.
     ended(object)
         The terminal event of a prediction.
     """
 
-    said = Signal(str)
+    said = Signal(object)
     ended = Signal(object)
 
     def __init__(self, session: Session, role: str):
@@ -88,7 +88,7 @@ class PredictionRow(QWidget):
                 self.began = time.monotonic()
                 self.pause.show()
             elif isinstance(event, Message):
-                self.said.emit(event.text)
+                self.said.emit(event)
             elif isinstance(event, Paused):
                 self.pause.setText("Resume")
                 self.pause.setEnabled(True)
