@@ -175,6 +175,28 @@ def test_a_stopped_job_goes_on_to_the_same_bytes(tmp_path, checkpoint):
     assert open_masks(settings.output)["student"].metadata["status"] == "complete"
 
 
+def test_auto_goes_on_with_what_the_mask_was_begun_with(tmp_path, checkpoint):
+    begun, _ = run(config(tmp_path, checkpoint, region=(0, 0, 130, 130), threads=1))
+    auto = dict.fromkeys(("tile", "halo", "batch_size", "precision"), "auto")
+    end, history = run(config(tmp_path, checkpoint, **auto))
+    assert student(end).tiles_kept == student(begun).tiles_done + student(begun).tiles_skipped == 4
+    assert student(end).plan.record() == student(begun).plan.record()
+    assert not [event for event in history if isinstance(event, Message)], "nothing was measured"
+    refused = run_inline(predict, config(tmp_path, checkpoint, batch_size=2)).end
+    assert "another batch size" in refused.message
+
+
+def test_two_networks_go_over_the_slide_together(tmp_path, checkpoint, make_network):
+    """At resolutions and with tiles of their own."""
+    coarse = make_network(tmp_path / "coarse.safetensors", seed=1, mpp=1.0)
+    both, history = run(config(tmp_path / "both", checkpoint, networks={"a": checkpoint, "b": coarse}))
+    order = [event.stage for event in history if isinstance(event, Step)]
+    assert set(order[:6]) == {"a", "b"}, "neither waits for the other"
+    for name, path in (("a", checkpoint), ("b", coarse)):
+        alone, _ = run(config(tmp_path / name, path, name=name))
+        assert chunks(both.result.output / "labels" / name) == chunks(alone.result.output / "labels" / name)
+
+
 def test_regions_add_up_to_the_whole_slide(tmp_path, checkpoint):
     whole, _ = run(config(tmp_path / "whole", checkpoint, skip_background=False))
     settings = {"skip_background": False}
