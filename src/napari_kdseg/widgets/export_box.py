@@ -45,7 +45,7 @@ class ExportBox(QWidget):
         if store is None or not store.is_dir():
             self.note.warn("There are no masks of this slide yet. Segment it in 2 Models first.")
             return None
-        config = ExportConfig(store=store, output=Path(folder), overwrite=True)
+        config = ExportConfig(stores=(store,), output=Path(folder), overwrite=True)
         job = self.session.start("export", "export of masks", "napari_kdseg.masks:export_masks", config)
         if job is not None:
             self.note.say("Exporting …")
