@@ -15,7 +15,9 @@ SPEC = MaskSpec("labels", "student", "class", ("light", "dark"), ((0, 0, 0), (23
 TILE = 256
 
 
-@pytest.fixture(params=["synthetic:1300x900?seed=3&mpp=0.5", "CMU-1-Small-Region.svs", "dicom-cmu-1-small-region"])
+@pytest.fixture(
+    params=["synthetic:1300x900?seed=3&mpp=0.5", "CMU-1-Small-Region.svs", "dicom-cmu-1-small-region"]
+)
 def address(request):
     """A slide without a window of its own, and two real ones where they lie."""
     if request.param.startswith("synthetic"):
@@ -60,7 +62,9 @@ def test_napari_ome_zarr_shows_the_mask_on_the_slide(store, address):
         assert label.scale == pytest.approx(scale)
         # Version 0.10 of that reader knows no translation, and so is half a pixel of the mask off at most.
         for pixel in [(0, 0), (10, 20), tuple(np.subtract(ours.levels[0].shape, 1))]:
-            expected = np.multiply(pixel, scale) + translate  # micrometres; the slide's first pixel centre is 0
+            expected = (
+                np.multiply(pixel, scale) + translate
+            )  # micrometres; the slide's first pixel centre is 0
             assert (np.abs(np.subtract(label.data_to_world(pixel), expected)) <= np.divide(scale, 2)).all()
         # And as it is seen: what the mask calls dark is dark on the slide at the same place.
         y, x = (int(side) // 2 for side in ours.levels[0].shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+#: What file systems, some of networks, say that know no such thing as a durable folder.
+CANNOT_BE_ASKED = {errno.EINVAL, errno.ENOTSUP}
 
 
 @contextlib.contextmanager
@@ -65,8 +69,10 @@ def flush_names(folders: Iterable[Path]) -> None:
     for folder in sorted(folders):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some network file systems cannot be asked
-                os.fsync(descriptor)
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in CANNOT_BE_ASKED:
+                raise
         finally:
             os.close(descriptor)
 

@@ -76,6 +76,7 @@ class MaskWriter:
                 self._journal.close()
                 raise
         self._pending: dict[tuple[int, int], Note] = {}
+        self._failed = False
         self._committed_at = time.monotonic()
 
     @property
@@ -125,13 +126,20 @@ class MaskWriter:
         Raises
         ------
         OutputError
-            As :meth:`write_tile`.
+            As :meth:`write_tile`. A writer that failed here writes nothing more: a system that could not keep its
+            promise once may have dropped the data, and say the next time that all is well.
         """
+        if self._failed:
+            raise OutputError(
+                f"{self._what} could not be written before. Start again: it goes on where it stopped."
+            )
+        self._failed = True
         with writing(self._what):
             for pyramid in self._pyramids:
                 pyramid.commit()
             if self._pending:
                 self._journal.append(self._pending)
+        self._failed = False
         self._pending.clear()
         self._committed_at = time.monotonic()
 
