@@ -95,7 +95,8 @@ def measure(mask: MaskPyramid, probabilities: MaskPyramid | None, emit: Emit, co
     polygons = np.array([polygon for _, polygon in outlined], dtype=object)
     means = np.full(len(polygons), np.nan)
     if probabilities is not None and len(polygons):
-        means = _mean_probabilities(polygons, probabilities, shape, check)
+        classes = np.array([value for value, _ in outlined])
+        means = _mean_probabilities(classes, polygons, mask, probabilities, check)
     scale = np.array(mask.downsample[::-1])
     full = shapely.transform(polygons, lambda xy: xy * scale) if len(polygons) else polygons
     found_pieces = [
@@ -106,31 +107,47 @@ def measure(mask: MaskPyramid, probabilities: MaskPyramid | None, emit: Emit, co
 
 
 def _mean_probabilities(
-    polygons: np.ndarray, probabilities: MaskPyramid, shape: tuple[int, int], check: Callable[[], None]
+    values: np.ndarray,
+    polygons: np.ndarray,
+    mask: MaskPyramid,
+    probabilities: MaskPyramid,
+    check: Callable[[], None],
 ) -> np.ndarray:
-    """Mean of the probabilities in each polygon (in pixels of the mask), block by block."""
-    from rasterio import Affine, features  # GDAL takes a while to load
+    """Mean of the probabilities in each polygon (in pixels of the mask) of the class ``values``, block by block.
 
-    tree = shapely.STRtree(polygons)
-    sums, counts = np.zeros(len(polygons) + 1), np.zeros(len(polygons) + 1)
-    for y in range(0, shape[0], BLOCK):
-        for x in range(0, shape[1], BLOCK):
+    Each connected area of a block lies in one polygon: the one of its class that holds its first pixel. So a polygon
+    that spans the slide costs no more than a small one.
+    """
+    from skimage.measure import label
+
+    shapely.prepare(polygons)
+    trees = {value: shapely.STRtree(polygons[values == value]) for value in np.unique(values)}
+    numbers = {value: np.flatnonzero(values == value) for value in trees}
+    height, width = mask.levels[0].shape
+    sums, counts = np.zeros(len(polygons)), np.zeros(len(polygons))
+    for y in range(0, height, BLOCK):
+        for x in range(0, width, BLOCK):
             check()
-            height, width = min(BLOCK, shape[0] - y), min(BLOCK, shape[1] - x)
-            there = tree.query(shapely.box(x, y, x + width, y + height))
-            if not len(there):
-                continue
-            whose = features.rasterize(
-                ((polygons[index], index + 1) for index in there),
-                out_shape=(height, width),
-                transform=Affine.translation(x, y),
-                dtype=np.int32,
-            )
-            values = np.asarray(probabilities.levels[0][y : y + height, x : x + width])
-            known = values != NOT_COMPUTED
-            sums += np.bincount(whose[known], values[known] / (NOT_COMPUTED - 1), minlength=len(sums))
-            counts += np.bincount(whose[known], minlength=len(sums))
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)[1:]
+            block = np.asarray(mask.levels[0][y : y + BLOCK, x : x + BLOCK])
+            stored = np.asarray(probabilities.levels[0][y : y + BLOCK, x : x + BLOCK]).ravel()
+            areas, count = label(np.where(block == NOT_COMPUTED, 0, block), connectivity=1, return_num=True)
+            areas = areas.ravel()
+            known = stored != NOT_COMPUTED
+            area_sums = np.bincount(areas[known], stored[known] / (NOT_COMPUTED - 1), minlength=count + 1)
+            area_counts = np.bincount(areas[known], minlength=count + 1)
+            first = np.zeros(count + 1, np.int64)
+            first[areas[::-1]] = np.arange(areas.size - 1, -1, -1)
+            rows, columns = np.unravel_index(first, block.shape)
+            classes = block.ravel()[first]
+            for value, tree in trees.items():
+                there = 1 + np.flatnonzero(classes[1:] == value)
+                centres = shapely.points(columns[there] + x + 0.5, rows[there] + y + 0.5)
+                nth, candidate = tree.query(centres)
+                held = shapely.contains(tree.geometries[candidate], centres[nth])
+                whose = numbers[value][candidate[held]]
+                np.add.at(sums, whose, area_sums[there[nth[held]]])
+                np.add.at(counts, whose, area_counts[there[nth[held]]])
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def as_shape(piece: Piece, mask: MaskPyramid, object_type: str) -> AnnotationShape:
