@@ -217,7 +217,7 @@ def test_a_disk_that_fills_up_while_packing_loses_nothing(tmp_path, slide):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are a matter of Unix")
 def test_killed_at_any_moment_of_packing_it_is_whole_and_is_packed_the_next_time(tmp_path, slide):
-    """The program kills itself at its n-th call that changes the disk, for every seventh n."""
+    """The program kills itself at its n-th call that changes the disk, for every seventeenth n."""
     shape = (100, 140)
     made, packed = tmp_path / "made.ome.zarr", tmp_path / "packed.ome.zarr"
     fill(made, slide, plan_tiles(shape, None, TILE, 0), shape, pack=False)
@@ -226,7 +226,7 @@ def test_killed_at_any_moment_of_packing_it_is_whole_and_is_packed_the_next_time
         writer.finish(None)
     expected, wanted = pixels(made), contents(packed)
     seen = set()
-    for moment in range(0, 10_000, 7):
+    for moment in range(0, 10_000, 17):
         path = tmp_path / f"{moment}.ome.zarr"
         shutil.copytree(made, path)
         child = os.fork()
