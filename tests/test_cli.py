@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from napari_kdseg.cli import main
+from napari_kdseg.masks import MaskSpec, MaskStore, plan_tiles
+from napari_kdseg.slides import open_slide
 
 SLIDE = "synthetic:6000x5000?seed=3&mpp=0.5"
 
@@ -191,3 +193,27 @@ def test_annotations_are_converted(tmp_path):
     done = kdseg("annotations", "convert", glands, tmp_path / "mask.tif", *options)
     assert done.returncode == 0, done.stderr
     assert set(np.unique(np.asarray(Image.open(tmp_path / "mask.tif")))) == {1, 255}
+
+
+def test_export_of_a_folder_of_masks(tmp_path):
+    for seed in (1, 2):
+        with open_slide(f"synthetic:600x400?seed={seed}&mpp=0.5") as slide:
+            spec = MaskSpec(
+                "labels", "student", "class", ("background", "tumour"), ((0, 0, 0), (230, 159, 0))
+            )
+            grid = {"shape": (400, 600), "downsample": (1.0, 1.0), "tile": 256, "made_by": {}}
+            with MaskStore(tmp_path / "masks" / f"{seed}.ome.zarr", slide).begin([spec], **grid) as writer:
+                for tile in plan_tiles((400, 600), None, 256, 0):
+                    writer.write_tile(tile, [np.ones((tile.height, tile.width), np.uint8)])
+                writer.finish(None)
+    done = kdseg("export", tmp_path / "masks", tmp_path / "out", "--as", "geojson,csv,tiff", "--gzip")
+    assert done.returncode == 0, done.stderr
+    made = [f"{seed}.student.{kind}" for seed in (1, 2) for kind in ("geojson.gz", "csv", "ome.tif")]
+    assert done.stdout.split() == [str(tmp_path / "out" / name) for name in [*made, "summary.csv"]]
+    assert (
+        (tmp_path / "out" / "summary.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("1,student,tumour,0.06,240000,")
+    )
+    assert kdseg("export", tmp_path / "masks").returncode == 2

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
 import scipy.ndimage
+import shapely
 import tifffile
 
-from napari_kdseg.errors import ConfigurationError, InTheWayError
+from napari_kdseg.errors import ConfigurationError, InTheWayError, KdsegError, SlideError
 from napari_kdseg.jobs import Control, JobCancelled, Message
-from napari_kdseg.masks import ExportConfig, MaskSpec, MaskStore, export_masks
+from napari_kdseg.masks import ExportConfig, MaskSpec, MaskStore, export_masks, open_masks
 from napari_kdseg.masks.tiling import plan_tiles
-from napari_kdseg.slides import open_annotation, open_slide
+from napari_kdseg.slides import open_annotation, open_slide, tissue_of
 
 SHAPE, TILE, ADDRESS = (300, 450), 64, "synthetic:900x600?seed=1&mpp=0.5"
 CLASSES, COLOURS = ("background", "gland", "tumour"), ((0, 0, 0), (0, 158, 115), (230, 159, 0))
@@ -29,7 +32,7 @@ def blobs(seed: int) -> np.ndarray:
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """A store of classes and probabilities that were computed in its left two thirds."""
-    monkeypatch.setattr("napari_kdseg.masks.export.masks.BLOCK", 128)
+    monkeypatch.setattr("napari_kdseg.masks.export.pieces.BLOCK", 128)
     classes = blobs(3)
     probabilities = np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8)
     masks = (
@@ -50,7 +53,8 @@ def made(tmp_path, monkeypatch):
 
 def run(store, folder, **options):
     said = []
-    files = export_masks(ExportConfig(store=store, output=folder, **options), said.append, Control())
+    stores = store if isinstance(store, tuple) else (store,)
+    files = export_masks(ExportConfig(stores=stores, output=folder, **options), said.append, Control())
     return files, said
 
 
@@ -83,11 +87,98 @@ def test_outlines_measurements_and_areas(made, tmp_path):
         assert float(rows[name]["mean_probability"]) == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_pyramidal_tiff_holds_the_mask(made, tmp_path):
+def test_shares_of_what_was_predicted_and_of_the_tissue(made, tmp_path):
     store, classes, _ = made
-    (file,), _ = run(store, tmp_path / "out", kinds=("tiff",), slide=ADDRESS)
+    (file,), _ = run(store, tmp_path / "out", kinds=("csv",), slide=ADDRESS)
+    with open_slide(ADDRESS) as slide:
+        tissue = tissue_of(slide)
+        tissue_px = tissue.mask.sum() * tissue.downsample[0] * tissue.downsample[1]
+    rows = {row["class"]: row for row in csv.DictReader(file.open())}
+    for value, name in ((1, "gland"), (2, "tumour")):
+        count = (classes == value).sum()
+        assert float(rows[name]["share_of_predicted"]) == pytest.approx(
+            count / (classes != 255).sum(), abs=1e-6
+        )
+        assert float(rows[name]["share_of_tissue"]) == pytest.approx(4 * count / tissue_px, abs=1e-6)
+    with pytest.raises(ConfigurationError, match="masks of another slide"):
+        run(store, tmp_path / "other", kinds=("csv",), slide="synthetic:900x600?seed=2&mpp=0.5")
+
+
+def test_annotations_or_detections_and_compressed(made, tmp_path):
+    store, *_ = made
+    plain, _ = run(store, tmp_path / "a", kinds=("geojson",), objects="annotation")
+    packed, _ = run(store, tmp_path / "b", kinds=("geojson",), objects="annotation", compress=True)
+    assert packed[0].name == "case.student.geojson.gz"
+    assert gzip.decompress(packed[0].read_bytes()) == plain[0].read_bytes()
+    features = json.loads(plain[0].read_bytes())["features"]
+    for feature in features:
+        about = feature["properties"]
+        assert about["objectType"] == "annotation"
+        assert about["classification"] in (
+            {"name": "gland", "color": [0, 158, 115]},
+            {"name": "tumour", "color": [230, 159, 0]},
+        )
+
+
+def test_outlines_may_count_from_the_scanned_area(made, tmp_path, monkeypatch):
+    store, *_ = made
+    monkeypatch.setattr("napari_kdseg.masks.export.masks.bounds_origin", lambda slide: (30.0, 12.0))  # (y, x)
+    plain, _ = run(store, tmp_path / "a", kinds=("geojson",), slide=ADDRESS)
+    moved, _ = run(store, tmp_path / "b", kinds=("geojson",), slide=ADDRESS, bounds=True)
+    for one, other in zip(
+        *(json.loads(files[0].read_bytes())["features"] for files in (plain, moved)), strict=True
+    ):
+        first, second = (shapely.geometry.shape(feature["geometry"]).bounds for feature in (one, other))
+        assert second == pytest.approx(np.subtract(first, (12, 30, 12, 30)))
+    with pytest.raises(ConfigurationError, match="scanned area is known by the slide"):
+        run(store, tmp_path / "c", bounds=True)
+
+
+def test_a_folder_of_stores_makes_one_table(made, tmp_path):
+    """One store is damaged: the others are exported, and it is said."""
+    store, *_ = made
+    folder = tmp_path / "cohort"
+    for name in ("one", "two"):
+        shutil.copytree(store, folder / "batch" / f"{name}.ome.zarr")
+    files, _ = run(folder, tmp_path / "out", kinds=("csv",))
+    assert [file.name for file in files] == ["one.student.csv", "two.student.csv", "summary.csv"]
+    rows = list(csv.DictReader(files[-1].open()))
+    assert [(row["slide"], row["mask"], row["class"]) for row in rows] == [
+        (slide, "student", name) for slide in ("one", "two") for name in ("gland", "tumour")
+    ]
+    single = list(csv.DictReader(files[0].open()))
+    assert {**single[0], "slide": "one", "mask": "student"} == rows[0]
+
+    with pytest.raises(InTheWayError, match=r"summary\.csv is there already"):
+        run(folder, tmp_path / "out", kinds=("csv",), names=("student",))
+    (folder / "batch" / "one.ome.zarr" / "labels" / "student" / "zarr.json").write_text("{}")
+    with pytest.raises(KdsegError, match=r"1 of 2 mask stores .* first reason: .*'student'.*damaged"):
+        run(folder, tmp_path / "out2", kinds=("csv",))
+    assert sorted(file.name for file in (tmp_path / "out2").iterdir()) == ["summary.csv", "two.student.csv"]
+    shutil.copytree(store, folder / "case.ome.zarr")
+    with pytest.raises(ConfigurationError, match=r"Several mask stores are named case\.ome\.zarr"):
+        run((store, folder), tmp_path / "out3")
+    with pytest.raises(ConfigurationError, match="belongs to one mask store"):
+        run(folder, tmp_path / "out3", slide=ADDRESS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SlideError, match="holds none"):
+        run(tmp_path / "empty", tmp_path / "out3")
+
+
+def test_a_pyramidal_tiff_holds_the_mask_and_its_scale(made, tmp_path):
+    """No slide is needed, every level is that of the mask, and it lies where the mask lies."""
+    store, classes, _ = made
+    (file,), _ = run(store, tmp_path / "out", kinds=("tiff",))
+    mask = open_masks(store)["student"]
     with tifffile.TiffFile(file) as tif:
-        np.testing.assert_array_equal(tif.series[0].asarray(), classes)
+        (series,) = tif.series
+        assert 'PhysicalSizeX="1.0"' in tif.ome_metadata
+        for ours, level in zip(mask.levels, series.levels, strict=False):
+            np.testing.assert_array_equal(level.asarray(), np.asarray(ours))
+    with open_slide(ADDRESS) as slide:
+        again = open_annotation(file, slide)
+        assert again.classes == CLASSES
+        np.testing.assert_array_equal(again.read_scaled(2.0, 0, 0, *SHAPE), classes)
 
 
 def test_what_cannot_be_exported_is_said(made, tmp_path):
@@ -95,7 +186,7 @@ def test_what_cannot_be_exported_is_said(made, tmp_path):
     with pytest.raises(ConfigurationError, match=r"holds no mask .teacher. of classes\. There is: student"):
         run(store, tmp_path / "out", names=("teacher",))
     with pytest.raises(ConfigurationError, match="--slide"):
-        run(store, tmp_path / "out", kinds=("tiff",))
+        run(store, tmp_path / "out", kinds=("dicom",))
     run(store, tmp_path / "out", kinds=("csv",))
     with pytest.raises(InTheWayError, match="there already"):
         run(store, tmp_path / "out", kinds=("csv",))
@@ -105,5 +196,5 @@ def test_what_cannot_be_exported_is_said(made, tmp_path):
     control = Control()
     control.cancel()
     with pytest.raises(JobCancelled):
-        export_masks(ExportConfig(store=store, output=tmp_path / "other"), lambda _event: None, control)
+        export_masks(ExportConfig(stores=(store,), output=tmp_path / "other"), lambda _event: None, control)
     assert not any((tmp_path / "other").iterdir())

@@ -1,6 +1,7 @@
 import pytest
 
 from napari_kdseg.errors import OutputError
+from napari_kdseg.masks.disk import WriteLock
 from napari_kdseg.masks.journal import Journal, read_journal
 
 
@@ -27,8 +28,8 @@ def test_a_torn_line_does_not_count_and_does_not_spoil_the_next_one(tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
+    lock = WriteLock(tmp_path / "student.lock")
     with pytest.raises(OutputError, match="Another job is writing"):
-        Journal(tmp_path / "journal.jsonl")
-    journal.close()
-    Journal(tmp_path / "journal.jsonl").close()
+        WriteLock(tmp_path / "student.lock")
+    lock.close()
+    WriteLock(tmp_path / "student.lock").close()

@@ -9,6 +9,7 @@ import pytest
 import zarr
 
 from napari_kdseg.errors import OutputError, SlideError
+from napari_kdseg.masks.group import journal_path
 from napari_kdseg.masks.pyramid import open_masks, sample_nearest
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
 from napari_kdseg.masks.store import MaskSpec, MaskStore, pyramid_shapes
@@ -299,7 +300,7 @@ def test_a_killed_program_leaves_a_mask_that_is_completed_to_the_same_values(tmp
     mask = open_masks(path)["student"]
     for level, values in zip(mask.levels, pyramid_of(random_masks()[0], reduce_classes), strict=True):
         np.testing.assert_array_equal(np.asarray(level), values)
-    journal = (path / "labels" / "student" / "0" / "journal.jsonl").read_text().splitlines()
+    journal = journal_path(path / "labels" / "student").read_text().splitlines()
     assert len({tuple(json.loads(line)["tile"]) for line in journal}) == len(plan_tiles(SHAPE, None, TILE, 0))
 
 

@@ -243,4 +243,15 @@ def test_masks_are_exported_from_the_dock(viewer, dock, qtbot, tmp_path):
         pass
     assert "student.csv" in compare.export.note.text()
     (table,) = (tmp_path / "out").glob("*.student.csv")
-    assert table.read_text().splitlines()[1].startswith("gland,0.06,240000,1,")
+    assert table.read_text().splitlines()[1].startswith("gland,0.06,240000,1.000000,,1,")
+    for kind, box in compare.export.kinds.items():
+        box.setChecked(kind == "tiff")
+    with qtbot.waitSignal(compare.export.export_to(tmp_path / "picture").ended, timeout=WAIT):
+        pass
+    assert [file.name.split(".", 1)[1] for file in (tmp_path / "picture").iterdir()] == ["student.ome.tif"]
+    compare.export.kinds["tiff"].setChecked(False)
+    assert not compare.export.export.isEnabled()
+    compare.export.kinds["dicom"].setChecked(True)
+    with qtbot.waitSignal(compare.export.export_to(tmp_path / "picture").ended, timeout=WAIT):
+        pass
+    assert "not a DICOM slide" in compare.export.note.text()

@@ -115,22 +115,45 @@ def _number(text: str) -> int | str:
 
 @app.command()
 def export(
-    store: Annotated[Path, typer.Argument(help="Mask store *.ome.zarr.")],
-    output: Annotated[Path, typer.Argument(help="Folder for the files.")],
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Mask stores *.ome.zarr, or folders of them; at the end the folder for the files."
+        ),
+    ],
     name: Annotated[list[str] | None, typer.Option(help="Which masks; all of classes when absent.")] = None,
     kinds: Annotated[
-        str, typer.Option("--as", help="With commas: geojson (QuPath), csv (areas), tiff (needs --slide).")
+        str,
+        typer.Option(
+            "--as", help="With commas: geojson (QuPath), csv (areas), tiff, dicom (DICOM SEG, needs --slide)."
+        ),
     ] = "geojson,csv",
-    slide: Annotated[str | None, typer.Option(help="The slide, for tiff.")] = None,
+    objects: Annotated[str, typer.Option(help="What outlines are in QuPath: detection or annotation.")] = (
+        "detection"
+    ),
+    gzip: Annotated[bool, typer.Option("--gzip", help="Compress outlines: *.geojson.gz.")] = False,
+    slide: Annotated[
+        str | None, typer.Option(help="The slide: for dicom, and for the share of the tissue in csv.")
+    ] = None,
+    bounds: Annotated[
+        bool,
+        typer.Option(
+            "--bounds", help="Outlines count from the scanned area, as QuPath shows MRXS; with --slide."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
 ) -> None:
-    """Write masks for other programs: outlines with measurements, areas of each class, pyramidal TIFF."""
+    """Write masks for other programs: outlines with measurements, areas of each class, pyramidal TIFF, DICOM SEG."""
     from napari_kdseg.masks import ExportConfig
     from napari_kdseg.masks import export_masks as job
 
+    if len(places) < 2:
+        raise ConfigurationError("Say where the files shall go: kdseg export MASKS.ome.zarr FOLDER.")
+    *stores, output = places
     config = ExportConfig.model_validate(
         {
-            "store": store, "output": output, "names": tuple(name or ()), "slide": slide, "overwrite": overwrite,
+            "stores": tuple(stores), "output": output, "names": tuple(name or ()), "slide": slide, "objects": objects,
+            "bounds": bounds, "compress": gzip, "overwrite": overwrite,
             "kinds": tuple(kind.strip() for kind in kinds.split(",")),
         }
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which tiles are safely on disk: an append-only file of JSON lines, and the lock that keeps a second writer out.
+"""Which tiles are safely on disk: an append-only file of JSON lines.
 
 A line is appended only after the chunks it speaks of were flushed to disk, so neither a killed program nor a power cut
 leaves half a tile that counts as done. A line torn by a crash is no JSON, and its tile is computed again.
@@ -12,13 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from napari_kdseg.errors import OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-    import msvcrt
+from napari_kdseg.masks.disk import flush_to_disk
 
 Place = tuple[int, int]
 Note = dict[str, Any]
@@ -39,50 +33,35 @@ def read_journal(path: Path) -> dict[Place, Note]:
     return done
 
 
+def journal_lines(tiles: Mapping[Place, Note]) -> bytes:
+    """Return the lines of a journal that say ``tiles`` are done, in the order they come in."""
+    return "".join(json.dumps({"tile": place, **note}) + "\n" for place, note in tiles.items()).encode()
+
+
 class Journal:
-    """The journal of one run of tiles, open for appending by one writer at a time.
+    """The journal of one run of tiles, open for appending; a :class:`~disk.WriteLock` keeps a second writer out.
 
     Parameters
     ----------
     path
-        The file; its folder must exist. The lock lies beside it and is released by the system if the program dies.
-
-    Raises
-    ------
-    OutputError
-        If another job is writing here.
+        The file; its folder must exist.
     """
 
     def __init__(self, path: Path):
-        self._lock = path.with_suffix(".lock").open("ab")
-        try:
-            _lock(self._lock.fileno())
-        except OSError as error:
-            self._lock.close()
-            raise OutputError(
-                "Another job is writing this mask at the moment. Wait until it has ended or stop it first."
-            ) from error
         self.done = read_journal(path)
         self._file = path.open("ab", buffering=0)
+        flush_to_disk([path])  # its name, before any line counts on it
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             self._file.write(b"\n")
 
     def append(self, tiles: Mapping[Place, Note]) -> None:
         """Write ``tiles`` down as done, with a note (JSON) each, and wait until that is durable."""
-        lines = "".join(json.dumps({"tile": place, **note}) + "\n" for place, note in tiles.items()).encode()
+        lines = journal_lines(tiles)
         while lines:  # an unbuffered file may take a part only
             lines = lines[self._file.write(lines) :]
         os.fsync(self._file.fileno())
         self.done.update(tiles)
 
     def close(self) -> None:
-        """Let the next writer in."""
+        """Close the file."""
         self._file.close()
-        self._lock.close()
-
-
-def _lock(descriptor: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]

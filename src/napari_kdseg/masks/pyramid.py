@@ -5,6 +5,7 @@ Every read goes to the chunks on disk, so a growing mask shows at once; nothing 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.masks.group import META, level_paths, read_attributes
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
 
@@ -104,13 +106,58 @@ def sample_nearest(
     return out
 
 
-def as_level(array: zarr.Array) -> LevelArray:
-    """Wrap a zarr array ``[height, width]`` as an array that napari slices."""
+class _StoredLevel:
+    """One level on disk, which may move while it is being looked at: packing gives a mask new arrays.
 
-    def read(y: int, x: int, height: int, width: int) -> np.ndarray:
-        return np.asarray(array[y : y + height, x : x + width])
+    Nothing is decoded by the layout of another array: an array whose metadata is not what it was is opened again, and
+    what was read in the meantime is read again.
+    """
 
-    return LevelArray(read, array.shape, array.dtype, array.chunks)
+    def __init__(self, folder: Path, index: int):
+        self._folder, self._index = folder, index
+        self._now = self._open()
+        array = self._now[0]
+        self.shape, self.dtype, self.chunks = array.shape, array.dtype, array.chunks
+
+    def read(self, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """Read a region inside the level; 255 if the mask is gone or became another one."""
+        while True:
+            array, place, stamp = self._now
+            if array.shape != self.shape:
+                break
+            try:
+                pixels = np.asarray(array[y : y + height, x : x + width])
+            except Exception:  # half removed; or damaged, and then it is no different the next time
+                if _stamp(place) == stamp:
+                    raise
+            else:
+                if _stamp(place) == stamp:
+                    return pixels
+            try:
+                self._now = self._open()
+            except (OSError, ValueError, KeyError, IndexError):
+                break
+        return np.full((height, width), NOT_COMPUTED, np.uint8)
+
+    def _open(self) -> tuple[zarr.Array, Path, object]:
+        place = self._folder / level_paths(read_attributes(self._folder))[self._index]
+        stamp = _stamp(place)
+        return zarr.open_array(place, mode="r"), place, stamp
+
+
+def _stamp(place: Path) -> object:
+    """What changes when the array at ``place`` is another one; ``None`` when there is none."""
+    try:
+        about = os.stat(place / META)
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
+
+
+def as_level(folder: Path, index: int) -> LevelArray:
+    """Wrap level ``index`` of the mask in ``folder`` as an array that napari slices."""
+    level = _StoredLevel(folder, index)
+    return LevelArray(level.read, level.shape, level.dtype, level.chunks)
 
 
 def open_masks(path: str | Path) -> dict[str, MaskPyramid]:
@@ -146,11 +193,9 @@ def open_masks(path: str | Path) -> dict[str, MaskPyramid]:
 
 def _open_pyramid(folder: Path, name: str) -> MaskPyramid:
     try:
-        group = zarr.open_group(folder, mode="r")
-        attributes = group.attrs.asdict()
+        attributes = read_attributes(folder)
         metadata = attributes["kdseg"]
-        paths = [item["path"] for item in attributes["ome"]["multiscales"][0]["datasets"]]
-        levels = tuple(as_level(group[item]) for item in paths)
+        levels = tuple(as_level(folder, index) for index in range(len(level_paths(attributes))))
         return MaskPyramid(
             path=folder,
             name=name,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from napari_kdseg.masks.disk import flush_to_disk
+from napari_kdseg.masks.disk import flush_names, flush_to_disk
 from napari_kdseg.masks.reduction import NOT_COMPUTED, Reduce
 
 
@@ -69,8 +69,13 @@ class PyramidWriter:
             top, left = row * self._tile, column * self._tile
             height, width = min(self._tile, array.shape[0] - top), min(self._tile, array.shape[1] - left)
             array[top : top + height, left : left + width] = self._coarse[level, row, column][:height, :width]
-        for level, row, column in self._unflushed | self._coarse.keys():
-            flush_to_disk(self._folder / str(level) / "c" / str(row) / str(column))
+        written = self._unflushed | self._coarse.keys()
+        flush_to_disk(
+            self._folder / str(level) / "c" / str(row) / str(column) for level, row, column in written
+        )
+        for level in {level for level, *_ in written}:  # folders of rows that were new
+            array = self._folder / str(level)
+            flush_names([array, *(place for place in [array / "c"] if place.is_dir())])
         self._coarse.clear()
         self._unflushed.clear()
 

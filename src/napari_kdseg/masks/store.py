@@ -3,14 +3,16 @@
 ::
 
     slide.ome.zarr/          zarr.json: multiscales of the overview, and which slide this is
-      0/                     the overview, uint8 [3, h, w]
+      0/                     the overview, uint8 [3, h, w], and the locks of masks that are being written
       labels/<name>/         zarr.json: multiscales, image-label, and what made the mask
         0/ 1/ 2/ ...         uint8 classes, 255 = not computed; 0/ also holds the journal
+        s0/ s1/ s2/ ...      instead of those when all tiles are done: the same, packed into few large files
       probabilities/<name>/  the same, quantised: 0..254 for 0..1, 255 = none
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -21,12 +23,12 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
 from napari_kdseg.errors import InTheWayError, OutputError
 from napari_kdseg.files import made_aside
-from napari_kdseg.masks.disk import writing
-from napari_kdseg.masks.journal import Journal
+from napari_kdseg.masks.disk import WriteLock, flush_names, flush_tree, recover, writing
+from napari_kdseg.masks.group import remove_leftovers
+from napari_kdseg.masks.packing import COMPRESSION
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.slides import Slide
@@ -121,14 +123,30 @@ class MaskStore:
         names = [f"{mask.group}/{mask.name}" for mask in masks]
         recipe = json.loads(json.dumps({**made_by, "masks": names}))
         folders = [self.path / name for name in names]
-        with _begin_lock, writing(self.path.name):
+        with _begin_lock, writing(self.path.name), contextlib.ExitStack() as stack:
+            locks = [stack.enter_context(contextlib.closing(self._lock(folder))) for folder in folders]
+            for folder in folders:
+                recover(self._scratch(folder), folder)
             known = [self._recipe(folder) for folder in folders]
             if any(other != recipe for other in known):
                 self._make_way(folders, known, recipe, overwrite)
                 for mask, folder in zip(masks, folders, strict=True):
                     self._make(folder, mask, shape, downsample, tile, recipe)
                 self._list_labels()
-            return MaskWriter(folders, tile=tile, downsample=downsample)
+            for folder in folders:
+                remove_leftovers(folder)
+            writer = MaskWriter(folders, shape=shape, tile=tile, downsample=downsample, locks=locks)
+            stack.pop_all()  # from now on the writer's
+            return writer
+
+    def _scratch(self, folder: Path) -> Path:
+        """Where the lock of a mask lies, and where its folder is made: a place that no mask ever replaces."""
+        place = self.path / "0" / folder.parent.name
+        place.mkdir(exist_ok=True)
+        return place
+
+    def _lock(self, folder: Path) -> WriteLock:
+        return WriteLock(self._scratch(folder) / f"{folder.name}.lock")
 
     def made_by(self, mask: str) -> dict[str, Any] | None:
         """Return what ``"labels/<name>"`` was made by: ``None`` without such a mask, empty if that is not recorded."""
@@ -157,7 +175,7 @@ class MaskStore:
         with made_aside(self.path.parent, self.path, replace=False) as folder:
             group = zarr.create_group(folder, attributes={"ome": ome, "kdseg": about})
             array = group.create_array(
-                "0", shape=image.shape, chunks=image.shape, dtype=np.uint8, **_COMPRESSION
+                "0", shape=image.shape, chunks=image.shape, dtype=np.uint8, **COMPRESSION
             )
             array[:] = image
 
@@ -203,10 +221,11 @@ class MaskStore:
                     f"{self.path.name} already holds {folder.parent.name}/{folder.name}, made with another "
                     f"{_in_words(differences)}. Choose another name, or allow it to be replaced."
                 )
-            if (folder / "0").is_dir():
-                Journal(folder / "0" / "journal.jsonl").close()  # refuses while another job is writing
             for companion in set(other.get("masks", [])) - set(recipe["masks"]):
-                shutil.rmtree(self.path / companion, ignore_errors=True)
+                with contextlib.closing(
+                    self._lock(self.path / companion)
+                ):  # refused while it is being written
+                    shutil.rmtree(self.path / companion, ignore_errors=True)
 
     def _make(
         self,
@@ -238,7 +257,7 @@ class MaskStore:
             "status": "unfinished",
         }
         folder.parent.mkdir(exist_ok=True)
-        with made_aside(self.path, folder, replace=True) as aside:
+        with made_aside(self._scratch(folder), folder, replace=True) as aside:
             group = zarr.create_group(aside, attributes={"ome": ome, "kdseg": about})
             for level, level_shape in enumerate(shapes):
                 group.create_array(
@@ -248,17 +267,16 @@ class MaskStore:
                     dtype=np.uint8,
                     fill_value=NOT_COMPUTED,
                     dimension_names=("y", "x"),
-                    **_COMPRESSION,
+                    **COMPRESSION,
                 )
+            flush_tree(aside)
+        flush_names([folder.parent])
 
     def _list_labels(self) -> None:
         """Bring the list of labels up to date: OME-Zarr readers look there, not at the folders."""
         group = zarr.open_group(self.path / "labels", mode="a")
         names = sorted(member.parent.name for member in (self.path / "labels").glob("*/zarr.json"))
         group.attrs.update({"ome": {"version": ome_zarr.VERSION, "labels": names}})
-
-
-_COMPRESSION: dict[str, Any] = {"compressors": ZstdCodec(level=1)}
 
 
 def pyramid_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:

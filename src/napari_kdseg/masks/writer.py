@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import zarr
 
 from napari_kdseg.errors import OutputError
-from napari_kdseg.masks.disk import writing
+from napari_kdseg.masks.disk import WriteLock, writing
+from napari_kdseg.masks.group import journal_path, level_paths, read_attributes, write_attributes
 from napari_kdseg.masks.journal import Journal, Note
+from napari_kdseg.masks.packing import count_shards, is_packed
+from napari_kdseg.masks.packing import pack as pack_mask
 from napari_kdseg.masks.pyramid_writer import PyramidWriter
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
 from napari_kdseg.masks.tiling import Tile, to_level_0
@@ -33,24 +37,46 @@ class MaskWriter:
     ----------
     folders
         Of the masks, ``labels/<name>`` or ``probabilities/<name>``; the journal lies in the first.
+    shape
+        ``(height, width)`` of the finest level.
     tile
         Side of a tile.
     downsample
         ``(y, x)`` of the finest level.
+    locks
+        Held until the end of the ``with`` block.
     """
 
-    def __init__(self, folders: Sequence[Path], *, tile: int, downsample: tuple[float, float]):
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        shape: tuple[int, int],
+        tile: int,
+        downsample: tuple[float, float],
+        locks: Sequence[WriteLock] = (),
+    ):
         self._folders = list(folders)
         self._downsample = downsample
         self._what = f"The mask {folders[0].name!r}"
-        self._journal = Journal(folders[0] / "0" / "journal.jsonl")
-        try:
-            self._pyramids = [_open_pyramid(folder, tile) for folder in folders]
-            self._update(status="unfinished")
-        except BaseException:
-            self._journal.close()
-            raise
+        self._tiles = math.prod(math.ceil(side / tile) for side in shape)
+        self._locks = locks
+        attributes = [read_attributes(folder) for folder in folders]
+        self._packed = any(is_packed(about) for about in attributes)
+        self._journal = Journal(journal_path(folders[0]))
+        self._pyramids: list[PyramidWriter] = []
+        if not self._packed:
+            try:
+                self._pyramids = [
+                    _open_pyramid(folder, about, tile)
+                    for folder, about in zip(folders, attributes, strict=True)
+                ]
+                self._update(status="unfinished")
+            except BaseException:
+                self._journal.close()
+                raise
         self._pending: dict[tuple[int, int], Note] = {}
+        self._failed = False
         self._committed_at = time.monotonic()
 
     @property
@@ -80,8 +106,11 @@ class MaskWriter:
         Raises
         ------
         OutputError
-            If the disk is full or the place cannot be written any more.
+            If the disk is full or the place cannot be written any more, or if the mask is packed: then all of its
+            tiles are in :attr:`done`.
         """
+        if self._packed:
+            raise OutputError(f"{self._what} is finished and packed; it takes no more tiles.")
         with writing(self._what):
             for pyramid, block in zip(self._pyramids, blocks, strict=True):
                 pyramid.write(tile.row, tile.column, block)
@@ -97,29 +126,72 @@ class MaskWriter:
         Raises
         ------
         OutputError
-            As :meth:`write_tile`.
+            As :meth:`write_tile`. A writer that failed here writes nothing more: a system that could not keep its
+            promise once may have dropped the data, and say the next time that all is well.
         """
+        if self._failed:
+            raise OutputError(
+                f"{self._what} could not be written before. Start again: it goes on where it stopped."
+            )
+        self._failed = True
         with writing(self._what):
             for pyramid in self._pyramids:
                 pyramid.commit()
             if self._pending:
                 self._journal.append(self._pending)
+        self._failed = False
         self._pending.clear()
         self._committed_at = time.monotonic()
 
-    def finish(self, region: Sequence[int] | None, **attributes: Any) -> None:
+    def finish(
+        self,
+        region: Sequence[int] | None,
+        *,
+        pack: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        **attributes: Any,
+    ) -> None:
         """Commit, and mark ``region`` (level-0 pixels; ``None`` is the whole slide) as finished.
 
         Parameters
         ----------
         region
             What the job was asked for.
+        pack
+            Pack the masks into few large files if every tile of them is done, see :mod:`napari_kdseg.masks.packing`.
+        progress
+            ``progress(done, total)``, called before every file of that; an exception it raises stops the packing,
+            and the finished mask stays as it is.
         **attributes
-            Kept beside it, as JSON.
+            Kept beside the region, as JSON.
+
+        Raises
+        ------
+        OutputError
+            As :meth:`write_tile`.
         """
         self.commit()
         with writing(self._what):
             self._update(status="complete", regions=[None if region is None else list(region)], **attributes)
+        if pack and len(self.done) == self._tiles:
+            self._pack(progress)
+
+    def _pack(self, progress: Callable[[int, int], None] | None) -> None:
+        waiting = [folder for folder in self._folders if not is_packed(read_attributes(folder))]
+        if not waiting:
+            return
+        with writing(f"{self._what} is complete, but its packed form"):
+            total, counter = sum(count_shards(folder) for folder in waiting), itertools.count()
+
+            def step() -> None:
+                if progress is not None:
+                    progress(next(counter), total)
+
+            self._packed = True
+            self._journal.close()  # it moves
+            for folder in waiting:
+                journal = self.done if folder == self._folders[0] else None
+                pack_mask(folder, journal, step)
 
     def annotate(self, **attributes: Any) -> None:
         """Keep ``attributes`` (JSON) in the masks' metadata."""
@@ -138,19 +210,23 @@ class MaskWriter:
             with expected:
                 self.commit()
         finally:
-            self._journal.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let the next writer in."""
+        self._journal.close()
+        for lock in self._locks:
+            lock.close()
 
     def _update(self, regions: Iterable[object] = (), **attributes: Any) -> None:
         for folder in self._folders:
-            group = zarr.open_group(folder, mode="r+")
-            about = group.attrs.asdict()["kdseg"]
-            known = about["regions"]
+            stored = read_attributes(folder)
+            known = stored["kdseg"]["regions"]
             added = [region for region in regions if region not in known]
-            group.attrs.update({"kdseg": {**about, **attributes, "regions": known + added}})
+            about = {**stored["kdseg"], **attributes, "regions": known + added}
+            write_attributes(folder, {**stored, "kdseg": about})
 
 
-def _open_pyramid(folder: Path, tile: int) -> PyramidWriter:
-    levels = len(zarr.open_group(folder, mode="r").attrs.asdict()["kdseg"]["downsamples"])
-    return PyramidWriter(
-        folder, levels, tile, reduce_classes if folder.parent.name == "labels" else reduce_probabilities
-    )
+def _open_pyramid(folder: Path, attributes: dict[str, Any], tile: int) -> PyramidWriter:
+    reduce = reduce_classes if folder.parent.name == "labels" else reduce_probabilities
+    return PyramidWriter(folder, len(level_paths(attributes)), tile, reduce)

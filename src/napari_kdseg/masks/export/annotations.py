@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import tifffile
 from pydantic import BaseModel, ConfigDict
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError
 from napari_kdseg.jobs import Control, Emit, Step
-from napari_kdseg.masks.disk import writing
+from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
 from napari_kdseg.masks.settings import setting
 from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import mask_shape, plan_tiles
@@ -33,11 +30,10 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.slides.annotations.class_table import format_class_table
 from napari_kdseg.slides.annotations.files import is_annotation_file
 from napari_kdseg.slides.geometry import Pair
 
-TILE, OUTLINE_TILE = 512, 2048
+OUTLINE_TILE = 2048
 SMALLEST = 1024
 STAGE = "annotations"
 
@@ -205,50 +201,31 @@ def write_mask_tiff(
     shapes = [(height, width)]
     while max(shapes[-1]) > SMALLEST:
         shapes.append((math.ceil(shapes[-1][0] / 2), math.ceil(shapes[-1][1] / 2)))
-    total = sum(math.ceil(h / TILE) * math.ceil(w / TILE) for h, w in shapes)
-    done = 0
-
-    def tiles(shape: tuple[int, int]) -> Iterator[np.ndarray]:
-        nonlocal done
-        factor = (slide.shape[0] / shape[0], slide.shape[1] / shape[1])
-        for y in range(0, shape[0], TILE):
-            for x in range(0, shape[1], TILE):
-                control.check()
-                done += 1
-                emit(Step(STAGE, done, total))
-                yield annotation.read_scaled(factor, y, x, TILE, TILE)
-
-    size = {}
+    pixel_size = None
     if slide.mpp is not None:
         y, x = (
             mpp * side / count for mpp, side, count in zip(slide.mpp, slide.shape, shapes[0], strict=True)
         )
-        size = {
-            "PhysicalSizeX": x,
-            "PhysicalSizeY": y,
-            "PhysicalSizeXUnit": "µm",
-            "PhysicalSizeYUnit": "µm",
-        }
-    options: dict[str, Any] = {
-        "dtype": np.uint8,
-        "tile": (TILE, TILE),
-        "compression": "zlib",
-        "photometric": "minisblack",
-    }
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    with writing(path.name):
-        try:
-            with tifffile.TiffWriter(part, bigtiff=True, ome=True) as tif:
-                table = format_class_table(annotation.classes, annotation.colours)
-                about = {"axes": "YX", "Name": slide.name, "Description": table, **size}
-                tif.write(
-                    tiles(shapes[0]), shape=shapes[0], subifds=len(shapes) - 1, metadata=about, **options
-                )
-                for shape in shapes[1:]:
-                    tif.write(tiles(shape), shape=shape, subfiletype=1, **options)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        pixel_size = (y, x)
+
+    def read(level: int, y: int, x: int) -> np.ndarray:
+        factor = (slide.shape[0] / shapes[level][0], slide.shape[1] / shapes[level][1])
+        return annotation.read_scaled(factor, y, x, TILE, TILE)
+
+    def step(done: int, total: int) -> None:
+        control.check()
+        emit(Step(STAGE, done, total))
+
+    write_class_tiff(
+        path,
+        shapes,
+        read,
+        pixel_size=pixel_size,
+        name=slide.name,
+        classes=annotation.classes,
+        colours=annotation.colours,
+        step=step,
+    )
 
 
 def write_mask_label(

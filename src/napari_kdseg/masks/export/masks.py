@@ -1,34 +1,36 @@
-"""Masks for other programs (a job): QuPath outlines with measurements, areas as CSV, pyramidal OME-TIFF."""
+"""Masks for other programs (a job): QuPath outlines with measurements, areas as CSV, OME-TIFF, DICOM SEG."""
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import math
-from collections.abc import Callable
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import shapely
 from pydantic import BaseModel, ConfigDict
 
-from napari_kdseg.errors import ConfigurationError, InTheWayError
+from napari_kdseg.errors import ConfigurationError, InTheWayError, KdsegError, SlideError
 from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Control, Emit, Message, Step
 from napari_kdseg.masks.disk import writing
-from napari_kdseg.masks.export.annotations import write_mask_tiff
+from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
+from napari_kdseg.masks.export.dicom_seg import write_dicom_seg
+from napari_kdseg.masks.export.pieces import STAGE, as_shape, measure
+from napari_kdseg.masks.export.tables import COLUMNS, Row, as_csv, class_rows
+from napari_kdseg.masks.group import read_attributes
 from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.masks.settings import setting
-from napari_kdseg.slides import AnnotationShape, open_annotation, open_slide, write_annotations
-from napari_kdseg.slides.annotations.polygonise import outline
+from napari_kdseg.slides import bounds_origin, open_slide, tissue_of, write_annotations
+from napari_kdseg.slides.geometry import Pair
 
-BLOCK = 2048
-STAGE = "export"
-Kind = Literal["geojson", "csv", "tiff"]
+SUMMARY = "summary.csv"
+SUFFIXES = {"geojson": ".geojson", "csv": ".csv", "tiff": ".ome.tif", "dicom": ".seg.dcm"}
+#: Levels of a TIFF end with one this small.
+SMALLEST = 1024
+Kind = Literal["geojson", "csv", "tiff", "dicom"]
 
 
 class ExportConfig(BaseModel):
@@ -36,38 +38,56 @@ class ExportConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    store: Path = setting(..., "Masks", "Folder *.ome.zarr of the masks.")
+    stores: tuple[Path, ...] = setting(
+        ..., "Masks", "Folders *.ome.zarr of masks, or folders that hold such folders.", min_length=1
+    )
     output: Path = setting(..., "Folder", "Where the files are put; made if there is none.")
     names: tuple[str, ...] = setting(
         (), "Which", "Names of the masks, such as student. Default: all segmentations."
     )
     kinds: tuple[Kind, ...] = setting(
-        ("geojson", "csv"), "As", "geojson (QuPath), csv (areas), tiff (pyramidal OME-TIFF; needs the slide)."
+        ("geojson", "csv"),
+        "As",
+        "geojson (QuPath), csv (areas), tiff (pyramidal OME-TIFF), dicom (DICOM SEG; needs the DICOM slide).",
+        min_length=1,
     )
-    slide: str | None = setting(None, "Slide", "The slide they lie on; needed for tiff.")
+    objects: Literal["detection", "annotation"] = setting(
+        "detection",
+        "Objects",
+        "What outlines are in QuPath: detections are many and fast, annotations editable.",
+    )
+    compress: bool = setting(False, "Compress", "Write outlines as *.geojson.gz.")
+    slide: str | None = setting(
+        None, "Slide", "The slide they lie on: needed for dicom; adds the share of the tissue to csv."
+    )
+    bounds: bool = setting(
+        False,
+        "From the scanned area",
+        "Outlines count from the corner of the scanned area, as QuPath shows MRXS.",
+    )
     overwrite: bool = setting(False, "Replace", "Replace files that are there.")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One connected area of a class.
+class _Source:
+    """One mask to export."""
 
-    Attributes
-    ----------
-    value
-        The class.
-    polygon
-        Its outline along pixel edges, (x, y) in level-0 pixels.
-    area
-        In level-0 pixels.
-    probability
-        Mean probability of the class in it; NaN where none was kept.
-    """
+    store: Path
+    name: str
+    mask: MaskPyramid
+    probabilities: MaskPyramid | None
 
-    value: int
-    polygon: shapely.Polygon
-    area: float
-    probability: float
+    @property
+    def stem(self) -> str:
+        return self.store.name.removesuffix(".ome.zarr")
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of the slide: the corner outlines count from, and the area of its tissue in level-0 pixels."""
+
+    origin: Pair = (0.0, 0.0)
+    tissue_px: float | None = None
 
 
 def export_masks(config: ExportConfig, emit: Emit, control: Control) -> list[Path]:
@@ -83,170 +103,178 @@ def export_masks(config: ExportConfig, emit: Emit, control: Control) -> list[Pat
     Returns
     -------
     list of Path
-        The files, ``<store>.<mask>.geojson``, ``.csv`` and ``.ome.tif``.
+        The files, ``<store>.<mask>.geojson``, ``.csv``, ``.ome.tif`` and ``.seg.dcm``; and with the areas of several
+        stores ``summary.csv``, one line for each slide, mask and class.
 
     Raises
     ------
     KdsegError
-        If there is no such mask, a file is in the way, or one cannot be written.
+        If there is no such mask, a file is in the way, or one cannot be written. Of several stores, those that can be
+        exported are, first.
     """
-    masks = open_masks(config.store)
-    files = []
-    segmented = [name for name, mask in masks.items() if mask.metadata.get("quantity") == "class"]
-    for name in config.names or segmented:
-        if name not in masks or not masks[name].classes:
-            known = ", ".join(name for name, mask in masks.items() if mask.classes) or "none"
-            raise ConfigurationError(
-                f"{config.store.name} holds no mask {name!r} of classes. There is: {known}."
-            )
-        files += _export_one(config, name, masks[name], masks.get(f"probabilities/{name}"), emit, control)
-    if not files:
-        raise ConfigurationError(f"{config.store.name} holds no masks yet. Make them with 'kdseg predict'.")
+    stores = find_stores(config.stores)
+    _check_settings(config, stores)
+    files: list[Path] = []
+    summary: list[Row] = []
+    failed: list[KdsegError] = []
+    for store in stores:
+        try:
+            sources, facts = _sources(config, store), _facts(config, store)
+            for source in sources:
+                made, rows = _export_one(config, source, facts, emit, control)
+                files += made
+                summary += [{"slide": source.stem, "mask": source.name, **row} for row in rows]
+        except KdsegError as error:
+            if len(stores) == 1:
+                raise
+            emit(Message(f"{store.name}: {error}", "warning"))
+            failed.append(error)
+    if len(stores) > 1 and summary:
+        with writing(SUMMARY):
+            write_whole(config.output / SUMMARY, as_csv(summary, ("slide", "mask", *COLUMNS)))
+        files.append(config.output / SUMMARY)
+    if failed:
+        raise KdsegError(
+            f"{len(failed)} of {len(stores)} mask stores could not be exported, the others were. The first reason: "
+            f"{failed[0]}"
+        )
     return files
 
 
+def find_stores(places: Sequence[Path]) -> list[Path]:
+    """Return the mask stores that ``places`` are, or hold.
+
+    Raises
+    ------
+    SlideError
+        If there is none in one of them.
+    """
+    stores: list[Path] = []
+    for place in places:
+        found = [place] if (place / "zarr.json").is_file() else sorted(_stores_below(place))
+        if not found:
+            raise SlideError(
+                f"{place.name} is not a mask store and holds none. Choose a folder *.ome.zarr, or one with such."
+            )
+        stores += found
+    return list(dict.fromkeys(stores))
+
+
+def _stores_below(folder: Path) -> Iterator[Path]:
+    for place, names, _ in os.walk(folder):
+        inside = [name for name in names if name.lower().endswith(".ome.zarr")]
+        yield from (Path(place) / name for name in inside)
+        names[:] = [name for name in names if name not in inside]
+
+
+def _check_settings(config: ExportConfig, stores: list[Path]) -> None:
+    if "dicom" in config.kinds and config.slide is None:
+        raise ConfigurationError("A DICOM segmentation belongs to its slide: say which one with --slide.")
+    if config.bounds and config.slide is None:
+        raise ConfigurationError("The scanned area is known by the slide: say which one with --slide.")
+    if config.slide is not None and len(stores) > 1:
+        raise ConfigurationError("A slide belongs to one mask store: export its masks alone.")
+    names = [store.name for store in stores]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"Several mask stores are named {twice[0]}, and so would be their files. Export them into folders of their "
+            "own."
+        )
+    if len(stores) > 1 and not config.overwrite and (config.output / SUMMARY).exists():
+        raise _in_the_way(config.output / SUMMARY)
+
+
+def _sources(config: ExportConfig, store: Path) -> list[_Source]:
+    masks = open_masks(store)
+    segmented = [name for name, mask in masks.items() if mask.metadata.get("quantity") == "class"]
+    for name in config.names:
+        if name not in masks or not masks[name].classes:
+            known = ", ".join(name for name, mask in masks.items() if mask.classes) or "none"
+            raise ConfigurationError(f"{store.name} holds no mask {name!r} of classes. There is: {known}.")
+    names = config.names or segmented
+    if not names:
+        raise ConfigurationError(f"{store.name} holds no masks yet. Make them with 'kdseg predict'.")
+    return [_Source(store, name, masks[name], masks.get(f"probabilities/{name}")) for name in names]
+
+
 def _export_one(
-    config: ExportConfig,
-    name: str,
-    mask: MaskPyramid,
-    probabilities: MaskPyramid | None,
-    emit: Emit,
-    control: Control,
-) -> list[Path]:
-    stem = f"{config.store.name.removesuffix('.ome.zarr')}.{name}"
-    suffixes = {"geojson": ".geojson", "csv": ".csv", "tiff": ".ome.tif"}
-    places = {kind: config.output / f"{stem}{suffixes[kind]}" for kind in config.kinds}
+    config: ExportConfig, source: _Source, facts: _Facts, emit: Emit, control: Control
+) -> tuple[list[Path], list[Row]]:
+    mask = source.mask
+    places = {kind: config.output / f"{source.stem}.{source.name}{SUFFIXES[kind]}" for kind in config.kinds}
+    if config.compress and "geojson" in places:
+        places["geojson"] = places["geojson"].with_suffix(".geojson.gz")
     for place in places.values():
         if place.exists() and not config.overwrite:
-            raise InTheWayError(
-                f"{place} is there already. Choose another folder, or allow it to be replaced."
-            )
+            raise _in_the_way(place)
     if mask.metadata.get("status") == "unfinished":
-        emit(Message(f"The mask '{name}' is not finished: what is not computed yet is left out.", "warning"))
+        emit(
+            Message(
+                f"The mask '{source.name}' is not finished: what is not computed yet is left out.", "warning"
+            )
+        )
     with writing(config.output.name):
         config.output.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
     if {"geojson", "csv"} & set(places):
-        pieces = pieces_of(mask, probabilities, emit, control)
+        measured = measure(mask, source.probabilities, emit, control)
         if "geojson" in places:
-            write_annotations(places["geojson"], [_as_shape(piece, mask) for piece in pieces], mpp=mask.mpp)
+            shapes = [as_shape(piece, mask, config.objects) for piece in measured.pieces]
+            write_annotations(places["geojson"], shapes, origin=facts.origin, mpp=mask.mpp)
         if "csv" in places:
+            rows = class_rows(measured, mask, facts.tissue_px)
             with writing(places["csv"].name):
-                write_whole(places["csv"], _table(pieces, mask).encode())
+                write_whole(places["csv"], as_csv(rows))
     if "tiff" in places:
-        if config.slide is None:
-            raise ConfigurationError("A pyramidal TIFF is as large as the slide: say which one with --slide.")
-        with open_slide(config.slide) as slide:
-            annotation = open_annotation(mask.path, slide)
-            write_mask_tiff(places["tiff"], annotation, slide, mask.downsample[0], emit, control)
-    return list(places.values())
+        _write_tiff(places["tiff"], source, emit, control)
+    if "dicom" in places:
+        assert config.slide is not None
+        write_dicom_seg(places["dicom"], mask, config.slide, emit, control)
+    return list(places.values()), rows
 
 
-def pieces_of(
-    mask: MaskPyramid, probabilities: MaskPyramid | None, emit: Emit, control: Control
-) -> list[Piece]:
-    """Outline and measure the connected areas of every class but background, by class, then from top to bottom.
+def _facts(config: ExportConfig, store: Path) -> _Facts:
+    """What the slide tells, if it is given; it must be the slide of the masks."""
+    if config.slide is None:
+        return _Facts()
+    with open_slide(config.slide) as slide:
+        known = read_attributes(store)["kdseg"]["slide"]
+        if known["identity"] != slide.identity():
+            raise ConfigurationError(f"{store.name} holds masks of another slide ({known['name']}).")
+        origin = bounds_origin(slide) if config.bounds else (0.0, 0.0)
+        if "csv" not in config.kinds:
+            return _Facts(origin)
+        tissue = tissue_of(slide)
+        return _Facts(origin, float(tissue.mask.sum() * tissue.downsample[0] * tissue.downsample[1]))
 
-    Parameters
-    ----------
-    mask, probabilities
-        Classes, and the probability of each on the same grid, if it was kept.
-    emit, control
-        Progress, pause and cancel.
-    """
-    level = mask.levels[0]
-    blocks = itertools.count()
-    total = math.prod(math.ceil(side / BLOCK) for side in level.shape)
-    rounds = 1 if probabilities is None else 2
 
-    def check() -> None:
+def _write_tiff(place: Path, source: _Source, emit: Emit, control: Control) -> None:
+    mask = source.mask
+    small = [index for index, level in enumerate(mask.levels) if max(level.shape) <= SMALLEST]
+    levels = mask.levels[: small[0] + 1] if small else mask.levels
+
+    def read(level: int, y: int, x: int) -> np.ndarray:
+        block = np.asarray(levels[level][y : y + TILE, x : x + TILE])
+        padding: Any = [(0, TILE - side) for side in block.shape]
+        return np.pad(block, padding, constant_values=NOT_COMPUTED)
+
+    def step(done: int, total: int) -> None:
         control.check()
-        emit(Step(STAGE, next(blocks), rounds * total))
+        emit(Step(STAGE, done, total))
 
-    def read(y: int, x: int, height: int, width: int) -> np.ndarray:
-        return np.asarray(level[y : y + height, x : x + width])
-
-    shape = (level.shape[0], level.shape[1])
-    found = outline(read, shape, (1.0, 1.0), skip=(0, NOT_COMPUTED), tile=BLOCK, check=check)
-    values = sorted(found.values - {0, NOT_COMPUTED})
-    outlined = [(value, polygon) for value in values for polygon in found.polygons(value)]
-    polygons = np.array([polygon for _, polygon in outlined], dtype=object)
-    means = np.full(len(polygons), np.nan)
-    if probabilities is not None and len(polygons):
-        means = _mean_probabilities(polygons, probabilities, shape, check)
-    scale = np.array(mask.downsample[::-1])
-    full = shapely.transform(polygons, lambda xy: xy * scale) if len(polygons) else polygons
-    return [
-        Piece(value, polygon, float(shapely.area(polygon)), float(mean))
-        for (value, _), polygon, mean in zip(outlined, full, means, strict=True)
-    ]
-
-
-def _mean_probabilities(
-    polygons: np.ndarray, probabilities: MaskPyramid, shape: tuple[int, int], check: Callable[[], None]
-) -> np.ndarray:
-    """Mean of the probabilities in each polygon (in pixels of the mask), block by block."""
-    from rasterio import Affine, features  # GDAL takes a while to load
-
-    tree = shapely.STRtree(polygons)
-    sums, counts = np.zeros(len(polygons) + 1), np.zeros(len(polygons) + 1)
-    for y in range(0, shape[0], BLOCK):
-        for x in range(0, shape[1], BLOCK):
-            check()
-            height, width = min(BLOCK, shape[0] - y), min(BLOCK, shape[1] - x)
-            there = tree.query(shapely.box(x, y, x + width, y + height))
-            if not len(there):
-                continue
-            whose = features.rasterize(
-                ((polygons[index], index + 1) for index in there),
-                out_shape=(height, width),
-                transform=Affine.translation(x, y),
-                dtype=np.int32,
-            )
-            values = np.asarray(probabilities.levels[0][y : y + height, x : x + width])
-            known = values != NOT_COMPUTED
-            sums += np.bincount(whose[known], values[known] / (NOT_COMPUTED - 1), minlength=len(sums))
-            counts += np.bincount(whose[known], minlength=len(sums))
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)[1:]
-
-
-def _as_shape(piece: Piece, mask: MaskPyramid) -> AnnotationShape:
-    measurements = {}
-    if mask.mpp is not None:
-        measurements["Area µm^2"] = round(piece.area * mask.mpp[0] * mask.mpp[1], 3)
-    if not math.isnan(piece.probability):
-        measurements["Mean probability"] = round(piece.probability, 4)
-    return AnnotationShape(
-        piece.polygon,
-        _name(piece.value, mask),
-        mask.colours[piece.value] if piece.value < len(mask.colours) else None,
-        object_type="detection",
-        extra={"properties": {"measurements": measurements}} if measurements else {},
+    mpp, (y, x) = mask.mpp, mask.downsample
+    write_class_tiff(
+        place,
+        [(level.shape[0], level.shape[1]) for level in levels],
+        read,
+        pixel_size=None if mpp is None else (mpp[0] * y, mpp[1] * x),
+        name=source.stem,
+        classes=mask.classes,
+        colours=mask.colours,
+        step=step,
     )
 
 
-def _name(value: int, mask: MaskPyramid) -> str:
-    return mask.classes[value] if value < len(mask.classes) else f"class {value}"
-
-
-def _table(pieces: list[Piece], mask: MaskPyramid) -> str:
-    """One line a class: area, number and size of its pieces; empty where there is no scale or no probability."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "area_mm2", "area_px", "pieces", "mean_piece_um2", "mean_probability"])
-    um2 = None if mask.mpp is None else mask.mpp[0] * mask.mpp[1]
-    for value, name in list(enumerate(mask.classes))[1:]:
-        own = [piece for piece in pieces if piece.value == value]
-        area = sum(piece.area for piece in own)
-        known = [piece for piece in own if not math.isnan(piece.probability)]
-        weight = sum(piece.area for piece in known)
-        writer.writerow(
-            [
-                name,
-                "" if um2 is None else f"{area * um2 / 1e6:.6g}",
-                f"{area:.0f}",
-                len(own),
-                "" if um2 is None or not own else f"{area * um2 / len(own):.6g}",
-                f"{sum(piece.area * piece.probability for piece in known) / weight:.4f}" if weight else "",
-            ]
-        )
-    return text.getvalue()
+def _in_the_way(place: Path) -> InTheWayError:
+    return InTheWayError(f"{place} is there already. Choose another folder, or allow it to be replaced.")
