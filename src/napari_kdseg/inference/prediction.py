@@ -312,7 +312,7 @@ class _Run:
                 self._report(wait(self._under_way).done)
         self._control.check()
         for member in members:
-            member.writer.finish(self._config.region)
+            member.writer.finish(self._config.region, progress=lambda _done, _total: self._control.check())
         self._emit(Checkpointed(self._config.output))
         seconds = time.monotonic() - self._began
         return PredictResult(

@@ -1,10 +1,11 @@
 """Reading masks from a store, also while a job is still writing them.
 
-Every read goes to the chunks on disk, so a growing mask shows at once; nothing is cached and any thread may read.
+Every read looks at the chunks on disk, so a growing mask shows at once, and any thread may read.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from napari_kdseg.errors import SlideError
 from napari_kdseg.masks.group import META, level_paths, read_attributes
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
+from napari_kdseg.slides.cache import TileCache
 
 Pair = tuple[float, float]
 
@@ -106,6 +108,12 @@ def sample_nearest(
     return out
 
 
+#: Decoded chunks of all masks that are looked at.
+_chunks = TileCache(64 * 2**20)
+#: Chunks of a region that are looked up one by one; more are read faster together, and would leave no room for others.
+MOST_FROM_MEMORY = 32
+
+
 class _StoredLevel:
     """One level on disk, which may move while it is being looked at: packing gives a mask new arrays.
 
@@ -126,7 +134,7 @@ class _StoredLevel:
             if array.shape != self.shape:
                 break
             try:
-                pixels = np.asarray(array[y : y + height, x : x + width])
+                pixels = _read(array, place, y, x, height, width)
             except Exception:  # half removed; or damaged, and then it is no different the next time
                 if _stamp(place) == stamp:
                     raise
@@ -145,10 +153,47 @@ class _StoredLevel:
         return zarr.open_array(place, mode="r"), place, stamp
 
 
+def _read(array: zarr.Array, place: Path, y: int, x: int, height: int, width: int) -> np.ndarray:
+    """Read a region; of a small one, chunks whose files did not change since come from memory.
+
+    While a mask grows the window looks at it several times a second, and most of what is on screen stays as it was.
+    """
+    tall, wide = array.chunks
+    rows, columns = range(y // tall, -(-(y + height) // tall)), range(x // wide, -(-(x + width) // wide))
+    if len(rows) * len(columns) > MOST_FROM_MEMORY:
+        return np.asarray(array[y : y + height, x : x + width])
+    out = np.empty((height, width), array.dtype)
+    for row, column in itertools.product(rows, columns):
+        chunk = _chunk(array, place, row, column)
+        top, left = max(row * tall, y), max(column * wide, x)
+        bottom = min(row * tall + chunk.shape[0], y + height)
+        right = min(column * wide + chunk.shape[1], x + width)
+        out[top - y : bottom - y, left - x : right - x] = chunk[
+            top - row * tall : bottom - row * tall, left - column * wide : right - column * wide
+        ]
+    return out
+
+
+def _chunk(array: zarr.Array, place: Path, row: int, column: int) -> np.ndarray:
+    tall, wide = array.chunks
+    file_tall, file_wide = array.shards or array.chunks
+    stamp = _file_stamp(place / "c" / str(row * tall // file_tall) / str(column * wide // file_wide))
+
+    def load() -> np.ndarray:
+        area = np.asarray(array[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide])
+        return np.array(area)
+
+    return _chunks.get(str(place), (row, column, stamp), load)
+
+
 def _stamp(place: Path) -> object:
     """What changes when the array at ``place`` is another one; ``None`` when there is none."""
+    return _file_stamp(place / META)
+
+
+def _file_stamp(path: Path) -> object:
     try:
-        about = os.stat(place / META)
+        about = os.stat(path)
     except OSError:
         return None
     return about.st_ino, about.st_mtime_ns

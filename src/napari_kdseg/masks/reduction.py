@@ -34,10 +34,22 @@ def reduce_classes(block: np.ndarray) -> np.ndarray:
     numpy.ndarray
         uint8 ``[ceil(h/2), ceil(w/2)]``, 255 only where no child was computed.
     """
-    children = _children(block)
-    votes = (children[:, None] == children[None]).sum(axis=1, dtype=np.uint8)
-    votes[children == NOT_COMPUTED] = 0
-    return np.take_along_axis(children, votes.argmax(axis=0)[None], axis=0)[0]
+    first, second, third, fourth = _children(block)
+    # Of four children the most frequent one is the first that has a twin, or, if none has, the first computed one.
+    best = np.where(third == fourth, third, first)
+    best = np.where((second == third) | (second == fourth), second, best)
+    best = np.where((first == second) | (first == third) | (first == fourth), first, best)
+    unknown = best == NOT_COMPUTED
+    if unknown.any():
+        best = np.where(unknown, _most_frequent_computed(first, second, third, fourth), best)
+    return best
+
+
+def _most_frequent_computed(*children: np.ndarray) -> np.ndarray:
+    stacked = np.stack(children)
+    votes = (stacked[:, None] == stacked[None]).sum(axis=1, dtype=np.uint8)
+    votes[stacked == NOT_COMPUTED] = 0
+    return np.take_along_axis(stacked, votes.argmax(axis=0)[None], axis=0)[0]
 
 
 def reduce_probabilities(block: np.ndarray) -> np.ndarray:
