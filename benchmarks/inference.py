@@ -181,7 +181,7 @@ def make_scene(scratch: Path, folder: Path, device: str) -> Scene:
     """Make slide and networks, or take those of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     slide = write_slide(folder / "slide.tif")
-    networks = {name: write_network(folder / f"{name}.safetensors", kind) for name, kind in NETWORKS.items()}
+    networks = {name: write_network(folder / f"{name}.safetensors", name) for name in NETWORKS}
     with open_slide(slide) as opened:
         tissue = tissue_of(opened)
     say(f"slide made: {tissue.fraction:.0%} tissue")

@@ -16,18 +16,21 @@ import imagecodecs
 import numpy as np
 import tifffile
 import torch
-from torch import nn
+from torch import Tensor
+from torch.nn import functional
 
-from napari_kdseg.networks import NetworkSpec, create, save
-from napari_kdseg.slides import TileCache, open_slide
+from napari_kdseg.networks import NetworkSpec, create, save, to_input
+from napari_kdseg.slides import TileCache, open_annotation, open_slide
 
 SHAPE, TILE, LEVELS = (40_000, 40_000), 256, 5
 BLOCK, MPP = 4096, 0.5
 SOURCE = f"synthetic:{BLOCK}x{BLOCK}?seed=3&mpp={MPP}&pen=0"
 """One block of tissue with glass around it: 70 % of it is tissue."""
 BACKGROUND = (243, 242, 244)
-CLASSES = ("background", "stroma", "gland", "tumour")
-NETWORKS = {"student": "enet", "teacher": "unet/resnet34"}
+CLASSES = ("background", "gland", "tumour gland")
+NETWORKS = {"student": ("enet", 120), "teacher": ("unet/resnet34", 50)}
+"""Architectures, and steps of training: it takes a minute or two, once."""
+PATCH, RATE = 256, 3e-3
 
 
 def tissue_blocks() -> np.ndarray:
@@ -93,11 +96,17 @@ def _tiles(
 
 
 @cache
+def _histology() -> tuple[np.ndarray, np.ndarray]:
+    """Return the block of tissue, uint8 ``[h, w, 3]``, and its classes, uint8 ``[h, w]``."""
+    with open_slide(SOURCE, cache=TileCache(0)) as slide:
+        truth = open_annotation(f"{SOURCE}&mask=classes", slide)
+        return slide.read(0, 0, 0, BLOCK, BLOCK), truth.read_scaled(1.0, 0, 0, BLOCK, BLOCK)
+
+
+@cache
 def _encoded_tissue() -> list[dict[tuple[int, int], bytes]]:
     """Return the encoded tiles of the block by (row, column), level by level."""
-    with open_slide(SOURCE, cache=TileCache(0)) as slide:
-        pixels = slide.read(0, 0, 0, BLOCK, BLOCK)
-    found = []
+    (pixels, _), found = _histology(), []
     for _ in range(LEVELS):
         places = [
             (row, column) for row in range(len(pixels) // TILE) for column in range(len(pixels) // TILE)
@@ -126,42 +135,35 @@ def _encode(pixels: np.ndarray) -> bytes:
     return imagecodecs.jpeg8_encode(pixels, level=80, outcolorspace="ycbcr", subsampling="420")
 
 
-def write_network(path: Path, architecture: str) -> Path:
-    """Write a network with random weights that gives each class a share of the tissue, unless it is there."""
+def write_network(path: Path, name: str) -> Path:
+    """Train the student or the teacher for a moment, unless it is there from an earlier run.
+
+    Random weights behave like no network that anybody uses: every pixel depends on every other, and all classes tie.
+    """
     if path.exists():
         return path
+    architecture, steps = NETWORKS[name]
     torch.manual_seed(0)
-    spec = NetworkSpec(architecture=architecture, classes=CLASSES, mpp=MPP, input_size=512)
-    module = create(architecture, 3, len(CLASSES))
-    _settle(module, spec)
-    return save(path, module, spec)
+    spec = NetworkSpec(architecture=architecture, classes=CLASSES, mpp=MPP, input_size=PATCH)
+    module = create(architecture, 3, len(CLASSES)).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+    random = np.random.default_rng(0)
+    for _ in range(steps):
+        tiles, classes = _patches(random)
+        optimiser.zero_grad()
+        loss = functional.cross_entropy(module(to_input(tiles, spec, "cpu")), classes)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return save(path, module.eval(), spec)
 
 
-def _settle(module: nn.Module, spec: NetworkSpec, side: int = 512) -> None:
-    """Fit the statistics of batch normalisation to tissue, then centre the logits so that every class appears."""
-    from napari_kdseg.networks import to_input
-
-    with open_slide(SOURCE, cache=TileCache(0)) as slide:
-        tiles = np.stack([slide.read(0, 1536, 1024 + side * index, side, side) for index in range(4)])
-    image = to_input(tiles, spec, "cpu")
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for layer in norms:
-        layer.momentum = None  # the average of all batches
-    with torch.no_grad():
-        module.train()
-        for _ in range(2):
-            module(image)
-        logits = module.eval()(image).double()
-        _even_out(module, logits.mean(dim=(0, 2, 3)), logits.std(dim=(0, 2, 3)))
-    for layer in norms:
-        layer.momentum = 0.1
-
-
-def _even_out(module: nn.Module, mean: torch.Tensor, spread: torch.Tensor) -> None:
-    """Scale the weights of the last convolution, and shift its bias where it has one, to logits of mean 0, spread 1."""
-    last = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)][-1]
-    axis = 1 if isinstance(last, nn.ConvTranspose2d) else 0
-    scale = (1 / spread.clamp_min(1e-6)).to(last.weight)
-    last.weight.mul_(scale.reshape([-1 if i == axis else 1 for i in range(4)]))
-    if last.bias is not None:
-        last.bias.sub_(mean.to(last.bias)).mul_(scale)
+def _patches(random: np.random.Generator, count: int = 4) -> tuple[np.ndarray, Tensor]:
+    """Return patches of the histology, uint8 ``[count, H, W, 3]``, and their classes ``[count, H, W]``."""
+    pixels, classes = _histology()
+    places = random.integers(0, BLOCK - PATCH, (count, 2))
+    cuts = [(slice(y, y + PATCH), slice(x, x + PATCH)) for y, x in places]
+    return np.stack([pixels[cut] for cut in cuts]), torch.from_numpy(
+        np.stack([classes[cut] for cut in cuts])
+    ).long()
