@@ -4,6 +4,9 @@ On a 40,000 x 40,000 px slide that is made here, a third of it tissue, with a sm
 (U-Net/ResNet-34). Every program has the same weights and the same tissue mask, reads the slide from disk and writes a
 class mask. What is compared takes turns in one run, so that a busy machine slows all of it; figures are medians.
 
+Ours is given a halo of 64 px, the context that the peers' windows have that share 25 %; what it does when none is
+asked for (``auto``: the classes of the whole image on samples of this slide) is printed as ``..._default``.
+
 Throughput is tissue area a second, over regions of the same slide (a smaller one for slow programs). Ours is timed
 from the call of ``predict`` to its end: opening the slide, the overview, the tissue mask, reading, writing and the
 pyramid included, with the network in memory and what is measured once per model known. Peers get the network in
@@ -14,7 +17,8 @@ memory and the tissue mask.
     same forward of preloaded, normalised windows at the same tile, batch, threads and precision; the faster of all
     threads in one forward, and of a forward a thread. ``..._fp32``: both in float32.
 ``halo_overhead halo_overhead_teacher``
-    Pixels that the network sees of a tile, over those it keeps, minus 1.
+    Pixels that the network sees of a tile, over those it keeps, minus 1; ``halo_overhead_default...``: with the halo
+    that is chosen when none is asked for.
 ``over_monai_fp32 over_monai over_monai_bfloat16``
     Ours in float32 over MONAI in float32 (its only default); ours at its best over MONAI in float32; ours at its best
     over MONAI under bfloat16 autocast. MONAI: ``PatchWSIDataset`` (OpenSlide) and ``SlidingWindowInferer``, 512 px,
@@ -26,7 +30,8 @@ memory and the tissue mask.
     The same over TIAToolbox's ``SemanticSegmentor``, on a smaller slide of the same make; see
     ``inference_tiatoolbox.py``, and give ``--tiatoolbox-python``.
 ``teacher_over_student``
-    Seconds a slide of the teacher over those of the student, both at their best; both are printed.
+    Seconds a slide of the teacher over those of the student, both at their best; both are printed
+    (``student_s_per_slide teacher_s_per_slide``, from the tissue area a second).
 ``first_tile_s``
     From the call, network in memory, to the event that tells that the first tile of a place on the slide is on disk.
 ``peak_rss_mb peak_rss_mb_teacher``
@@ -35,12 +40,14 @@ memory and the tissue mask.
 ``busy_elsewhere``
     Share of the processors that other programs used meanwhile: figures of a busy machine are not to be quoted.
 
-``--quick`` takes under 50 s on two cores. Prints one JSON object last.
+``--quick`` takes under 50 s on two quiet cores, the first run two minutes more: the networks are trained for a moment
+and kept with the slide in ``--folder``. Prints one JSON object last.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -53,7 +60,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,14 +71,20 @@ import torch
 from torch import Tensor, nn
 
 from inference_peers import PEERS, Box, Task
-from inference_slide import BLOCK, NETWORKS, write_network, write_slide
+from inference_slide import BLOCK, NETWORKS, SHAPE, write_network, write_slide
 from napari_kdseg.demo import machine
 from napari_kdseg.inference import PredictConfig, predict
+from napari_kdseg.inference.loading import loaded_network
 from napari_kdseg.jobs import Done, Event, Step, run_inline, start_in_thread
 from napari_kdseg.networks import load, to_input
 from napari_kdseg.slides import TissueMask, open_slide, tissue_of
 
 GIANT = "synthetic:100000x80000?seed=5&mpp=0.5"
+LIMIT_S = 0.4
+"""Seconds that the limit is taken before and after each prediction."""
+HALO = 64
+"""Context around a tile where ours is compared: what the peers' windows of 512 px have that share 25 %."""
+KEPT = Path(tempfile.gettempdir()) / "napari-kdseg-inference-benchmark"
 CLICKS = ((6, 1), (2, 7), (8, 8))
 """Places on the slide that are clicked at, in blocks."""
 TARGETS = {
@@ -99,8 +112,8 @@ class Sizes:
     peer_rounds: int
 
 
-FULL = Sizes(student=8192, teacher=3072, peers=5120, giant=6144, rounds=5, peer_rounds=3)
-QUICK = Sizes(student=3072, teacher=1024, peers=1280, giant=1536, rounds=3, peer_rounds=2)
+FULL = Sizes(student=8192, teacher=4096, peers=5120, giant=6144, rounds=5, peer_rounds=3)
+QUICK = Sizes(student=4096, teacher=1024, peers=2560, giant=1024, rounds=2, peer_rounds=1)
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,11 @@ class Ours:
     def window(self) -> int:
         """Side of what the network sees at once."""
         return self.tile + 2 * self.halo
+
+    @property
+    def overhead(self) -> float:
+        """Pixels that the network sees of a tile over those it keeps, minus 1."""
+        return (self.window / self.tile) ** 2 - 1
 
     @property
     def pushed(self) -> int:
@@ -149,7 +167,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="small regions, fewer rounds")
-    parser.add_argument("--folder", type=Path, help="keep the slide and the networks here for the next run")
+    parser.add_argument("--folder", type=Path, default=KEPT, help=f"of slide and networks, default {KEPT}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--tiatoolbox-python", type=Path, help="Python of an environment with tiatoolbox")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
@@ -159,15 +177,17 @@ def main() -> int:
         print(json.dumps({"peak_rss_mb": memory_of(arguments.memory_of, sizes.giant, arguments.device)}))
         return 0
     with tempfile.TemporaryDirectory() as scratch, load_of_others() as others:
-        os.environ["KDSEG_HOME"] = scratch  # what is measured of a model is not kept for the user
-        scene = make_scene(Path(scratch), arguments.folder or Path(scratch), arguments.device)
+        os.environ["KDSEG_HOME"] = str(arguments.folder)  # what is measured of a model is kept with it
+        scene = make_scene(Path(scratch), arguments.folder, arguments.device)
         figures: dict[str, Any] = {"quick": arguments.quick, "missing": {}}
         figures |= measure_networks(scene, sizes)
         figures |= measure_peers(scene, sizes, figures["missing"])
+        figures |= measure_defaults(scene, sizes, figures["tissue_mpx_per_s"].get("monai"))
         figures |= measure_tiatoolbox(scene, arguments.tiatoolbox_python, sizes, figures["missing"])
         figures["first_tile_s"] = first_tile(scene)
         figures["peak_rss_mb"] = in_own_process(scene.networks["student"], arguments)
-        figures["peak_rss_mb_teacher"] = in_own_process(scene.networks["teacher"], arguments)
+        if not arguments.quick:
+            figures["peak_rss_mb_teacher"] = in_own_process(scene.networks["teacher"], arguments)
     figures["busy_elsewhere"] = others["share"]
     print(json.dumps({**figures, "targets": TARGETS, "machine": machine()}))
     return 0
@@ -192,45 +212,57 @@ def make_scene(scratch: Path, folder: Path, device: str) -> Scene:
 
 
 def config_for(
-    slide: str | Path, network: Path, output: Path, region: Box | None, precision: str, device: str
+    slide: str | Path,
+    network: Path,
+    output: Path,
+    region: Box,
+    device: str,
+    *,
+    precision: str = "auto",
+    halo: int | str = HALO,
 ) -> PredictConfig:
     """Return the settings of one prediction; all that is not given is left at its default."""
     return PredictConfig(
         slide=str(slide),
-        checkpoint=network,
-        name="mask",
+        networks={"mask": network},
         output=output,
         region=region,
         precision=precision,
+        halo=halo,
         device=device,
     )
 
 
-def predict_ours(scene: Scene, network: Path, region: Box, precision: str = "auto") -> Ours:
-    """Predict a region with the public API. This and :func:`config_for` are the places that know that API."""
-    config = config_for(scene.slide, network, scene.output(), region, precision, scene.device)
+def predict_ours(
+    scene: Scene, network: Path, region: Box, precision: str = "auto", halo: int | str = HALO
+) -> Ours:
+    """Predict a region with the public API; this, :func:`config_for` and :func:`network_of_ours` know that API."""
+    config = config_for(
+        scene.slide, network, scene.output(), region, scene.device, precision=precision, halo=halo
+    )
     start = time.perf_counter()
     end = run_inline(predict, config).end
     seconds = time.perf_counter() - start
     if not isinstance(end, Done):
         raise RuntimeError(f"the prediction did not end well: {end}")
-    result = end.result
+    (result,) = end.result.masks.values()
+    plan = result.plan
     return Ours(
         seconds,
-        grown(region, config.tile),
-        config.tile,
-        config.halo,
-        config.batch_size,
+        grown(region, plan.tile),
+        plan.tile,
+        plan.context.halo,
+        plan.batch_size,
         torch.get_num_threads(),
-        "float32" if precision == "auto" else precision,
+        plan.arithmetic,
         result.tiles_done,
     )
 
 
 def network_of_ours(path: Path, arithmetic: str, device: str) -> nn.Module:
-    """Return the network as the prediction runs it."""
-    module = load(path, device=device).module.eval().to(memory_format=torch.channels_last)
-    return module if arithmetic == "float32" else module.to(getattr(torch, arithmetic))
+    """Return the network as the prediction runs it: normalisations folded in, channels last."""
+    module = loaded_network(path, torch.device(device)).module
+    return module if arithmetic == "float32" else copy.deepcopy(module).to(getattr(torch, arithmetic))
 
 
 # --- the limit --------------------------------------------------------------------------------------------------------
@@ -292,33 +324,62 @@ def wait_for(result: Tensor) -> None:
 def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
     """Compare predictions with the limit of their network, and the teacher with the student."""
     figures: dict[str, Any] = {}
-    per_slide = {}
     for name, side in (("student", sizes.student), ("teacher", sizes.teacher)):
-        region, network = tissue_box(side), scene.networks[name]
         suffix = "" if name == "student" else "_teacher"
-        for precision in ("auto", "float32") if name == "student" else ("auto",):
-            kind = f"{suffix}_fp32" if precision == "float32" else suffix
+        region, network, whole = tissue_box(side), scene.networks[name], (0, 0, *SHAPE)
+        rounds = sizes.rounds if name == "student" else max(1, sizes.rounds // 2)
+        kinds = {"auto": suffix, "float32": f"{suffix}_fp32"}
+        for precision, kind in list(kinds.items())[: 1 if sizes is QUICK and suffix else 2]:
             first = predict_ours(scene, network, (*region[:2], 512, 512), precision)  # measures, and warms up
-            limit, ours, ratios = Limit(scene, network, first), [], []
-            limit.pixels_per_second(0.2)
-            for _ in range(sizes.rounds if name == "student" else max(1, sizes.rounds // 2)):
-                before = limit.pixels_per_second(0.4)
-                ours.append(predict_ours(scene, network, region, precision))
-                after = limit.pixels_per_second(0.4)
-                fastest = max((before[way] + after[way]) / 2 for way in before)
-                ratios.append(ours[-1].pushed / ours[-1].seconds / fastest)
-            rate = median(tissue_area(scene.tissue, run.box) / run.seconds for run in ours)
-            figures[f"of_model_limit{kind}"] = round(median(ratios), 3)
-            figures[f"tissue_mpx_per_s_{name}{'_fp32' if precision == 'float32' else ''}"] = round(
-                rate / 1e6, 3
+            ratio, rate = of_limit(scene, network, region, precision, rounds)
+            figures[f"of_model_limit{kind}"] = round(ratio, 3)
+            figures[f"{name}_s_per_slide{kind.removeprefix(suffix)}"] = round(
+                tissue_area(scene.tissue, whole) / rate, 1
             )
+            figures[f"{name}_run_as{kind.removeprefix(suffix)}"] = how(first)
             if precision == "auto":
-                per_slide[name] = tissue_area(scene.tissue, (0, 0, 40_000, 40_000)) / rate
-                figures[f"halo_overhead{suffix}"] = round((first.window / first.tile) ** 2 - 1, 3)
-                figures[f"{name}_s_per_slide"] = round(per_slide[name], 1)
-                figures[f"{name}_run_as"] = how(first)
-    figures["teacher_over_student"] = round(per_slide["teacher"] / per_slide["student"], 2)
-    say(f"networks: {figures}")
+                figures[f"halo_overhead{suffix}"] = round(first.overhead, 3)
+            say(f"{name}, {precision}: {figures}")
+    figures["teacher_over_student"] = round(
+        figures["teacher_s_per_slide"] / figures["student_s_per_slide"], 2
+    )
+    return figures
+
+
+def of_limit(scene: Scene, network: Path, region: Box, precision: str, rounds: int) -> tuple[float, float]:
+    """Predict a region in turns with the limit; return the share of the limit, and tissue pixels a second."""
+    limit, ratios, rates = None, [], []
+    for _ in range(rounds):
+        if limit is None:
+            limit = Limit(scene, network, predict_ours(scene, network, (*region[:2], 512, 512), precision))
+            limit.pixels_per_second(0.2)
+        before = limit.pixels_per_second(LIMIT_S)
+        ours = predict_ours(scene, network, region, precision)
+        after = limit.pixels_per_second(LIMIT_S)
+        fastest = max((before[way] + after[way]) / 2 for way in before)
+        ratios.append(ours.pushed / ours.seconds / fastest)
+        rates.append(tissue_area(scene.tissue, ours.box) / ours.seconds)
+    return median(ratios), median(rates)
+
+
+def measure_defaults(scene: Scene, sizes: Sizes, monai: float | None) -> dict[str, Any]:
+    """Predict with the halo that is chosen when none is asked for: as a user gets it."""
+    figures: dict[str, Any] = {}
+    rates = {}
+    for name, side in (("student", sizes.student), ("teacher", sizes.teacher)):
+        if sizes is QUICK and name == "teacher":
+            continue
+        network, region = scene.networks[name], tissue_box(side)
+        predict_ours(scene, network, (*region[:2], 256, 256), halo="auto")
+        run = predict_ours(scene, network, region, halo="auto")
+        rates[name] = tissue_area(scene.tissue, run.box) / run.seconds
+        suffix = "" if name == "student" else "_teacher"
+        figures[f"halo_overhead_default{suffix}"] = round(run.overhead, 3)
+        figures[f"{name}_run_as_default"] = how(run)
+    if "teacher" in rates:
+        figures["teacher_over_student_default"] = round(rates["student"] / rates["teacher"], 2)
+    figures["over_monai_default"] = round(rates["student"] / 1e6 / monai, 2) if monai else None
+    say(f"defaults: {figures}")
     return figures
 
 
@@ -368,19 +429,23 @@ def rates_in_turns(scene: Scene, sizes: Sizes, missing: dict[str, str]) -> dict[
         runs[precision] = lambda precision=precision: (
             predict_ours(scene, scene.networks["student"], tissue_box(sizes.student), precision).box
         )
+    warm_up(task, missing)
     rates = defaultdict(list)
     for _ in range(sizes.peer_rounds):
         for name in [name for name in runs if name not in missing]:
             start = time.perf_counter()
-            try:
-                box = runs[name]()
-            except Exception as error:  # whatever keeps a peer from running here is said in the report
-                if name not in PEERS:
-                    raise
-                missing[name] = f"{type(error).__name__}: {error}"
-                continue
+            box = runs[name]()
             rates[name].append(tissue_area(scene.tissue, box) / (time.perf_counter() - start))
     return {name: median(found) for name, found in rates.items()}
+
+
+def warm_up(task: Task, missing: dict[str, str]) -> None:
+    """Have every peer predict a little, which imports it; say of those that cannot why."""
+    for name, peer in PEERS.items():
+        try:
+            peer(replace(task, region=(*task.region[:2], 256, 256)))
+        except Exception as error:  # whatever keeps a peer from running here is said in the report
+            missing[name] = f"{type(error).__name__}: {error}"
 
 
 def measure_tiatoolbox(
@@ -434,9 +499,7 @@ def first_tile(scene: Scene) -> float:
     found = []
     for row, column in CLICKS:
         region = (row * BLOCK, column * BLOCK, 2048, 2048)
-        config = config_for(
-            scene.slide, scene.networks["student"], scene.output(), region, "auto", scene.device
-        )
+        config = config_for(scene.slide, scene.networks["student"], scene.output(), region, scene.device)
         arrived = threading.Event()
 
         def notice(event: Event, arrived: threading.Event = arrived) -> None:
@@ -472,9 +535,8 @@ def memory_of(network: Path, side: int, device: str) -> float:
             peak = max(peak, process.memory_info().rss)
 
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["KDSEG_HOME"] = scratch
         for name, box in (("one", (40_000, 50_000, 256, 256)), ("all", (44_000, 48_000, side, side))):
-            config = config_for(GIANT, network, Path(scratch) / f"{name}.ome.zarr", box, "auto", device)
+            config = config_for(GIANT, network, Path(scratch) / f"{name}.ome.zarr", box, device)
             if name == "all":
                 base = peak = process.memory_info().rss
                 watcher = threading.Thread(target=watch)
