@@ -483,7 +483,7 @@ def measure_tiatoolbox(
     for precision in ("auto", "float32"):
         ours(precision)
     seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
-    rate = tissue.mask.sum() * math.prod(tissue.downsample) / seconds
+    rate = float(tissue.mask.sum()) * math.prod(tissue.downsample) / seconds
     return {
         "over_tiatoolbox": round(median(rates["auto"]) / rate, 2),
         "over_tiatoolbox_fp32": round(median(rates["float32"]) / rate, 2),
