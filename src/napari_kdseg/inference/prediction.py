@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from napari_kdseg.inference.planning import TILES_AT_ONCE, Plan, Planner
 from napari_kdseg.inference.provenance import versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.masks.writer import MaskWriter
@@ -110,6 +111,57 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
             return _Run(config, job.slide, lanes, emit, control).run()
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A mask that was begun: its tiles that are not done yet, and how many there are in all."""
+
+    tiles: int
+    todo: tuple[tuple[int, int], ...]
+    levels: int
+
+
+def begin(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Begun]:
+    """Settle all that decides the bytes of the masks of ``config`` and make them, or open those that are there (a job).
+
+    :func:`predict_slab` goes on from here, in any number of programs.
+    """
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+        job = _Preparation(config, stored, emit, control)
+        store = MaskStore(config.output, stored)
+        begun = {}
+        for name, path in config.networks.items():
+            with contextlib.ExitStack() as writers:
+                member = job.lane(name, path, store, writers)
+                places = tuple((tile.row, tile.column) for tile in member.lane.waiting)
+                begun[name] = Begun(member.total, places, member.writer.levels)
+        return begun
+
+
+def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control) -> MaskResult:
+    """Predict the tiles of ``config`` that lie in a slab of a mask that :func:`begin` has made.
+
+    Others may predict other slabs of it meanwhile. The next :func:`predict` of ``config`` takes all of them over and
+    finishes the mask.
+
+    Parameters
+    ----------
+    config
+        As :func:`begin` got it, with a single network; what is left open in it was settled there.
+    slab
+        Which tiles, and how far up the pyramid they are carried here.
+    emit, control
+        As for :func:`predict`.
+    """
+    going_on = config.model_copy(update={"overwrite": False})
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+        job = _Preparation(going_on, stored, emit, control)
+        store = MaskStore(config.output, stored)
+        ((name, path),) = config.networks.items()
+        with contextlib.ExitStack() as writers:
+            member = job.lane(name, path, store, writers, slab)
+            return _Run(going_on, job.slide, [member], emit, control).run_through()[name]
+
+
 def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Plan]:
     """Load and measure all that a prediction of ``config`` needs, so that it begins at once (a job)."""
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
@@ -141,7 +193,6 @@ class _Member:
     done: int = 0
     skipped: int = 0
     pixels: int = 0
-    writing: threading.Lock = field(default_factory=threading.Lock)
 
 
 #: A tile that is on disk: whose, which, whether the network saw it, and its rectangle in level-0 pixels.
@@ -176,12 +227,19 @@ class _Preparation:
         planner = Planner(self._config, self.slide, resolution.downsample, self._tissue, self._say)
         return network, resolution, planner.plan(network, begun)
 
-    def lane(self, name: str, path: Path, store: MaskStore, writers: contextlib.ExitStack) -> _Member:
-        """Open the mask of a network, and line up its tiles."""
+    def lane(
+        self,
+        name: str,
+        path: Path,
+        store: MaskStore,
+        writers: contextlib.ExitStack,
+        slab: Slab | None = None,
+    ) -> _Member:
+        """Open the mask of a network, and line up its tiles, or those of a slab."""
         config = self._config
         begun = None if config.overwrite else store.made_by(f"labels/{name}")
         network, resolution, plan = self.ready(path, begun)
-        for sentence in resolution.notes:
+        for sentence in resolution.notes if slab is None else ():
             self._warn(sentence)
         shape = mask_shape(self.slide.shape, resolution.downsample)
         writer = writers.enter_context(
@@ -192,13 +250,18 @@ class _Preparation:
                 tile=plan.tile,
                 made_by=self._made_by(network, resolution, plan),
                 overwrite=config.overwrite,
+                slab=slab,
             )
         )
-        writer.annotate(versions=versions(), notes=list(resolution.notes), **plan.measured())
-        if plan.context.samples:
-            self._say(plan.context.describe())
+        if slab is None:  # what is told of the mask as a whole was told when it was begun
+            writer.annotate(versions=versions(), notes=list(resolution.notes), **plan.measured())
+            if plan.context.samples:
+                self._say(plan.context.describe())
+        self._watch(writer)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, plan.tile, plan.context.halo, network.multiple)
+        if slab is not None:
+            tiles = [tile for tile in tiles if slab.holds((tile.row, tile.column))]
         todo = [tile for tile in tiles if (tile.row, tile.column) not in writer.done]
         lane = self._lane(name, network, plan, resolution.downsample, shape, todo)
         return _Member(lane, writer, plan, resolution.downsample, len(tiles), len(tiles) - len(todo))
@@ -232,6 +295,12 @@ class _Preparation:
         return BlendingLane(
             name, engine, queue, is_background, plan.batch_size, probability=probability, blender=blender
         )
+
+    def _watch(self, writer: MaskWriter) -> None:
+        """Have tiles of the slide that cannot be decoded noted beside the mask, before it counts as done."""
+        for bad in self._stored.bad_tiles:
+            writer.note_unreadable(bad.level, bad.row, bad.column)
+        self._stored.on_bad_tile(lambda bad: writer.note_unreadable(bad.level, bad.row, bad.column))
 
     def _made_by(self, network: LoadedNetwork, resolution: Resolution, plan: Plan) -> dict[str, Any]:
         """Everything that determines the values of a mask."""
@@ -272,6 +341,15 @@ class _Run:
         self._began = time.monotonic()
 
     def run(self) -> PredictResult:
+        """Work through all tiles that are not done yet, and finish the masks."""
+        results = self.run_through()
+        for member in self._members.values():
+            member.writer.finish(self._config.region)
+        self._emit(Checkpointed(self._config.output))
+        self._tell_unreadable()
+        return PredictResult(self._config.output, results)
+
+    def run_through(self) -> dict[str, MaskResult]:
         """Work through all tiles that are not done yet."""
         members = self._members.values()
         self._emit(
@@ -284,14 +362,19 @@ class _Run:
             finally:
                 self._report(wait(self._under_way).done)
         self._control.check()
-        for member in members:
-            member.writer.finish(self._config.region)
-        self._emit(Checkpointed(self._config.output))
         seconds = time.monotonic() - self._began
-        return PredictResult(
-            self._config.output,
-            {name: _result(name, member, seconds) for name, member in self._members.items()},
-        )
+        return {name: _result(name, member, seconds) for name, member in self._members.items()}
+
+    def _tell_unreadable(self) -> None:
+        count = max(member.writer.unreadable for member in self._members.values())
+        if count:
+            self._emit(
+                Message(
+                    f"{count} {'tile' if count == 1 else 'tiles'} of {self._slide.name} could not be read, so that the "
+                    "networks saw grey there. The mask says how many; get another copy of the slide if it matters.",
+                    "warning",
+                )
+            )
 
     def _go_through(self, pool: ThreadPoolExecutor, count: int) -> None:
         """Hand out work of the network that is furthest behind, until none has any left."""
@@ -326,8 +409,7 @@ class _Run:
         blocks = [np.zeros(shape, np.uint8) if classes is None else classes]
         if self._config.probabilities:
             blocks.append(quantise(np.full(shape, np.nan, np.float32) if chance is None else chance))
-        with member.writing:
-            return member, tile, classes is not None, member.writer.write_tile(tile, blocks)
+        return member, tile, classes is not None, member.writer.write_tile(tile, blocks)
 
     def _report(self, finished: set[Future[list[_Written]]]) -> None:
         """Tell of the tiles that are on disk."""

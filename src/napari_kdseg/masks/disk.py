@@ -42,3 +42,15 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_folder(path: Path) -> None:
+    """Wait until the names in a folder are durable, where a system can be asked for that (POSIX)."""
+    if os.name != "posix" or not path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot be asked
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

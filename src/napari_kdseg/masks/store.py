@@ -28,6 +28,7 @@ from napari_kdseg.files import made_aside
 from napari_kdseg.masks.disk import writing
 from napari_kdseg.masks.journal import Journal
 from napari_kdseg.masks.reduction import NOT_COMPUTED
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.slides import Slide
 from napari_kdseg.slides.writing import ome_zarr
@@ -97,6 +98,7 @@ class MaskStore:
         tile: int,
         made_by: dict[str, Any],
         overwrite: bool = False,
+        slab: Slab | None = None,
     ) -> MaskWriter:
         """Open masks that are written together, new ones or those of an earlier run with the same settings.
 
@@ -112,6 +114,8 @@ class MaskStore:
             Everything that determines the values, as JSON. Masks made by something else are not continued.
         overwrite
             Replace masks made by something else instead of refusing.
+        slab
+            The part that is written, of masks that are there already; others may write other slabs meanwhile.
 
         Raises
         ------
@@ -123,12 +127,14 @@ class MaskStore:
         folders = [self.path / name for name in names]
         with _begin_lock, writing(self.path.name):
             known = [self._recipe(folder) for folder in folders]
+            if slab is not None and None in known:
+                raise OutputError(f"{self.path.name} does not hold {names[known.index(None)]} (any more).")
             if any(other != recipe for other in known):
                 self._make_way(folders, known, recipe, overwrite)
                 for mask, folder in zip(masks, folders, strict=True):
                     self._make(folder, mask, shape, downsample, tile, recipe)
                 self._list_labels()
-            return MaskWriter(folders, tile=tile, downsample=downsample)
+            return MaskWriter(folders, tile=tile, downsample=downsample, slab=slab)
 
     def made_by(self, mask: str) -> dict[str, Any] | None:
         """Return what ``"labels/<name>"`` was made by: ``None`` without such a mask, empty if that is not recorded."""

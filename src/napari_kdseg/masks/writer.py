@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from napari_kdseg.masks.disk import writing
 from napari_kdseg.masks.journal import Journal, Note
 from napari_kdseg.masks.pyramid_writer import PyramidWriter
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.tiling import Tile, to_level_0
 
 SECONDS_BETWEEN_COMMITS = 1.0
@@ -37,31 +39,57 @@ class MaskWriter:
         Side of a tile.
     downsample
         ``(y, x)`` of the finest level.
+    slab
+        The only tiles that will be written, up to its own level of the pyramid, while others write other slabs. The
+        next writer of the whole mask takes them over.
     """
 
-    def __init__(self, folders: Sequence[Path], *, tile: int, downsample: tuple[float, float]):
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        tile: int,
+        downsample: tuple[float, float],
+        slab: Slab | None = None,
+    ):
         self._folders = list(folders)
         self._downsample = downsample
+        self._slab = slab
         self._what = f"The mask {folders[0].name!r}"
-        self._journal = Journal(folders[0] / "0" / "journal.jsonl")
+        self._lock = threading.RLock()
+        self._committed_at = time.monotonic()
+        self._journal = Journal(folders[0] / "0" / "journal.jsonl", slab)
         try:
-            self._pyramids = [_open_pyramid(folder, tile) for folder in folders]
-            self._update(status="unfinished")
+            self._pyramids = [_open_pyramid(folder, tile, slab) for folder in folders]
+            with writing(self._what):
+                self._catch_up()
+            if slab is None:
+                self._update(status="unfinished")
         except BaseException:
             self._journal.close()
             raise
-        self._pending: dict[tuple[int, int], Note] = {}
-        self._committed_at = time.monotonic()
 
     @property
     def done(self) -> dict[tuple[int, int], Note]:
         """``(row, column)`` of the tiles that are safely on disk, and what was noted about each."""
         return self._journal.done
 
+    @property
+    def levels(self) -> int:
+        """How many levels are written."""
+        return self._pyramids[0].levels
+
+    @property
+    def unreadable(self) -> int:
+        """How many tiles of the slide could not be decoded, in this run and those before it."""
+        return len(self._journal.record.unreadable)
+
     def write_tile(
         self, tile: Tile, blocks: Sequence[np.ndarray], note: Note | None = None
     ) -> tuple[int, int, int, int]:
-        """Write one tile of every mask.
+        """Write one tile of every mask; it is durable, and written down as done, when this returns.
+
+        Any number of threads may write different tiles at the same time. The coarser levels follow at every commit.
 
         Parameters
         ----------
@@ -85,27 +113,42 @@ class MaskWriter:
         with writing(self._what):
             for pyramid, block in zip(self._pyramids, blocks, strict=True):
                 pyramid.write(tile.row, tile.column, block)
-        self._pending[tile.row, tile.column] = note or {}
-        waited = time.monotonic() - self._committed_at
-        if waited > SECONDS_BETWEEN_COMMITS or len(self._pending) >= TILES_BETWEEN_COMMITS:
-            self.commit()
+            with self._lock:
+                for pyramid, block in zip(self._pyramids, blocks, strict=True):
+                    pyramid.carry(tile.row, tile.column, block)
+                self._journal.append({(tile.row, tile.column): note or {}})
+                waited = time.monotonic() - self._committed_at
+                if (
+                    waited > SECONDS_BETWEEN_COMMITS
+                    or len(self._journal.record.uncarried) >= TILES_BETWEEN_COMMITS
+                ):
+                    self.commit()
         return to_level_0((tile.y, tile.x, tile.height, tile.width), self._downsample)
 
-    def commit(self) -> None:
-        """Make all tiles so far durable, then write them down as done.
+    def note_unreadable(self, level: int, row: int, column: int) -> None:
+        """Write down that a tile of the slide could not be decoded, so that its grey was predicted.
 
         Raises
         ------
         OutputError
             As :meth:`write_tile`.
         """
-        with writing(self._what):
+        with writing(self._what), self._lock:
+            self._journal.append_unreadable(level, row, column)
+
+    def commit(self) -> None:
+        """Bring the coarser levels up to date and make them durable.
+
+        Raises
+        ------
+        OutputError
+            As :meth:`write_tile`.
+        """
+        with writing(self._what), self._lock:
             for pyramid in self._pyramids:
                 pyramid.commit()
-            if self._pending:
-                self._journal.append(self._pending)
-        self._pending.clear()
-        self._committed_at = time.monotonic()
+            self._journal.append_pyramid()
+            self._committed_at = time.monotonic()
 
     def finish(self, region: Sequence[int] | None, **attributes: Any) -> None:
         """Commit, and mark ``region`` (level-0 pixels; ``None`` is the whole slide) as finished.
@@ -118,6 +161,7 @@ class MaskWriter:
             Kept beside it, as JSON.
         """
         self.commit()
+        attributes["unreadable_tiles"] = self.unreadable
         with writing(self._what):
             self._update(status="complete", regions=[None if region is None else list(region)], **attributes)
 
@@ -140,6 +184,27 @@ class MaskWriter:
         finally:
             self._journal.close()
 
+    def _catch_up(self) -> None:
+        """Carry into the coarser levels what a killed program did not, and take over what slabs hold."""
+        self._carry(self._journal.record.uncarried)
+        if self._slab is None:
+            slabs = self._journal.slabs()
+            for slab, record in slabs.items():
+                self._carry(record.uncarried)
+                self._carry([(slab.row, slab.column)], slab.level)
+            if slabs:
+                for pyramid in self._pyramids:
+                    pyramid.commit()
+                self._journal.take_over(slabs)
+        self.commit()
+
+    def _carry(self, places: Iterable[tuple[int, int]], level: int = 0) -> None:
+        for row, column in places:
+            for pyramid in self._pyramids:
+                pyramid.carry_stored(row, column, level)
+                if pyramid.kept >= TILES_BETWEEN_COMMITS:
+                    pyramid.commit()
+
     def _update(self, regions: Iterable[object] = (), **attributes: Any) -> None:
         for folder in self._folders:
             group = zarr.open_group(folder, mode="r+")
@@ -149,8 +214,10 @@ class MaskWriter:
             group.attrs.update({"kdseg": {**about, **attributes, "regions": known + added}})
 
 
-def _open_pyramid(folder: Path, tile: int) -> PyramidWriter:
+def _open_pyramid(folder: Path, tile: int, slab: Slab | None) -> PyramidWriter:
     levels = len(zarr.open_group(folder, mode="r").attrs.asdict()["kdseg"]["downsamples"])
+    if slab is not None:
+        levels = min(levels, slab.level + 1)
     return PyramidWriter(
         folder, levels, tile, reduce_classes if folder.parent.name == "labels" else reduce_probabilities
     )
