@@ -105,7 +105,7 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     """
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(config, stored, emit, control)
-        store = MaskStore(config.output, stored)
+        store = job.store()
         with contextlib.ExitStack() as writers:
             lanes = [job.lane(name, path, store, writers) for name, path in config.networks.items()]
             return _Run(config, job.slide, lanes, emit, control).run()
@@ -127,7 +127,7 @@ def begin(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Begu
     """
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(config, stored, emit, control)
-        store = MaskStore(config.output, stored)
+        store = job.store()
         begun = {}
         for name, path in config.networks.items():
             with contextlib.ExitStack() as writers:
@@ -155,7 +155,7 @@ def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control
     going_on = config.model_copy(update={"overwrite": False})
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(going_on, stored, emit, control)
-        store = MaskStore(config.output, stored)
+        store = job.store()
         ((name, path),) = config.networks.items()
         with contextlib.ExitStack() as writers:
             member = job.lane(name, path, store, writers, slab)
@@ -207,6 +207,7 @@ class _Preparation:
         self._stored = stored
         self._emit = emit
         self._control = control
+        self._checked: set[Path] = set()
         self.slide = with_colours(stored, config.colours)
         self._device = choose_device(config.device)
         self._tissue = tissue_of(stored) if config.skip_background else None
@@ -216,13 +217,25 @@ class _Preparation:
                 "mask, or switch the skipping of background off."
             )
 
+    def store(self) -> MaskStore:
+        """Open the place for the masks, or make it once all networks are known to work."""
+        for path in self._config.networks.values():
+            self._network(path)
+        return MaskStore(self._config.output, self._stored)
+
+    def _network(self, path: Path) -> LoadedNetwork:
+        network = loaded_network(path, self._device)
+        if path not in self._checked:
+            check_network_fits(self.slide, network.spec, path)
+            _check_output(network, path)
+            self._checked.add(path)
+        return network
+
     def ready(self, path: Path, begun: dict[str, Any] | None) -> tuple[LoadedNetwork, Resolution, Plan]:
         """Load a network and settle how it is run."""
         self._control.check()
-        network = loaded_network(path, self._device)
-        check_network_fits(self.slide, network.spec, path)
+        network = self._network(path)
         resolution = choose_resolution(self.slide, self._config.mpp, network.spec.mpp)
-        _check_output(network, path)
         begun = begun if begun and _continues(begun, network, self._stored, resolution) else None
         planner = Planner(self._config, self.slide, resolution.downsample, self._tissue, self._say)
         return network, resolution, planner.plan(network, begun)
