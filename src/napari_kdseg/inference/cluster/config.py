@@ -29,11 +29,8 @@ class PredictManyConfig(BaseModel):
         "Address of a dask scheduler (tcp://host:8786); 'local' starts workers on this machine.",
         min_length=1,
     )
-    workers: int | None = Field(
-        None,
-        title="Workers",
-        description="To start here. Empty: one a GPU, else one for four processors.",
-        ge=1,
+    workers: int | None = setting(
+        None, "Workers", "To start here. Empty: one a GPU, else one for four processors.", ge=1
     )
 
     @model_validator(mode="after")
