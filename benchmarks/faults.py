@@ -1,9 +1,9 @@
 """Kill a prediction at random moments, again and again, and see whether its mask is that of an undisturbed one.
 
-A program predicts a synthetic slide; it gets SIGKILL at a random moment: while it settles how, while tiles are under way,
-while it finishes. Then it is started once more, and killed again. Whenever it comes to its end, the bytes of all chunks
-of all levels are compared with those of a run that nobody disturbed, and a new mask is begun. At the end one JSON object
-is printed:
+A program predicts a synthetic slide; it gets SIGKILL at a random moment: while it settles how, while tiles are under
+way, while it finishes. Then it is started once more, and killed again. Whenever it comes to its end, the bytes of all
+chunks of all levels are compared with those of a run that nobody disturbed, and a new mask is begun. At the end one
+JSON object is printed:
 
 ``kills``, ``masks`` (that came to their end), ``kills_finishing`` (kills between the last tile and the end),
 ``identical`` (whether all masks had the bytes of the undisturbed one), ``tiles_recomputed_per_kill_max`` (chunks that

@@ -106,6 +106,11 @@ class PyramidWriter:
             self._flush(level, row, column)
         self._coarse.clear()
 
+    def sweep(self) -> None:
+        """Remove halves of chunks that a killed program left beside them, where zarr writes before it renames."""
+        for half in self._folder.glob("*/c/*/*.partial"):
+            half.unlink(missing_ok=True)
+
     def _flush(self, level: int, row: int, column: int) -> None:
         """Make a chunk durable, then its name."""
         chunk = self._folder / str(level) / "c" / str(row) / str(column)

@@ -196,6 +196,9 @@ class MaskWriter:
                 for pyramid in self._pyramids:
                     pyramid.commit()
                 self._journal.take_over(slabs)
+            if self._journal.done:
+                for pyramid in self._pyramids:
+                    pyramid.sweep()
         self.commit()
 
     def _carry(self, places: Iterable[tuple[int, int]], level: int = 0) -> None:
