@@ -33,7 +33,7 @@ try:
 except ImportError as missing:
     raise ConfigurationError(
         "Several workers need the package distributed, which is not installed. Install it with: "
-        "pip install 'napari-kdseg[cluster]'"
+        "pip install distributed"
     ) from missing
 
 #: How often dask tries a task again that failed for reasons which may pass.
