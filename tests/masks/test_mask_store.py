@@ -1,4 +1,4 @@
-import json
+import contextlib
 import signal
 import subprocess
 import sys
@@ -9,9 +9,13 @@ import pytest
 import zarr
 
 from napari_kdseg.errors import OutputError, SlideError
+from napari_kdseg.masks import writer as writer_module
+from napari_kdseg.masks.disk import InUseError
 from napari_kdseg.masks.group import journal_path
+from napari_kdseg.masks.journal import read_journal
 from napari_kdseg.masks.pyramid import open_masks, sample_nearest
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
+from napari_kdseg.masks.slabs import Slab, slabs_of
 from napari_kdseg.masks.store import MaskSpec, MaskStore, pyramid_shapes
 from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.slides import layer_transform, open_slide
@@ -300,8 +304,8 @@ def test_a_killed_program_leaves_a_mask_that_is_completed_to_the_same_values(tmp
     mask = open_masks(path)["student"]
     for level, values in zip(mask.levels, pyramid_of(random_masks()[0], reduce_classes), strict=True):
         np.testing.assert_array_equal(np.asarray(level), values)
-    journal = journal_path(path / "labels" / "student").read_text().splitlines()
-    assert len({tuple(json.loads(line)["tile"]) for line in journal}) == len(plan_tiles(SHAPE, None, TILE, 0))
+    journal = read_journal(journal_path(path / "labels" / "student"))
+    assert len(journal.done) == len(plan_tiles(SHAPE, None, TILE, 0))
 
 
 @pytest.mark.parametrize("wanted", [(1.0, 1.0), (2.0, 2.0), (3.3, 2.6), (8.0, 8.0), (7.9, 64.0)])
@@ -319,3 +323,61 @@ def test_any_downsample_is_read_by_nearest_neighbour(wanted):
             i, j = (int(np.floor(c / f + 1e-6)) for c, f in zip(centre, downsamples[index], strict=True))
             inside = 0 <= i < levels[index].shape[0] and 0 <= j < levels[index].shape[1]
             assert got[row, column] == (levels[index][i, j] if inside else 255)
+
+
+def test_tiles_whose_coarser_levels_were_lost_are_carried_again(store, monkeypatch):
+    masks = random_masks()
+    tiles = plan_tiles(SHAPE, None, TILE, 0)
+    monkeypatch.setattr(writer_module, "SECONDS_BETWEEN_COMMITS", 1e9)
+    writer = begin(store)
+    write(writer, tiles[:5], masks)
+    writer.commit()
+    write(writer, tiles[5:], masks)
+    writer.close()  # what a kill leaves: no commit
+    coarsest = open_masks(store.path)["student"].levels[-1]
+    assert (np.asarray(coarsest) == 255).any()
+    with begin(store) as writer:
+        assert len(writer.done) == len(tiles)
+    for level, values in zip(
+        open_masks(store.path)["student"].levels, pyramid_of(masks[0], reduce_classes), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(level), values)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_slabs_are_written_side_by_side_and_taken_over(store, level, monkeypatch):
+    masks = random_masks()
+    tiles = plan_tiles(SHAPE, None, TILE, 0)
+    with begin(store) as writer:  # begun by one program
+        write(writer, tiles[:3], masks)
+        with pytest.raises(InUseError):
+            begin(store, slab=Slab(level, 0, 0))
+    slabs = slabs_of([(tile.row, tile.column) for tile in tiles], level)
+    with contextlib.ExitStack() as stack:
+        writers = {slab: stack.enter_context(begin(store, slab=slab)) for slab in slabs}
+        with pytest.raises(InUseError):
+            begin(store, slab=slabs[0])
+        with pytest.raises(InUseError):
+            begin(store)
+        for tile in tiles:
+            writer = writers[Slab.around((tile.row, tile.column), level)]
+            if (tile.row, tile.column) not in writer.done:
+                write(writer, [tile], masks)
+    killed = begin(store, slab=slabs[-1])  # dies without a commit of the coarser levels
+    last = [tile for tile in tiles if slabs[-1].holds((tile.row, tile.column))]
+    write(killed, last, masks)
+    killed.note_unreadable(0, 3, 4)
+    killed.close()
+    with begin(store) as writer:
+        assert len(writer.done) == len(tiles)
+        assert writer.unreadable == 1
+        writer.finish(None)
+    for name, mask, reduce in [
+        ("student", masks[0], reduce_classes),
+        ("probabilities/student", masks[1], reduce_probabilities),
+    ]:
+        opened = open_masks(store.path)[name]
+        for found, values in zip(opened.levels, pyramid_of(mask, reduce), strict=True):
+            np.testing.assert_array_equal(np.asarray(found), values)
+    assert opened.metadata["unreadable_tiles"] == 1
+    assert not list(store.path.rglob("*slab*"))

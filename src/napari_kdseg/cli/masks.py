@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_kdseg.cli.app import Region, SlideMpp, app, console, region_of
 from napari_kdseg.cli.running import run as run_job
-from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.errors import ConfigurationError, KdsegError
+
+if TYPE_CHECKING:
+    from napari_kdseg.inference import PredictConfig, PredictResult
 
 Colours = Annotated[
     str, typer.Option(help="What networks see: stored pixels, or srgb, after the slide's colour profile.")
@@ -44,7 +47,9 @@ def demo(
 
 @app.command()
 def predict(
-    slides: Annotated[list[str], typer.Argument(help="Slides: files, folders, or synthetic:WxH.")],
+    slides: Annotated[
+        list[str], typer.Argument(help="Slides: files, folders, folders of slides, or synthetic:WxH.")
+    ],
     checkpoint: Annotated[list[Path], typer.Option(help="A network; several go over the slide in one pass.")],
     output: Annotated[
         Path, typer.Option(help="Mask store *.ome.zarr; for several slides, a folder for them.")
@@ -79,33 +84,73 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option(help="Replace a mask of this name made with other settings.")
     ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a dask scheduler, tcp://host:8786, whose workers predict; local: workers here, as for "
+            "several slides; none: one slide after the other in this program."
+        ),
+    ] = None,
 ) -> None:
     """Segment slides into mask pyramids (OME-Zarr)."""
     from napari_kdseg.inference import PredictConfig
-    from napari_kdseg.inference import predict as job
+    from napari_kdseg.slides import slides_in
 
     names = [*(name or []), *(path.name.split(".")[0] for path in checkpoint[len(name or []) :])]
     if len(set(names)) != len(checkpoint):
         raise ConfigurationError(
             f"{len(checkpoint)} networks need as many different names, not {', '.join(names)}. Give --name for each."
         )
-    for slide in slides:
-        store = output if len(slides) == 1 else output / f"{Path(slide).stem}.ome.zarr"
-        config = PredictConfig.model_validate(
+    found = [slide for place in slides for slide in slides_in(place)]
+    several = len(found) > 1 or found != slides
+    configs = [
+        PredictConfig.model_validate(
             {
-                "slide": slide, "networks": dict(zip(names, checkpoint, strict=True)), "output": store,
+                "slide": slide, "networks": dict(zip(names, checkpoint, strict=True)),
+                "output": output / f"{_stem(slide)}.ome.zarr" if several else output,
                 "region": region_of(region), "mpp": mpp, "slide_mpp": slide_mpp, "tile": _number(tile),
                 "halo": _number(halo), "batch_size": _number(batch_size), "device": device, "precision": precision,
                 "threads": threads, "compile": compile, "skip_background": not background,
                 "probabilities": probabilities, "overwrite": overwrite, "colours": colours,
             }
-        )  # fmt: skip
-        for mask in run_job(job, config).masks.values():
-            print(
-                f"{store}: label '{mask.name}', {mask.tiles_done} tiles segmented in {mask.seconds:.1f} s "
-                f"({mask.mpx_per_s:.2f} Mpx/s), {mask.tiles_skipped} of empty glass, {mask.tiles_kept} there before"
-            )
-            print(f"  {mask.plan.describe()}")
+        )
+        for slide in found
+    ]  # fmt: skip
+    if scheduler == "none" or (scheduler is None and not several):
+        _predict_here(configs)
+    else:
+        _predict_there(configs, scheduler or "local")
+
+
+def _predict_here(configs: list[PredictConfig]) -> None:
+    from napari_kdseg.inference import predict as job
+
+    for config in configs:
+        _tell(run_job(job, config))
+
+
+def _predict_there(configs: list[PredictConfig], scheduler: str) -> None:
+    from napari_kdseg.inference.cluster import PredictManyConfig, predict_many
+
+    result = run_job(predict_many, PredictManyConfig(slides=tuple(configs), scheduler=scheduler))
+    for done in result.stores.values():
+        _tell(done)
+    if result.failures:
+        raise KdsegError("Not predicted: " + " ".join(result.failures.values()))
+
+
+def _tell(result: PredictResult) -> None:
+    for mask in result.masks.values():
+        print(
+            f"{result.output}: label '{mask.name}', {mask.tiles_done} tiles segmented in {mask.seconds:.1f} s "
+            f"({mask.mpx_per_s:.2f} Mpx/s), {mask.tiles_skipped} of empty glass, {mask.tiles_kept} there before"
+        )
+        print(f"  {mask.plan.describe()}")
+
+
+def _stem(slide: str) -> str:
+    name = Path(slide.removeprefix("synthetic:").replace("?", "-").replace("&", "-")).name
+    return Path(name.removesuffix(".ome.zarr")).stem if Path(slide).exists() else name
 
 
 def _number(text: str) -> int | str:

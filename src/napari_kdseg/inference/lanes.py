@@ -79,6 +79,11 @@ class Lane(ABC):
         """How much of its tiles it has taken up, 0..1."""
         return 1 - len(self._queue) / self._total
 
+    @property
+    def waiting(self) -> list[Tile]:
+        """The tiles that it has not taken up yet."""
+        return self._queue.waiting
+
     def look_at(self, view: Region | None) -> None:
         """Prefer what lies in ``view`` (level-0 pixels) from now on."""
         self._queue.look_at(view)

@@ -48,6 +48,11 @@ class TileQueue:
     def __len__(self) -> int:
         return int(self._waiting.sum())
 
+    @property
+    def waiting(self) -> list[Tile]:
+        """The tiles that wait, in the order they came in."""
+        return [tile for tile, waits in zip(self._tiles, self._waiting, strict=True) if waits]
+
     def look_at(self, view: Region | None) -> None:
         """Order what waits anew, around ``view`` in level-0 pixels; ``None``: nobody looks."""
         if view != self._view:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,17 @@ from napari_kdseg.inference.planning import Plan, Planner, tiles_at_once
 from napari_kdseg.inference.provenance import versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.slides import Slide, open_slide, tissue_of, with_colours
 
 Region = tuple[int, int, int, int]
+#: Threads that write: they wait for the disk most of the time.
+WRITERS = 2
+#: Tiles that wait to be written before no more work is handed out.
+UNWRITTEN = 16
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,61 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     """
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
         job = _Preparation(config, stored, emit, control)
-        store = MaskStore(config.output, stored)
+        store = job.store()
         with contextlib.ExitStack() as writers:
             lanes = [job.lane(name, path, store, writers) for name, path in config.networks.items()]
             return _Run(config, job.slide, lanes, emit, control).run()
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A mask that was begun: its tiles that are not done yet, and how many there are in all."""
+
+    tiles: int
+    todo: tuple[tuple[int, int], ...]
+    levels: int
+
+
+def begin(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Begun]:
+    """Settle all that decides the bytes of the masks of ``config`` and make them, or open those that are there (a job).
+
+    :func:`predict_slab` goes on from here, in any number of programs.
+    """
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+        job = _Preparation(config, stored, emit, control)
+        store = job.store()
+        begun = {}
+        for name, path in config.networks.items():
+            with contextlib.ExitStack() as writers:
+                member = job.lane(name, path, store, writers)
+                places = tuple((tile.row, tile.column) for tile in member.lane.waiting)
+                begun[name] = Begun(member.total, places, member.writer.levels)
+        return begun
+
+
+def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control) -> MaskResult:
+    """Predict the tiles of ``config`` that lie in a slab of a mask that :func:`begin` has made.
+
+    Others may predict other slabs of it meanwhile. The next :func:`predict` of ``config`` takes all of them over and
+    finishes the mask.
+
+    Parameters
+    ----------
+    config
+        As :func:`begin` got it, with a single network; what is left open in it was settled there.
+    slab
+        Which tiles, and how far up the pyramid they are carried here.
+    emit, control
+        As for :func:`predict`.
+    """
+    going_on = config.model_copy(update={"overwrite": False})
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+        job = _Preparation(going_on, stored, emit, control)
+        store = job.store()
+        ((name, path),) = config.networks.items()
+        with contextlib.ExitStack() as writers:
+            member = job.lane(name, path, store, writers, slab)
+            return _Run(going_on, job.slide, [member], emit, control).run_through()[name]
 
 
 @dataclass(frozen=True)
@@ -156,11 +212,24 @@ class _Member:
     done: int = 0
     skipped: int = 0
     pixels: int = 0
-    writing: threading.Lock = field(default_factory=threading.Lock)
 
 
-#: A tile that is on disk: whose, which, whether the network saw it, and its rectangle in level-0 pixels.
-_Written = tuple[_Member, Tile, bool, Region]
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A tile that was predicted; classes of ``None`` are background that the network did not see."""
+
+    member: _Member
+    tile: Tile
+    classes: np.ndarray | None = None
+    chance: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """A tile that is on disk, and its rectangle in level-0 pixels."""
+
+    found: _Found
+    box: Region
 
 
 class _Preparation:
@@ -171,6 +240,7 @@ class _Preparation:
         self._stored = stored
         self._emit = emit
         self._control = control
+        self._checked: set[Path] = set()
         self.slide = with_colours(stored, config.colours)
         self._device = choose_device(config.device)
         self._tissue = tissue_of(stored) if config.skip_background else None
@@ -180,13 +250,25 @@ class _Preparation:
                 "mask, or switch the skipping of background off."
             )
 
+    def store(self) -> MaskStore:
+        """Open the place for the masks, or make it once all networks are known to work."""
+        for path in self._config.networks.values():
+            self._network(path)
+        return MaskStore(self._config.output, self._stored)
+
+    def _network(self, path: Path) -> LoadedNetwork:
+        network = loaded_network(path, self._device)
+        if path not in self._checked:
+            check_network_fits(self.slide, network.spec, path)
+            _check_output(network, path)
+            self._checked.add(path)
+        return network
+
     def ready(self, path: Path, begun: dict[str, Any] | None) -> tuple[LoadedNetwork, Resolution, Plan]:
         """Load a network and settle how it is run."""
         self._control.check()
-        network = loaded_network(path, self._device)
-        check_network_fits(self.slide, network.spec, path)
+        network = self._network(path)
         resolution = choose_resolution(self.slide, self._config.mpp, network.spec.mpp)
-        _check_output(network, path)
         begun = begun if begun and _continues(begun, network, self._stored, resolution) else None
         planner = Planner(self._config, self.slide, resolution.downsample, self._tissue, self._say)
         return network, resolution, planner.plan(network, begun)
@@ -205,12 +287,19 @@ class _Preparation:
         callers = tiles_at_once(self._config.threads, plan.threads) if self._device.type == "cpu" else 1
         return Ready(plan, share * pixels / 1e6 / (plan.mpx_per_s * callers))
 
-    def lane(self, name: str, path: Path, store: MaskStore, writers: contextlib.ExitStack) -> _Member:
-        """Open the mask of a network, and line up its tiles."""
+    def lane(
+        self,
+        name: str,
+        path: Path,
+        store: MaskStore,
+        writers: contextlib.ExitStack,
+        slab: Slab | None = None,
+    ) -> _Member:
+        """Open the mask of a network, and line up its tiles, or those of a slab."""
         config = self._config
         begun = None if config.overwrite else store.made_by(f"labels/{name}")
         network, resolution, plan = self.ready(path, begun)
-        for sentence in resolution.notes:
+        for sentence in resolution.notes if slab is None else ():
             self._warn(sentence)
         shape = mask_shape(self.slide.shape, resolution.downsample)
         writer = writers.enter_context(
@@ -221,12 +310,18 @@ class _Preparation:
                 tile=plan.tile,
                 made_by=self._made_by(network, resolution, plan),
                 overwrite=config.overwrite,
+                slab=slab,
             )
         )
-        writer.annotate(versions=versions(), notes=list(resolution.notes), **plan.measured())
+        if slab is None:  # what is told of the mask as a whole was told when it was begun
+            writer.annotate(versions=versions(), notes=list(resolution.notes), **plan.measured())
+        self._watch(writer)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, plan.tile, plan.context.halo, network.multiple)
-        todo = [tile for tile in tiles if (tile.row, tile.column) not in writer.done]
+        if slab is not None:
+            tiles = [tile for tile in tiles if slab.holds((tile.row, tile.column))]
+        done = writer.done
+        todo = [tile for tile in tiles if (tile.row, tile.column) not in done]
         lane = self._lane(name, network, plan, resolution.downsample, shape, todo)
         return _Member(lane, writer, plan, resolution.downsample, len(tiles), len(tiles) - len(todo))
 
@@ -260,6 +355,12 @@ class _Preparation:
             name, engine, queue, is_background, plan.batch_size, probability=probability, blender=blender
         )
 
+    def _watch(self, writer: MaskWriter) -> None:
+        """Have tiles of the slide that cannot be decoded noted beside the mask, before it counts as done."""
+        for bad in self._stored.bad_tiles:
+            writer.note_unreadable(bad.level, bad.row, bad.column)
+        self._stored.on_bad_tile(lambda bad: writer.note_unreadable(bad.level, bad.row, bad.column))
+
     def _made_by(self, network: LoadedNetwork, resolution: Resolution, plan: Plan) -> dict[str, Any]:
         """Everything that determines the values of a mask."""
         return {
@@ -282,9 +383,10 @@ class _Preparation:
 
 
 class _Run:
-    """The loop: several threads each carry a batch from the slide to the disk, this one says what comes next.
+    """The loop: some threads each carry a batch from the slide through the network, others write what they found.
 
-    While one waits for a GPU or for the disk, the others read and compute.
+    This one hands out the work and tells of what is done. While one waits for a GPU or for the disk, the others read
+    and compute.
     """
 
     def __init__(
@@ -295,35 +397,57 @@ class _Run:
         self._members = {member.lane.name: member for member in members}
         self._emit = emit
         self._control = control
-        self._under_way: set[Future[list[_Written]]] = set()
+        self._under_way: set[Future[list[_Found]]] = set()
+        self._writing: set[Future[list[_Written]]] = set()
+        self._failure: BaseException | None = None
         self._began = time.monotonic()
 
     def run(self) -> PredictResult:
+        """Work through all tiles that are not done yet, and finish the masks."""
+        results = self.run_through()
+        for member in self._members.values():
+            member.writer.finish(self._config.region, progress=lambda _done, _total: self._control.check())
+        self._emit(Checkpointed(self._config.output))
+        self._tell_unreadable()
+        return PredictResult(self._config.output, results)
+
+    def run_through(self) -> dict[str, MaskResult]:
         """Work through all tiles that are not done yet."""
         members = self._members.values()
         self._emit(
             Started(f"{' and '.join(self._members)} on {self._slide.name}", sum(m.total for m in members))
         )
         threads = min(member.plan.threads for member in members)
-        with carriers(self._config.threads, threads) as (pool, count):
+        with (
+            carriers(self._config.threads, threads) as (pool, count),
+            ThreadPoolExecutor(WRITERS, "kdseg-write") as disk,
+        ):
             try:
-                self._go_through(pool, count)
+                self._go_through(pool, count, disk)
             finally:
-                self._report(wait(self._under_way).done)
+                while self._under_way or self._writing:
+                    self._follow(disk)
+        if self._failure is not None:
+            raise self._failure
         self._control.check()
-        for member in members:
-            member.writer.finish(self._config.region, progress=lambda _done, _total: self._control.check())
-        self._emit(Checkpointed(self._config.output))
         seconds = time.monotonic() - self._began
-        return PredictResult(
-            self._config.output,
-            {name: _result(name, member, seconds) for name, member in self._members.items()},
-        )
+        return {name: _result(name, member, seconds) for name, member in self._members.items()}
 
-    def _go_through(self, pool: ThreadPoolExecutor, count: int) -> None:
+    def _tell_unreadable(self) -> None:
+        count = max(member.writer.unreadable for member in self._members.values())
+        if count:
+            self._emit(
+                Message(
+                    f"{count} {'tile' if count == 1 else 'tiles'} of {self._slide.name} could not be read, so that the "
+                    "networks saw grey there. The mask says how many; get another copy of the slide if it matters.",
+                    "warning",
+                )
+            )
+
+    def _go_through(self, pool: ThreadPoolExecutor, count: int, disk: ThreadPoolExecutor) -> None:
         """Hand out work of the network that is furthest behind, until none has any left."""
         lanes = [member.lane for member in self._members.values()]
-        while lanes:
+        while lanes and self._failure is None:
             self._control.check()
             lane = min(lanes, key=lambda item: item.share)
             lane.look_at(self._control.view)
@@ -333,42 +457,56 @@ class _Run:
                 continue
             if not work.is_empty or not self._under_way:
                 self._under_way.add(pool.submit(self._carry, work))
-            if work.is_empty or len(self._under_way) > count:
-                self._report(wait(self._under_way, return_when=FIRST_COMPLETED).done)
+            while work.is_empty or len(self._under_way) > count or len(self._writing) > UNWRITTEN:
+                self._follow(disk)
+                if work.is_empty:
+                    break
 
-    def _carry(self, work: Work) -> list[_Written]:
-        """Read, predict and write one batch."""
+    def _carry(self, work: Work) -> list[_Found]:
+        """Read and predict one batch."""
         member = self._members[work.lane.name]
         staged = None
         if work.windows:
             windows = [self._slide.read_scaled(member.downsample, *tile.window) for tile in work.windows]
             staged = work.lane.engine.stage(windows, work.lane.batch_size)
-        written = [self._write(member, tile, None, None) for tile in work.blanks]
-        return written + [self._write(member, *tile) for tile in work.lane.submit(work, staged)()]
+        blanks = [_Found(member, tile) for tile in work.blanks]
+        return blanks + [_Found(member, *tile) for tile in work.lane.submit(work, staged)()]
 
-    def _write(
-        self, member: _Member, tile: Tile, classes: np.ndarray | None, chance: np.ndarray | None
-    ) -> _Written:
+    def _follow(self, disk: ThreadPoolExecutor) -> None:
+        """Wait for the next thing that is done: hand what was found to the disk, tell of what is there."""
+        pending: set[Future[Any]] = {*self._under_way, *self._writing}
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            self._under_way.discard(future)
+            self._writing.discard(future)
+            error = future.exception()
+            if error is not None:
+                self._failure = self._failure or error  # those after it only follow from the first
+                continue
+            for item in future.result():
+                if isinstance(item, _Found):
+                    self._writing.add(disk.submit(self._write, item))
+                else:
+                    self._tell(item)
+
+    def _write(self, found: _Found) -> list[_Written]:
+        tile = found.tile
         shape = (tile.height, tile.width)
-        blocks = [np.zeros(shape, np.uint8) if classes is None else classes]
+        blocks = [np.zeros(shape, np.uint8) if found.classes is None else found.classes]
         if self._config.probabilities:
-            blocks.append(quantise(np.full(shape, np.nan, np.float32) if chance is None else chance))
-        with member.writing:
-            return member, tile, classes is not None, member.writer.write_tile(tile, blocks)
+            chance = np.full(shape, np.nan, np.float32) if found.chance is None else found.chance
+            blocks.append(quantise(chance))
+        return [_Written(found, found.member.writer.write_tile(tile, blocks))]
 
-    def _report(self, finished: set[Future[list[_Written]]]) -> None:
-        """Tell of the tiles that are on disk."""
-        self._under_way -= finished
-        for member, tile, seen, (y, x, height, width) in (
-            item for done in finished for item in done.result()
-        ):
-            member.done += seen
-            member.skipped += not seen
-            member.pixels += seen * tile.height * tile.width
-            speed = member.pixels / 1e6 / max(time.monotonic() - self._began, 1e-9)
-            values = {"mpx_per_s": speed, "y": y, "x": x, "h": height, "w": width}
-            done = member.kept + member.done + member.skipped
-            self._emit(Step(member.lane.name, done, member.total, values))
+    def _tell(self, written: _Written) -> None:
+        member, tile = written.found.member, written.found.tile
+        seen = written.found.classes is not None
+        member.done += seen
+        member.skipped += not seen
+        member.pixels += seen * tile.height * tile.width
+        speed = member.pixels / 1e6 / max(time.monotonic() - self._began, 1e-9)
+        values = {"mpx_per_s": speed, **dict(zip("yxhw", map(float, written.box), strict=True))}
+        done = member.kept + member.done + member.skipped
+        self._emit(Step(member.lane.name, done, member.total, values))
 
 
 @contextlib.contextmanager

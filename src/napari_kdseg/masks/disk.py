@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ except ImportError:  # Windows
 
 #: What file systems, some of networks, say that know no such thing as a durable folder.
 CANNOT_BE_ASKED = {errno.EINVAL, errno.ENOTSUP}
+
+
+#: Bytes of a lock file on Windows, where locking all of them or one of them stands for exclusive and shared.
+_LOCKED = 1 << 30
 
 
 @contextlib.contextmanager
@@ -96,6 +101,10 @@ def recover(scratch: Path, target: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+class InUseError(OutputError):
+    """Another job is writing here at the moment."""
+
+
 class WriteLock:
     """Keeps a second writer out; the system releases it if the program dies.
 
@@ -103,20 +112,22 @@ class WriteLock:
     ----------
     path
         A file whose folder exists and is never replaced; it stays when the lock is released.
+    shared
+        Whether others may hold it as well, if they share it.
 
     Raises
     ------
-    OutputError
+    InUseError
         If another job holds it.
     """
 
-    def __init__(self, path: Path):
-        self._file = path.open("ab")
+    def __init__(self, path: Path, *, shared: bool = False):
+        self._file = path.open("a+b")  # also readable: shared locks of network file systems need it
         try:
-            _lock(self._file.fileno())
+            _lock(self._file.fileno(), shared)
         except OSError as error:
             self._file.close()
-            raise OutputError(
+            raise InUseError(
                 "Another job is writing this mask at the moment. Wait until it has ended or stop it first."
             ) from error
 
@@ -125,8 +136,9 @@ class WriteLock:
         self._file.close()
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, shared: bool) -> None:
     if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return
+    os.lseek(descriptor, secrets.randbelow(_LOCKED) if shared else 0, os.SEEK_SET)
+    msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1 if shared else _LOCKED)  # type: ignore[attr-defined]

@@ -26,7 +26,6 @@ from napari_kdseg.masks.group import (
     with_level_paths,
     write_attributes,
 )
-from napari_kdseg.masks.journal import Note, Place, journal_lines
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 
 COMPRESSION: dict[str, Any] = {"compressors": ZstdCodec(level=1)}
@@ -46,7 +45,7 @@ def count_shards(folder: Path) -> int:
     return sum(len(list(_boxes(array.shape, _shards(array.shape, array.chunks)))) for array in shapes)
 
 
-def pack(folder: Path, journal: dict[Place, Note] | None, step: Callable[[], None]) -> None:
+def pack(folder: Path, journal: bytes | None, step: Callable[[], None]) -> None:
     """Pack one mask; the bytes depend on its content only, not on the order its tiles came in.
 
     Parameters
@@ -54,7 +53,7 @@ def pack(folder: Path, journal: dict[Place, Note] | None, step: Callable[[], Non
     folder
         Of the mask, which nobody else writes at the time.
     journal
-        What the journal says, if this mask is the one that holds it.
+        The lines of the journal, if this mask is the one that holds it.
     step
         Called before every shard; an exception it raises leaves the mask as it was.
 
@@ -72,7 +71,7 @@ def pack(folder: Path, journal: dict[Place, Note] | None, step: Callable[[], Non
             _pack_level(folder / path, folder / packed, step)
         if journal is not None:
             place = folder / new[0] / journal_path(folder).name
-            place.write_bytes(journal_lines(dict(sorted(journal.items()))))
+            place.write_bytes(journal)
             flush_to_disk([place])
         flush_names([folder])
         write_attributes(folder, with_level_paths(attributes, new))

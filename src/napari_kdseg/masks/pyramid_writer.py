@@ -1,4 +1,4 @@
-"""Writing a growing pyramid: the tile itself at once, its coarser levels with it, each chunk whole and once a flush.
+"""Writing a growing pyramid: the tile itself at once and for good, its coarser levels at every commit.
 
 Coarser chunks are kept in memory between two commits, so the four tiles beneath a parent cost one write, not four.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from napari_kdseg.masks.disk import flush_names, flush_to_disk
+from napari_kdseg.masks.chunk_file import HALF, write_chunk
 from napari_kdseg.masks.reduction import NOT_COMPUTED, Reduce
 
 
@@ -35,10 +35,9 @@ class PyramidWriter:
         self._tile = tile
         self._reduce = reduce
         self._coarse: dict[tuple[int, int, int], np.ndarray] = {}
-        self._unflushed: set[tuple[int, int, int]] = set()
 
     def write(self, row: int, column: int, block: np.ndarray) -> None:
-        """Write the tile ``(row, column)`` and carry it into the coarser levels.
+        """Write the tile ``(row, column)`` and wait until it is durable; any number of threads may do so.
 
         Parameters
         ----------
@@ -47,14 +46,28 @@ class PyramidWriter:
         block
             uint8 ``[h, w]``; a whole tile, or less at the lower and right edge of the mask.
         """
+        chunk = block
+        if block.shape != (self._tile, self._tile):
+            chunk = np.full((self._tile, self._tile), NOT_COMPUTED, dtype=np.uint8)
+            chunk[: block.shape[0], : block.shape[1]] = block
+        write_chunk(self._folder / "0", row, column, chunk)
+
+    def carry(self, row: int, column: int, block: np.ndarray, level: int = 0) -> None:
+        """Carry the chunk ``(row, column)`` of ``level`` into the coarser levels, which are kept until a commit.
+
+        Parameters
+        ----------
+        row, column, block
+            As for :meth:`write`, at ``level``.
+        level
+            By default a tile.
+        """
         top, left = row * self._tile, column * self._tile
-        self._arrays[0][top : top + block.shape[0], left : left + block.shape[1]] = block
-        self._unflushed.add((0, row, column))
-        for level in range(1, len(self._arrays)):
+        for coarser in range(level + 1, len(self._arrays)):
             # Grown to even bounds, a tile never leaves the chunk it lies in: chunks begin at even pixels.
             parent = self._reduce(block)
             top, left = top // 2, left // 2
-            chunk, y, x = self._chunk(level, top, left)
+            chunk, y, x = self._chunk(coarser, top, left)
             height, width = parent.shape
             chunk[y : y + height, x : x + width] = parent
             bottom, right = y + height + (y + height) % 2, x + width + (x + width) % 2
@@ -62,22 +75,37 @@ class PyramidWriter:
             top, left = top - top % 2, left - left % 2
             block = chunk[y:bottom, x:right]
 
+    def carry_stored(self, row: int, column: int, level: int = 0) -> None:
+        """Carry a chunk of ``level`` into the coarser levels once more, as it is now."""
+        top, left = row * self._tile, column * self._tile
+        kept = self._coarse.get((level, row, column))
+        if kept is None:
+            block = np.asarray(self._arrays[level][top : top + self._tile, left : left + self._tile])
+        else:
+            height, width = self._arrays[level].shape
+            block = kept[: height - top, : width - left]
+        self.carry(row, column, block, level)
+
+    @property
+    def levels(self) -> int:
+        """How many levels are written."""
+        return len(self._arrays)
+
+    @property
+    def kept(self) -> int:
+        """How many coarser chunks wait in memory for a commit."""
+        return len(self._coarse)
+
     def commit(self) -> None:
-        """Write the coarser chunks, and wait until everything since the last commit is durable."""
+        """Write the coarser chunks, and wait until they are durable."""
         for level, row, column in sorted(self._coarse):
-            array = self._arrays[level]
-            top, left = row * self._tile, column * self._tile
-            height, width = min(self._tile, array.shape[0] - top), min(self._tile, array.shape[1] - left)
-            array[top : top + height, left : left + width] = self._coarse[level, row, column][:height, :width]
-        written = self._unflushed | self._coarse.keys()
-        flush_to_disk(
-            self._folder / str(level) / "c" / str(row) / str(column) for level, row, column in written
-        )
-        for level in {level for level, *_ in written}:  # folders of rows that were new
-            array = self._folder / str(level)
-            flush_names([array, *(place for place in [array / "c"] if place.is_dir())])
+            write_chunk(self._folder / str(level), row, column, self._coarse[level, row, column])
         self._coarse.clear()
-        self._unflushed.clear()
+
+    def sweep(self) -> None:
+        """Remove halves of chunks that a killed program left beside them, where zarr writes before it renames."""
+        for half in self._folder.glob(f"*/c/*/*{HALF}"):
+            half.unlink(missing_ok=True)
 
     def _chunk(self, level: int, y: int, x: int) -> tuple[np.ndarray, int, int]:
         """Return the chunk that holds pixel ``(y, x)`` of ``level``, padded with 255, and the pixel's place in it."""
@@ -85,8 +113,9 @@ class PyramidWriter:
         key = (level, row, column)
         if key not in self._coarse:
             top, left = row * self._tile, column * self._tile
-            stored = np.asarray(self._arrays[level][top : top + self._tile, left : left + self._tile])
             chunk = np.full((self._tile, self._tile), NOT_COMPUTED, dtype=np.uint8)
-            chunk[: stored.shape[0], : stored.shape[1]] = stored
+            if (self._folder / str(level) / "c" / str(row) / str(column)).exists():
+                stored = np.asarray(self._arrays[level][top : top + self._tile, left : left + self._tile])
+                chunk[: stored.shape[0], : stored.shape[1]] = stored
             self._coarse[key] = chunk
         return self._coarse[key], y - row * self._tile, x - column * self._tile

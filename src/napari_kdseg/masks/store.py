@@ -16,7 +16,7 @@ import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from napari_kdseg.masks.disk import WriteLock, flush_names, flush_tree, recover,
 from napari_kdseg.masks.group import remove_leftovers
 from napari_kdseg.masks.packing import COMPRESSION
 from napari_kdseg.masks.reduction import NOT_COMPUTED
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.slides import Slide
 from napari_kdseg.slides.writing import ome_zarr
@@ -99,6 +100,7 @@ class MaskStore:
         tile: int,
         made_by: dict[str, Any],
         overwrite: bool = False,
+        slab: Slab | None = None,
     ) -> MaskWriter:
         """Open masks that are written together, new ones or those of an earlier run with the same settings.
 
@@ -114,6 +116,8 @@ class MaskStore:
             Everything that determines the values, as JSON. Masks made by something else are not continued.
         overwrite
             Replace masks made by something else instead of refusing.
+        slab
+            The part that is written, of masks that are there already; others may write other slabs meanwhile.
 
         Raises
         ------
@@ -124,18 +128,28 @@ class MaskStore:
         recipe = json.loads(json.dumps({**made_by, "masks": names}))
         folders = [self.path / name for name in names]
         with _begin_lock, writing(self.path.name), contextlib.ExitStack() as stack:
-            locks = [stack.enter_context(contextlib.closing(self._lock(folder))) for folder in folders]
-            for folder in folders:
-                recover(self._scratch(folder), folder)
+            locks = [
+                stack.enter_context(contextlib.closing(lock))
+                for folder in folders
+                for lock in self._locks(folder, slab)
+            ]
+            if slab is None:
+                for folder in folders:
+                    recover(self._scratch(folder), folder)
             known = [self._recipe(folder) for folder in folders]
+            if slab is not None and None in known:
+                raise OutputError(f"{self.path.name} does not hold {names[known.index(None)]} (any more).")
             if any(other != recipe for other in known):
                 self._make_way(folders, known, recipe, overwrite)
                 for mask, folder in zip(masks, folders, strict=True):
                     self._make(folder, mask, shape, downsample, tile, recipe)
                 self._list_labels()
-            for folder in folders:
-                remove_leftovers(folder)
-            writer = MaskWriter(folders, shape=shape, tile=tile, downsample=downsample, locks=locks)
+            if slab is None:
+                for folder in folders:
+                    remove_leftovers(folder)
+            writer = MaskWriter(
+                folders, shape=shape, tile=tile, downsample=downsample, locks=locks, slab=slab
+            )
             stack.pop_all()  # from now on the writer's
             return writer
 
@@ -145,8 +159,15 @@ class MaskStore:
         place.mkdir(exist_ok=True)
         return place
 
-    def _lock(self, folder: Path) -> WriteLock:
-        return WriteLock(self._scratch(folder) / f"{folder.name}.lock")
+    def _locks(self, folder: Path, slab: Slab | None) -> Iterator[WriteLock]:
+        """Take the lock of a mask alone; writers of slabs share it, and take that of their slab alone."""
+        place = self._scratch(folder) / f"{folder.name}.lock"
+        yield WriteLock(place, shared=slab is not None)
+        if slab is not None:
+            yield WriteLock(slab.journal(place))
+            return
+        for left in Slab.of_journals(place):  # whoever held them is gone
+            left.journal(place).unlink(missing_ok=True)
 
     def made_by(self, mask: str) -> dict[str, Any] | None:
         """Return what ``"labels/<name>"`` was made by: ``None`` without such a mask, empty if that is not recorded."""
@@ -222,10 +243,9 @@ class MaskStore:
                     f"{_in_words(differences)}. Choose another name, or allow it to be replaced."
                 )
             for companion in set(other.get("masks", [])) - set(recipe["masks"]):
-                with contextlib.closing(
-                    self._lock(self.path / companion)
-                ):  # refused while it is being written
-                    shutil.rmtree(self.path / companion, ignore_errors=True)
+                for lock in self._locks(self.path / companion, None):  # refused while it is being written
+                    with contextlib.closing(lock):
+                        shutil.rmtree(self.path / companion, ignore_errors=True)
 
     def _make(
         self,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,7 @@ from napari_kdseg.masks.packing import count_shards, is_packed
 from napari_kdseg.masks.packing import pack as pack_mask
 from napari_kdseg.masks.pyramid_writer import PyramidWriter
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.tiling import Tile, to_level_0
 
 SECONDS_BETWEEN_COMMITS = 1.0
@@ -45,6 +47,9 @@ class MaskWriter:
         ``(y, x)`` of the finest level.
     locks
         Held until the end of the ``with`` block.
+    slab
+        The only tiles that will be written, up to its own level of the pyramid, while others write other slabs. The
+        next writer of the whole mask takes them over.
     """
 
     def __init__(
@@ -55,39 +60,57 @@ class MaskWriter:
         tile: int,
         downsample: tuple[float, float],
         locks: Sequence[WriteLock] = (),
+        slab: Slab | None = None,
     ):
         self._folders = list(folders)
         self._downsample = downsample
+        self._slab = slab
         self._what = f"The mask {folders[0].name!r}"
         self._tiles = math.prod(math.ceil(side / tile) for side in shape)
         self._locks = locks
+        self._lock = threading.RLock()
+        self._failed = False
+        self._committed_at = time.monotonic()
         attributes = [read_attributes(folder) for folder in folders]
+        self._levels = len(level_paths(attributes[0]))
         self._packed = any(is_packed(about) for about in attributes)
-        self._journal = Journal(journal_path(folders[0]))
+        self._journal = Journal(journal_path(folders[0]), slab)
         self._pyramids: list[PyramidWriter] = []
         if not self._packed:
             try:
                 self._pyramids = [
-                    _open_pyramid(folder, about, tile)
+                    _open_pyramid(folder, about, tile, slab)
                     for folder, about in zip(folders, attributes, strict=True)
                 ]
-                self._update(status="unfinished")
+                with writing(self._what):
+                    self._catch_up()
+                if slab is None:
+                    self._update(status="unfinished")
             except BaseException:
                 self._journal.close()
                 raise
-        self._pending: dict[tuple[int, int], Note] = {}
-        self._failed = False
-        self._committed_at = time.monotonic()
 
     @property
     def done(self) -> dict[tuple[int, int], Note]:
         """``(row, column)`` of the tiles that are safely on disk, and what was noted about each."""
         return self._journal.done
 
+    @property
+    def levels(self) -> int:
+        """How many levels the masks have."""
+        return self._levels
+
+    @property
+    def unreadable(self) -> int:
+        """How many tiles of the slide could not be decoded, in this run and those before it."""
+        return len(self._journal.record.unreadable)
+
     def write_tile(
         self, tile: Tile, blocks: Sequence[np.ndarray], note: Note | None = None
     ) -> tuple[int, int, int, int]:
-        """Write one tile of every mask.
+        """Write one tile of every mask; it is durable, and written down as done, when this returns.
+
+        Any number of threads may write different tiles at the same time. The coarser levels follow at every commit.
 
         Parameters
         ----------
@@ -111,37 +134,61 @@ class MaskWriter:
         """
         if self._packed:
             raise OutputError(f"{self._what} is finished and packed; it takes no more tiles.")
-        with writing(self._what):
+        with self._trying():
             for pyramid, block in zip(self._pyramids, blocks, strict=True):
                 pyramid.write(tile.row, tile.column, block)
-        self._pending[tile.row, tile.column] = note or {}
-        waited = time.monotonic() - self._committed_at
-        if waited > SECONDS_BETWEEN_COMMITS or len(self._pending) >= TILES_BETWEEN_COMMITS:
-            self.commit()
+            with self._lock:
+                for pyramid, block in zip(self._pyramids, blocks, strict=True):
+                    pyramid.carry(tile.row, tile.column, block)
+                self._journal.append({(tile.row, tile.column): note or {}})
+                waited = time.monotonic() - self._committed_at
+                if (
+                    waited > SECONDS_BETWEEN_COMMITS
+                    or len(self._journal.record.uncarried) >= TILES_BETWEEN_COMMITS
+                ):
+                    self.commit()
         return to_level_0((tile.y, tile.x, tile.height, tile.width), self._downsample)
 
-    def commit(self) -> None:
-        """Make all tiles so far durable, then write them down as done.
+    def note_unreadable(self, level: int, row: int, column: int) -> None:
+        """Write down that a tile of the slide could not be decoded, so that its grey was predicted.
 
         Raises
         ------
         OutputError
-            As :meth:`write_tile`. A writer that failed here writes nothing more: a system that could not keep its
-            promise once may have dropped the data, and say the next time that all is well.
+            As :meth:`write_tile`.
         """
+        with self._trying(), self._lock:
+            self._journal.append_unreadable(level, row, column)
+
+    def commit(self) -> None:
+        """Bring the coarser levels up to date and make them durable.
+
+        Raises
+        ------
+        OutputError
+            As :meth:`write_tile`. A writer that failed once writes nothing more: a system that could not keep its
+            promise may have dropped the data, and say the next time that all is well.
+        """
+        if self._packed:
+            return
+        with self._trying(), self._lock:
+            for pyramid in self._pyramids:
+                pyramid.commit()
+            self._journal.append_pyramid()
+            self._committed_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
         if self._failed:
             raise OutputError(
                 f"{self._what} could not be written before. Start again: it goes on where it stopped."
             )
-        self._failed = True
-        with writing(self._what):
-            for pyramid in self._pyramids:
-                pyramid.commit()
-            if self._pending:
-                self._journal.append(self._pending)
-        self._failed = False
-        self._pending.clear()
-        self._committed_at = time.monotonic()
+        try:
+            with writing(self._what):
+                yield
+        except BaseException:
+            self._failed = True
+            raise
 
     def finish(
         self,
@@ -171,6 +218,7 @@ class MaskWriter:
             As :meth:`write_tile`.
         """
         self.commit()
+        attributes["unreadable_tiles"] = self.unreadable
         with writing(self._what):
             self._update(status="complete", regions=[None if region is None else list(region)], **attributes)
         if pack and len(self.done) == self._tiles:
@@ -190,8 +238,7 @@ class MaskWriter:
             self._packed = True
             self._journal.close()  # it moves
             for folder in waiting:
-                journal = self.done if folder == self._folders[0] else None
-                pack_mask(folder, journal, step)
+                pack_mask(folder, self._journal.lines() if folder == self._folders[0] else None, step)
 
     def annotate(self, **attributes: Any) -> None:
         """Keep ``attributes`` (JSON) in the masks' metadata."""
@@ -215,8 +262,32 @@ class MaskWriter:
     def close(self) -> None:
         """Let the next writer in."""
         self._journal.close()
-        for lock in self._locks:
+        for lock in reversed(self._locks):
             lock.close()
+
+    def _catch_up(self) -> None:
+        """Carry into the coarser levels what a killed program did not, and take over what slabs hold."""
+        self._carry(self._journal.record.uncarried)
+        if self._slab is None:
+            slabs = self._journal.slabs()
+            for slab, record in slabs.items():
+                self._carry(record.uncarried)
+                self._carry([(slab.row, slab.column)], slab.level)
+            if slabs:
+                for pyramid in self._pyramids:
+                    pyramid.commit()
+                self._journal.take_over(slabs)
+            if self._journal.done:
+                for pyramid in self._pyramids:
+                    pyramid.sweep()
+        self.commit()
+
+    def _carry(self, places: Iterable[tuple[int, int]], level: int = 0) -> None:
+        for row, column in places:
+            for pyramid in self._pyramids:
+                pyramid.carry_stored(row, column, level)
+                if pyramid.kept >= TILES_BETWEEN_COMMITS:
+                    pyramid.commit()
 
     def _update(self, regions: Iterable[object] = (), **attributes: Any) -> None:
         for folder in self._folders:
@@ -227,6 +298,7 @@ class MaskWriter:
             write_attributes(folder, {**stored, "kdseg": about})
 
 
-def _open_pyramid(folder: Path, attributes: dict[str, Any], tile: int) -> PyramidWriter:
+def _open_pyramid(folder: Path, attributes: dict[str, Any], tile: int, slab: Slab | None) -> PyramidWriter:
     reduce = reduce_classes if folder.parent.name == "labels" else reduce_probabilities
-    return PyramidWriter(folder, len(level_paths(attributes)), tile, reduce)
+    levels = len(level_paths(attributes))
+    return PyramidWriter(folder, levels if slab is None else min(levels, slab.level + 1), tile, reduce)

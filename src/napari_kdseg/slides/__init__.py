@@ -15,6 +15,7 @@ from napari_kdseg.slides.annotations import (
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.colour import in_srgb, with_colours
 from napari_kdseg.slides.describe import describe, describe_in_full
+from napari_kdseg.slides.folder import slides_in
 from napari_kdseg.slides.geometry import layer_transform
 from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import open_slide
@@ -44,6 +45,7 @@ __all__ = [
     "open_annotation",
     "open_slide",
     "read_annotations",
+    "slides_in",
     "stain_view",
     "tissue_mask",
     "tissue_of",

@@ -1,0 +1,64 @@
+"""The slides of a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.readers.zarr_backend import is_zarr
+from napari_kdseg.slides.synthesis.synthetic import SCHEME
+
+#: Endings of files that slides come in; pictures of other kinds are opened only where they are named.
+SLIDE_SUFFIXES = (
+    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".tif", ".tiff", ".btf", ".qptiff",
+)  # fmt: skip
+
+
+def slides_in(place: str) -> list[str]:
+    """Return the slides that a person means by a path.
+
+    Parameters
+    ----------
+    place
+        A slide (a file, an OME-Zarr folder, a folder of the DICOM files of one slide, ``synthetic:...``), or a folder
+        of slides.
+
+    Returns
+    -------
+    list of str
+        The slide itself, or those right in the folder in order of their names.
+
+    Raises
+    ------
+    SlideError
+        If a folder holds no slide.
+    """
+    path = Path(place).expanduser()
+    if place.startswith(SCHEME) or not path.is_dir() or _is_slide(path):
+        return [place]
+    found = [
+        str(item) for item in sorted(path.iterdir()) if not item.name.startswith(".") and _looks_so(item)
+    ]
+    if not found:
+        raise SlideError(f"The folder {path.name} holds no slide. Choose a slide, or a folder of slides.")
+    return found
+
+
+def _looks_so(path: Path) -> bool:
+    if path.is_dir():
+        return _is_slide(path) and not _is_mask_store(path)
+    return path.suffix.lower() in SLIDE_SUFFIXES
+
+
+def _is_slide(folder: Path) -> bool:
+    return is_zarr(folder) or any(folder.glob("*.dcm"))
+
+
+def _is_mask_store(folder: Path) -> bool:
+    """Tell whether a zarr folder holds masks of this program; they may lie beside their slides."""
+    try:
+        attributes = json.loads((folder / "zarr.json").read_bytes())["attributes"]
+        return "slide" in attributes["kdseg"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
