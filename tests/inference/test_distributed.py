@@ -17,10 +17,12 @@ from distributed import LocalCluster
 
 from napari_kdseg.cli import main
 from napari_kdseg.inference import PredictConfig, predict
+from napari_kdseg.inference.card import Reach, note
 from napari_kdseg.inference.cluster import PredictManyConfig, predict_many
 from napari_kdseg.inference.cluster.job import Begun, slabs_for
 from napari_kdseg.inference.cluster.local import gpu_workers, threads_of_a_worker
 from napari_kdseg.inference.prediction import begin, predict_slab
+from napari_kdseg.inference.provenance import file_sha256
 from napari_kdseg.jobs import (
     Cancelled,
     Checkpointed,
@@ -101,7 +103,6 @@ def test_two_workers_one_of_them_killed_give_the_bytes_of_one_program(tmp_path, 
     (result,) = job.end.result.stores.values()
     student = result.masks["student"]
     # The tiles that the killed worker finished are in the journal: its successor keeps them.
-    # The killed process may have had no other, so that nothing else was lost: one thread, one tile at a time.
     assert student.tiles_done + 3 == 5 * 7
     assert chunks(result.output) == expected
     mask = open_masks(result.output)["student"]
@@ -156,6 +157,7 @@ def test_a_paused_job_waits_and_goes_on(tmp_path, checkpoint, cluster):
 
 def test_slabs_of_a_network_whose_tiles_are_blended_give_the_bytes_of_one_program(tmp_path, make_network):
     network = make_network(tmp_path / "global.safetensors", seed=0, mpp=0.5, architecture="segformer/mit_b0")
+    note(file_sha256(network), "reach", Reach(radius=None))  # measuring that takes long
     blended = {
         "slide": "synthetic:400x300?seed=1&mpp=0.5",
         "tile": 128,
