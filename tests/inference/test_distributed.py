@@ -17,9 +17,12 @@ from distributed import LocalCluster
 
 from napari_kdseg.cli import main
 from napari_kdseg.inference import PredictConfig, predict
+from napari_kdseg.inference.card import Reach, note
 from napari_kdseg.inference.cluster import PredictManyConfig, predict_many
 from napari_kdseg.inference.cluster.job import Begun, slabs_for
 from napari_kdseg.inference.cluster.local import gpu_workers, threads_of_a_worker
+from napari_kdseg.inference.prediction import begin, predict_slab
+from napari_kdseg.inference.provenance import file_sha256
 from napari_kdseg.jobs import (
     Cancelled,
     Checkpointed,
@@ -27,6 +30,8 @@ from napari_kdseg.jobs import (
     Done,
     Failed,
     Message,
+    Paused,
+    Resumed,
     Step,
     run_inline,
     run_job,
@@ -129,6 +134,47 @@ def test_what_one_program_began_a_cluster_finishes_and_the_other_way_round(tmp_p
     end = run_inline(predict, settings).end
     assert isinstance(end, Done), end
     assert end.result.masks["student"].tiles_kept >= 6
+    assert chunks(settings.output) == expected
+
+
+def test_a_paused_job_waits_and_goes_on(tmp_path, checkpoint, cluster):
+    history = []
+
+    def observe(event):
+        history.append(event)
+        if isinstance(event, Step) and not any(isinstance(item, Paused) for item in history):
+            control.pause()
+        elif isinstance(event, Paused):
+            control.resume()
+
+    control = Control(observe)
+    many = PredictManyConfig(
+        slides=(config(tmp_path / "paused.ome.zarr", checkpoint),), scheduler=cluster.scheduler_address
+    )
+    assert isinstance(run_job(predict_many, many, observe, control), Done)
+    assert [type(event) for event in history if isinstance(event, (Paused, Resumed))] == [Paused, Resumed]
+
+
+def test_slabs_of_a_network_whose_tiles_are_blended_give_the_bytes_of_one_program(tmp_path, make_network):
+    network = make_network(tmp_path / "global.safetensors", seed=0, mpp=0.5, architecture="segformer/mit_b0")
+    note(file_sha256(network), "reach", Reach(radius=None))  # measuring that takes long
+    blended = {
+        "slide": "synthetic:400x300?seed=1&mpp=0.5",
+        "tile": 128,
+        "halo": "auto",
+        "skip_background": False,
+    }
+    expected = undisturbed(tmp_path, network, **blended)
+    settings = config(tmp_path / "slabs.ome.zarr", network, **blended)
+    begun = run_inline(begin, settings).end.result["student"]
+    for slab in slabs_for(begun, 2):
+        run_inline(
+            lambda settings, emit, control, slab=slab: predict_slab(settings, slab, emit, control), settings
+        )
+    assert chunks(settings.output).keys() < expected.keys(), "the coarsest levels are left for the last task"
+    end = run_inline(predict, settings).end
+    assert end.result.masks["student"].plan.context.blended
+    assert end.result.masks["student"].tiles_kept == begun.tiles
     assert chunks(settings.output) == expected
 
 

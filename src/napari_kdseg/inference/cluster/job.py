@@ -188,6 +188,11 @@ class _Batch:
             while self._pending:
                 self._obey()
                 self._collect()
+        except (OSError, CancelledError) as error:
+            raise KdsegError(
+                "The connection to the dask scheduler was lost. See that it runs, then run the same again to go on: "
+                "what is done is kept."
+            ) from error
         except BaseException:
             self._stop()
             raise
@@ -295,11 +300,12 @@ class _Batch:
 
     def _stop(self) -> None:
         """Have the workers stop in good order, and wait for them, so that the same command can go on at once."""
-        self._orders.set("stop")
         pending = list(self._pending)
-        with contextlib.suppress(TimeoutError):
-            wait(pending, timeout=GRACE)
-        self._client.cancel(pending)
+        with contextlib.suppress(OSError, CancelledError):  # without a scheduler they stop by themselves
+            self._orders.set("stop")
+            with contextlib.suppress(TimeoutError):
+                wait(pending, timeout=GRACE)
+            self._client.cancel(pending)
 
     def _say(self, message: Message) -> None:
         if message.text not in self._said:
