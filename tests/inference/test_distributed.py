@@ -171,7 +171,7 @@ def test_slabs_of_a_network_whose_tiles_are_blended_give_the_bytes_of_one_progra
         run_inline(
             lambda settings, emit, control, slab=slab: predict_slab(settings, slab, emit, control), settings
         )
-    assert chunks(settings.output).keys() < expected.keys(), "the coarsest levels are left for the last task"
+    assert open_masks(settings.output)["student"].metadata["status"] == "unfinished"
     end = run_inline(predict, settings).end
     assert end.result.masks["student"].plan.context.blended
     assert end.result.masks["student"].tiles_kept == begun.tiles
