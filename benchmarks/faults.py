@@ -32,7 +32,7 @@ import tifffile
 import torch
 
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.planning import TILES_AT_ONCE
+from napari_kdseg.inference.carriers import TILES_AT_ONCE
 from napari_kdseg.jobs import Control, Event, Step
 from napari_kdseg.masks.journal import read_journal
 from napari_kdseg.networks import NetworkSpec, create, save

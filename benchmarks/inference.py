@@ -112,8 +112,8 @@ class Sizes:
     peer_rounds: int
 
 
-FULL = Sizes(student=8192, teacher=4096, peers=5120, giant=6144, rounds=5, peer_rounds=3)
-QUICK = Sizes(student=4096, teacher=1024, peers=2560, giant=1024, rounds=2, peer_rounds=1)
+FULL = Sizes(student=8192, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3)
+QUICK = Sizes(student=4096, teacher=1024, peers=2048, giant=512, rounds=1, peer_rounds=1)
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,7 @@ def measure_defaults(scene: Scene, sizes: Sizes, monai: float | None) -> dict[st
     for name, side in (("student", sizes.student), ("teacher", sizes.teacher)):
         if sizes is QUICK and name == "teacher":
             continue
-        network, region = scene.networks[name], tissue_box(side)
+        network, region = scene.networks[name], tissue_box(side if sizes is not QUICK else sizes.peers)
         predict_ours(scene, network, (*region[:2], 256, 256), halo="auto")
         run = predict_ours(scene, network, region, halo="auto")
         rates[name] = tissue_area(scene.tissue, run.box) / run.seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from napari_kdseg.inference.blending import blending_halo
 from napari_kdseg.inference.card import ModelCard, Reach, note, read_card
+from napari_kdseg.inference.carriers import carriers, threads_of_a_tile
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.context import Context, measure_halo, measure_seams
 from napari_kdseg.inference.engine import Arithmetic, Engine, asked_arithmetic, fast_arithmetic
@@ -23,8 +23,6 @@ from napari_kdseg.slides import Slide, TissueMask
 #: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken without being asked for.
 AGREEMENT = 0.995
 SAMPLE = 256
-#: Tiles that are computed at the same time on a CPU, at most.
-TILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Plan:
     agreement
         Share of pixels of sample tiles whose class is that of float32; ``None`` where that was not compared.
     mpx_per_s
-        Millions of result pixels a second, one tile at a time, seen when its size was chosen; ``None`` if it was not.
+        Millions of result pixels a second that were seen when the tile was chosen; ``None`` if it was given.
     """
 
     tile: int
@@ -74,21 +72,6 @@ class Plan:
     def measured(self) -> dict[str, Any]:
         """Return what was measured, to be kept with the mask."""
         return {"context": self.context.model_dump(), "agreement_with_float32": self.agreement}
-
-
-def threads_of_a_tile(threads: int) -> int:
-    """Return how many of ``threads`` compute one tile.
-
-    Few threads a tile and several tiles at once are faster than the other way round: threads of one tile wait for each
-    other at every layer, and all of them for the slowest, which on a busy machine stops them altogether. More tiles at
-    once would take more memory.
-    """
-    return max(1, threads // TILES_AT_ONCE)
-
-
-def tiles_at_once(asked: int | None, threads: int) -> int:
-    """Return how many tiles ``asked`` threads (by default all) compute at the same time, each by ``threads``."""
-    return max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
 
 
 class Planner:
@@ -222,13 +205,13 @@ class Planner:
         if context.blended and tile is None:
             tile = 8 * context.halo  # what its seams were measured with
         machine = torch.cuda.get_device_name() if network.device.type == "cuda" else "cpu"
-        key = f"{machine} {arithmetic} {threads} {halo} {tile} {batch_size}"
+        key = f"{machine} {arithmetic} {self._config.threads} {threads} {halo} {tile} {batch_size}"
         found = card.tunings.get(key)
         if found is None:
             self._say(f"Finding the fastest tile for {network.path.name} …")
             engine = network.engine(arithmetic, self._config.compile)
-            at_once = tiles_at_once(self._config.threads, threads)
-            found = tune(engine, halo, network.multiple, at_once=at_once, tile=tile, batch_size=batch_size)
+            with carriers(self._config.threads, threads) as (pool, at_once):
+                found = tune(engine, halo, network.multiple, pool, at_once, tile=tile, batch_size=batch_size)
             note(network.sha256, "tunings", found, key)
         return found
 

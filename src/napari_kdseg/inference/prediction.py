@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,6 +16,7 @@ import torch
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.inference.blending import BLOCK, Blender
+from napari_kdseg.inference.carriers import carriers
 from napari_kdseg.inference.class_colours import class_colours
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.engine import choose_device
@@ -25,7 +25,7 @@ from napari_kdseg.inference.lanes import BlendingLane, CroppingLane, Lane, Work
 from napari_kdseg.inference.loading import LoadedNetwork, loaded_network
 from napari_kdseg.inference.memory import blocks_kept
 from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.planning import Plan, Planner, tiles_at_once
+from napari_kdseg.inference.planning import Plan, Planner
 from napari_kdseg.inference.provenance import versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
@@ -284,8 +284,7 @@ class _Preparation:
             return Ready(plan, None)
         pixels = math.prod(mask_shape(self.slide.shape, resolution.downsample))
         share = 1.0 if self._tissue is None else self._tissue.fraction
-        callers = tiles_at_once(self._config.threads, plan.threads) if self._device.type == "cpu" else 1
-        return Ready(plan, share * pixels / 1e6 / (plan.mpx_per_s * callers))
+        return Ready(plan, share * pixels / 1e6 / plan.mpx_per_s)
 
     def lane(
         self,
@@ -507,22 +506,6 @@ class _Run:
         values = {"mpx_per_s": speed, **dict(zip("yxhw", map(float, written.box), strict=True))}
         done = member.kept + member.done + member.skipped
         self._emit(Step(member.lane.name, done, member.total, values))
-
-
-@contextlib.contextmanager
-def carriers(asked: int | None, threads: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Make threads that carry batches, each of which computes with ``threads`` of the ``asked`` (by default all)."""
-    before = torch.get_num_threads()
-    count = tiles_at_once(asked, threads)
-    ready = threading.Barrier(count + 1)
-    with ThreadPoolExecutor(count, "kdseg-predict", torch.set_num_threads, (threads,)) as pool:
-        for _ in range(count):
-            pool.submit(ready.wait)
-        ready.wait()
-        torch.set_num_threads(
-            before
-        )  # theirs are set; what torch tells threads of other jobs stays as it was
-        yield pool, count
 
 
 def _result(name: str, member: _Member, seconds: float) -> MaskResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ LONGEST_BATCH_S = 2.0
 #: Memory that all batches under way may take together on a CPU, and the share of what is free on a GPU.
 CPU_BYTES = 1_000_000_000
 GPU_SHARE = 0.6
-TILES = {"cpu": (256, 512, 1024), "cuda": (512, 1024, 2048)}
+TILES = {"cpu": (256, 512, 768, 1024), "cuda": (512, 1024, 2048)}
 BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32)}
 #: A larger tile or batch has to be faster by this much to be worth the longer wait for it.
 WORTH = 1.05
@@ -32,7 +33,7 @@ class Tuning(BaseModel):
     tile, batch_size
         The fastest of those tried.
     mpx_per_s
-        Millions of result pixels a second that the network then gives, reading and writing aside.
+        Millions of result pixels a second that the network then gives in all threads, reading and writing aside.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,8 +47,9 @@ def tune(
     engine: Engine,
     halo: int | None,
     multiple: int,
+    pool: ThreadPoolExecutor,
+    at_once: int,
     *,
-    at_once: int = 1,
     tile: int | None = None,
     batch_size: int | None = None,
 ) -> Tuning:
@@ -61,8 +63,8 @@ def tune(
         Context around a tile; ``None`` for what blending takes, which grows with the tile.
     multiple
         Total downsampling of the network.
-    at_once
-        Batches that are under way at the same time, and share the memory.
+    pool, at_once
+        Threads that compute, and how many: as many batches are under way at the same time, and share caches and memory.
     tile, batch_size
         Those that are fixed already.
     """
@@ -75,10 +77,10 @@ def tune(
         for batch in (batch_size,) if batch_size else BATCHES[kind]:
             if best is not None and batch * window**2 > most_pixels:
                 break
-            seconds = _seconds(engine, window, side, batch)
+            seconds = _seconds(engine, window, side, batch, pool, at_once)
             if seconds is None or (best is not None and seconds > LONGEST_BATCH_S):
                 break
-            found = Tuning(tile=side, batch_size=batch, mpx_per_s=batch * side**2 / 1e6 / seconds)
+            found = Tuning(tile=side, batch_size=batch, mpx_per_s=at_once * batch * side**2 / 1e6 / seconds)
             if best is None or found.mpx_per_s > WORTH * best.mpx_per_s:
                 best = found
             elif batch > 1:
@@ -109,16 +111,22 @@ def bytes_per_pixel(engine: Engine, multiple: int) -> float:
     return 2 * most / side**2
 
 
-def _seconds(engine: Engine, window: int, side: int, batch: int) -> float | None:
-    """Return how long a batch takes; ``None`` if the memory of a GPU does not hold it."""
+def _seconds(
+    engine: Engine, window: int, side: int, batch: int, pool: ThreadPoolExecutor, at_once: int
+) -> float | None:
+    """Return how long a batch takes among others; ``None`` if the memory of a GPU does not hold them."""
     noise = np.random.default_rng(0).integers(0, 256, (window, window, engine.spec.in_channels), np.uint8)
     start = (window - side) // 2
     core = (slice(start, start + side), slice(start, start + side))
+
+    def once(_index: int) -> None:
+        engine.classify(engine.stage([noise], batch), core, probability=False)()
+
     times = []
     try:
         for _ in range(3):
             began = time.perf_counter()
-            engine.classify(engine.stage([noise], batch), core, probability=False)()
+            list(pool.map(once, range(at_once)))
             times.append(time.perf_counter() - began)
             if times[-1] > LONGEST_BATCH_S:
                 break

@@ -58,10 +58,10 @@ def run_job(job: Job, config: Any, emit: Emit, control: Control) -> Terminal:
 
 
 def free_memory() -> None:
-    """Give memory that the job held back to the device, where torch was used at all."""
-    gc.collect()
+    """Give memory that the job held back to the GPU, where there is one and torch was used at all."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

@@ -217,6 +217,10 @@ class Slide:
         It is the quickhash of OpenSlide where there is one; otherwise BLAKE2 over the size of the file and samples of
         1 MB spread over it, so that terabytes take no longer than megabytes.
         """
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
         return self.metadata.fingerprint or fingerprint(Path(self.path))
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
