@@ -13,6 +13,7 @@ from napari_kdseg.inference.engine import Engine
 from napari_kdseg.inference.fusing import fused
 from napari_kdseg.inference.lanes import BlendingLane, CroppingLane
 from napari_kdseg.inference.order import TileQueue
+from napari_kdseg.inference.pointwise import by_onednn
 from napari_kdseg.inference.receptive_field import receptive_field_radius
 from napari_kdseg.jobs import Control, Failed, Step, run_job
 from napari_kdseg.masks import open_masks, plan_tiles
@@ -39,7 +40,7 @@ def network(name: str, classes: int = 3) -> Engine:
         for _ in range(3):
             module(torch.randn(2, 3, 128, 128))
     spec = NetworkSpec(architecture=name, classes=tuple("abcdefg"[:classes]))
-    module = fused(module.eval().requires_grad_(False), torch.randn(1, 3, 128, 128))
+    module = by_onednn(fused(module.eval().requires_grad_(False), torch.randn(1, 3, 128, 128)))
     return Engine(module.to(memory_format=torch.channels_last), spec, CPU)
 
 
@@ -97,6 +98,20 @@ def test_normalisations_are_folded_in_only_where_nothing_changes():
     folded = fused(plain, image)
     assert not [part for part in folded.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     torch.testing.assert_close(folded(image), plain(image), atol=1e-5, rtol=1e-5)
+
+
+def test_pointwise_convolutions_by_onednn_give_the_same():
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 1),
+        torch.nn.Conv2d(8, 8, 1, stride=2, groups=2, bias=False),
+        torch.nn.Conv2d(8, 4, 3),
+    )
+    image = torch.randn(2, 3, 32, 32)
+    expected = plain(image)
+    changed = by_onednn(plain)
+    assert [type(part).__name__ for part in changed] == ["PointwiseConv", "PointwiseConv", "Conv2d"]
+    torch.testing.assert_close(changed(image), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_default_halo_is_the_smallest_that_gives_the_same_classes():

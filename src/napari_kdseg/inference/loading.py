@@ -12,6 +12,7 @@ from torch import nn
 
 from napari_kdseg.inference.engine import Arithmetic, Engine
 from napari_kdseg.inference.fusing import fused
+from napari_kdseg.inference.pointwise import by_onednn
 from napari_kdseg.inference.provenance import file_sha256
 from napari_kdseg.networks import NetworkSpec, input_multiple, load
 
@@ -44,9 +45,9 @@ class LoadedNetwork:
         self.device = device
         side = max(128, 4 * self.multiple)
         example = torch.rand(1, self.spec.in_channels, side, side, device=device)
-        self.module: nn.Module = fused(checkpoint.module.eval().requires_grad_(False), example).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
-        )
+        module = fused(checkpoint.module.eval().requires_grad_(False), example)
+        module = by_onednn(module) if device.type == "cpu" else module
+        self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - networks are kept, and few
     def engine(self, arithmetic: Arithmetic, compiled: bool = False) -> Engine:
