@@ -447,6 +447,8 @@ class _Run:
         """Hand out work of the network that is furthest behind, until none has any left."""
         lanes = [member.lane for member in self._members.values()]
         while lanes and self._failure is None:
+            if self._control.paused:
+                self._rest(disk)
             self._control.check()
             lane = min(lanes, key=lambda item: item.share)
             lane.look_at(self._control.view)
@@ -460,6 +462,13 @@ class _Run:
                 self._follow(disk)
                 if work.is_empty:
                     break
+
+    def _rest(self, disk: ThreadPoolExecutor) -> None:
+        """Bring all that is under way to the disk, and every level of the masks up to date, before a pause."""
+        while self._under_way or self._writing:
+            self._follow(disk)
+        for member in self._members.values():
+            member.writer.commit()
 
     def _carry(self, work: Work) -> list[_Found]:
         """Read and predict one batch."""

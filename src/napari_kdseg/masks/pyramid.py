@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.masks.group import META, level_paths, read_attributes
+from napari_kdseg.masks.group import META, journal_path, level_paths, read_attributes
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
 from napari_kdseg.slides.cache import TileCache
@@ -62,6 +62,14 @@ class MaskPyramid:
         """Micrometres a pixel ``(y, x)`` of the slide's level 0 when the mask was made, if known."""
         mpp = self.metadata.get("slide_mpp")
         return None if mpp is None else (float(mpp[0]), float(mpp[1]))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tile is done yet, of a mask that holds a journal."""
+        try:
+            return journal_path(self.path).stat().st_size == 0
+        except OSError:
+            return False
 
     def read_scaled(self, downsample: float | Pair, y: int, x: int, height: int, width: int) -> np.ndarray:
         """Read an imaginary level of any downsample by nearest neighbour.

@@ -33,7 +33,8 @@ def read_store(path: Path) -> dict[str, Any]:
     from napari_kdseg.comparison import change_levels, disagreement_levels, probability_levels
     from napari_kdseg.masks import open_masks
 
-    masks = open_masks(path)
+    # A layer takes the window a moment to make: not for masks that show nothing yet.
+    masks = {name: mask for name, mask in open_masks(path).items() if not mask.is_empty}
     found: dict[str, Any] = {role: masks[role] for role in MASKS if role in masks}
     if "teacher" in masks and "student" in masks:
         found["disagreement"] = disagreement_levels(masks["teacher"], masks["student"])
