@@ -51,8 +51,8 @@ def test_the_exact_halo_gives_what_the_whole_image_gives(name):
     random = np.random.default_rng(len(name))
     factor = float(random.choice([1, 2]))
     tile = multiple * int(random.integers(2, 5))
-    with open_slide(SLIDE) as slide:
-        shape = (int(500 / factor), int(700 / factor))
+    with open_slide("synthetic:330x270?seed=1&mpp=0.5") as slide:
+        shape = (int(270 / factor), int(330 / factor))
         margin = -(-radius // multiple) * multiple
         sides = [-(-side // multiple) * multiple + 2 * margin for side in shape]
         whole = slide.read_scaled(factor, -margin, -margin, *sides)
@@ -206,7 +206,7 @@ def test_any_order_of_tiles_gives_the_same_bytes(tmp_path, make_network, archite
     checkpoint = make_network(tmp_path / "net.safetensors", seed=0, mpp=0.5, architecture=architecture)
     blended = architecture != "enet"
     stores = []
-    for seed in range(3):
+    for seed in range(2):
         random = np.random.default_rng(seed)
         config = PredictConfig(
             slide=SLIDE, networks={"student": checkpoint}, output=tmp_path / f"{seed}.ome.zarr", tile=128,
@@ -227,7 +227,7 @@ def test_any_order_of_tiles_gives_the_same_bytes(tmp_path, make_network, archite
         if blended:
             assert 0 < open_masks(config.output)["student"].metadata["context"]["error"] < 1
         stores.append(chunks(config.output))
-    assert stores[0] == stores[1] == stores[2]
+    assert stores[0] == stores[1]
 
 
 def test_what_is_on_screen_comes_first_then_what_was_drawn():
