@@ -17,8 +17,10 @@ from napari_kdseg.inference.engine import Engine
 #: A person who points at a place waits for one batch.
 LONGEST_BATCH_S = 2.0
 #: Memory that all batches under way may take together on a CPU, and the share of what is free on a GPU.
-CPU_BYTES = 1_000_000_000
+CPU_BYTES = 1_200_000_000
 GPU_SHARE = 0.6
+#: Bytes a pixel that a pass takes beside its layers.
+BESIDE = 200
 TILES = {"cpu": (256, 512, 768, 1024), "cuda": (512, 1024, 2048)}
 BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32)}
 #: A larger tile or batch has to be faster by this much to be worth the longer wait for it.
@@ -92,7 +94,8 @@ def tune(
 def bytes_per_pixel(engine: Engine, multiple: int) -> float:
     """Estimate the memory that a forward pass takes, in bytes a pixel of its window.
 
-    Twice what the most expensive layer reads and writes: features that wait for a later layer take about as much.
+    Twice what the most expensive layer reads and writes: features that wait for a later layer take about as much. And
+    what was seen beside it: the window as bytes and as numbers, what poolings remember, what the allocator cannot use.
     """
     most = 0
 
@@ -108,7 +111,7 @@ def bytes_per_pixel(engine: Engine, multiple: int) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    return 2 * most / side**2
+    return BESIDE + 2 * most / side**2
 
 
 def _seconds(
