@@ -23,6 +23,7 @@ from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
 
 CANVAS = (1000, 1500)
+BUSY_S = 0.1
 LONGEST_S = 120.0
 """Seconds after which a picture is taken although something is still to come."""
 
@@ -180,7 +181,9 @@ def settle(seconds: float = 1.0, viewer: Any = None) -> None:
     sources = [] if viewer is None else [layer.metadata.get(SOURCE_KEY) for layer in viewer.layers]
     start = calm = time.monotonic()
     while time.monotonic() < min(calm + seconds, start + LONGEST_S):
+        began = time.monotonic()
         QApplication.processEvents()
+        busy = time.monotonic() - began > BUSY_S  # what was drawn may ask for more the next time
         time.sleep(0.02)
-        if pending() or any(source.waiting for source in sources if source is not None):
+        if busy or pending() or any(source.waiting for source in sources if source is not None):
             calm = time.monotonic()
