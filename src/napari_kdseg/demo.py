@@ -189,6 +189,10 @@ def _predict(role: str, result: DemoResult, emit: Emit, control: Control) -> Non
             output=result.masks,
             region=result.region,
             overwrite=True,
+            tile=512,  # given, so that the tour does not spend its time on measuring what is best
+            halo=64,
+            batch_size=1,
+            precision="float32",
         ),
         emit,
         control,
