@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.config import Precision
 from napari_kdseg.masks.settings import Device
 from napari_kdseg.networks import NetworkSpec, to_input
 
@@ -42,11 +41,6 @@ def fast_arithmetic(device: torch.device) -> Arithmetic:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     has = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
     return "bfloat16" if any(supported() for supported in has) else "float32"
-
-
-def asked_arithmetic(precision: Precision) -> Arithmetic | None:
-    """Return what a person asked for; ``None`` leaves it to be chosen."""
-    return None if precision == "auto" else precision
 
 
 class Engine:

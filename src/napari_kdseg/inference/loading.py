@@ -13,7 +13,7 @@ from torch import nn
 from napari_kdseg.inference.engine import Arithmetic, Engine
 from napari_kdseg.inference.fusing import fused
 from napari_kdseg.inference.pointwise import by_onednn
-from napari_kdseg.inference.provenance import file_sha256
+from napari_kdseg.inference.provenance import checkpoint_record
 from napari_kdseg.networks import NetworkSpec, input_multiple, load
 
 #: Networks that are kept: a teacher, a student, and their assistants.
@@ -34,12 +34,15 @@ class LoadedNetwork:
         Total downsampling: what sides of an input must be a multiple of.
     device
         Where it is.
+    record
+        What identifies it, for provenance.
     """
 
     def __init__(self, path: Path, device: torch.device):
         checkpoint = load(path, device=str(device))
         self.path = checkpoint.path
-        self.sha256 = file_sha256(checkpoint.path)
+        self.record: dict[str, Any] = checkpoint_record(checkpoint.path, checkpoint.spec)
+        self.sha256: str = self.record["sha256"]
         self.spec: NetworkSpec = checkpoint.spec
         self.multiple = input_multiple(checkpoint.spec)
         self.device = device
@@ -53,15 +56,6 @@ class LoadedNetwork:
     def engine(self, arithmetic: Arithmetic, compiled: bool = False) -> Engine:
         """Return the engine that runs it."""
         return Engine(self.module, self.spec, self.device, arithmetic, compiled=compiled)
-
-    def record(self) -> dict[str, Any]:
-        """Identify the network for provenance: file name, SHA-256, architecture and pixel size."""
-        return {
-            "name": self.path.name,
-            "sha256": self.sha256,
-            "architecture": self.spec.architecture,
-            "mpp": self.spec.mpp,
-        }
 
 
 def loaded_network(path: Path, device: torch.device) -> LoadedNetwork:

@@ -9,7 +9,6 @@ import numpy as np
 from napari_kdseg.masks.tiling import Tile, to_level_0
 
 Region = tuple[float, float, float, float]
-Place = tuple[int, int]
 
 
 class TileQueue:
@@ -70,12 +69,6 @@ class TileQueue:
         index = self._order.pop()
         self._waiting[index] = False
         return self._tiles[index]
-
-    def push(self, tile: Tile) -> None:
-        """Put a tile back that was taken out; it comes next."""
-        index = next(index for index, item in enumerate(self._tiles) if item is tile)
-        self._waiting[index] = True
-        self._order.append(index)
 
     def _sort(self) -> None:
         waiting = np.flatnonzero(self._waiting)

@@ -13,7 +13,7 @@ from napari_kdseg.inference.card import ModelCard, Reach, note, read_card
 from napari_kdseg.inference.carriers import carriers, threads_of_a_tile
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.context import Context, measure_halo, measure_seams
-from napari_kdseg.inference.engine import Arithmetic, Engine, asked_arithmetic, fast_arithmetic
+from napari_kdseg.inference.engine import Arithmetic, Engine, fast_arithmetic
 from napari_kdseg.inference.loading import LoadedNetwork
 from napari_kdseg.inference.receptive_field import LIMIT, receptive_field_radius
 from napari_kdseg.inference.samples import sample_centres
@@ -166,7 +166,7 @@ class Planner:
     def _arithmetic(
         self, network: LoadedNetwork, card: ModelCard, begun: dict[str, Any]
     ) -> tuple[Arithmetic, float | None]:
-        asked = asked_arithmetic(self._config.precision)
+        asked = None if self._config.precision == "auto" else self._config.precision
         chosen: Arithmetic = asked or begun.get("precision") or fast_arithmetic(network.device)
         if chosen == "float32":
             return chosen, None

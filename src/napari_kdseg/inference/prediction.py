@@ -363,7 +363,7 @@ class _Preparation:
     def _made_by(self, network: LoadedNetwork, resolution: Resolution, plan: Plan) -> dict[str, Any]:
         """Everything that determines the values of a mask."""
         return {
-            "checkpoint": network.record(),
+            "checkpoint": network.record,
             "slide": self._stored.identity(),
             "slide_mpp": self._stored.mpp,
             "downsample": resolution.downsample,

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from napari_kdseg.widgets.background import JobHandle
 from napari_kdseg.widgets.model_card import SHOWN, ModelCard
 from napari_kdseg.widgets.models import load_run
@@ -14,6 +16,10 @@ from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, combo, headi
 from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, given_mpp
 
 CONTEXTS: dict[str, Literal["auto", "exact"] | int] = {"auto": "auto", "exact": "exact", "64 px": 64}
+
+
+#: Shapes that are preferred; with more of them nothing would be.
+MOST_DRAWN = 200
 
 
 class ModelsDock(Dock):
@@ -150,15 +156,15 @@ class ModelsDock(Dock):
 
 
 def drawn_regions(viewer: Any, slide: Any) -> tuple[tuple[int, int, int, int], ...]:
-    """Return the bounding boxes ``(y, x, height, width)``, in level-0 pixels, of what is drawn in shapes layers."""
+    """Return the bounding boxes ``(y, x, height, width)``, in level-0 pixels, of the largest shapes that are drawn."""
     from napari.layers import Shapes
-
-    from napari_kdseg.widgets.annotation_layers import layer_to_shapes
 
     found = []
     for layer in viewer.layers:
-        if isinstance(layer, Shapes) and layer.visible and len(layer.data):
-            for shape in layer_to_shapes(layer, slide.mpp):
-                left, top, right, bottom = (int(value) for value in shape.geometry.bounds)
+        if isinstance(layer, Shapes) and layer.visible:
+            for shape in layer.data:  # in the window's thread: no geometry, there may be thousands
+                corners = np.stack([shape.min(axis=0), shape.max(axis=0)])[:, -2:]
+                pixels = (corners * layer.scale[-2:] + layer.translate[-2:]) / (slide.mpp or (1.0, 1.0))
+                (top, left), (bottom, right) = np.floor(pixels).astype(int).tolist()
                 found.append((top, left, max(bottom - top, 1), max(right - left, 1)))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda box: -box[2] * box[3])[:MOST_DRAWN])
