@@ -13,7 +13,7 @@ from napari_kdseg.inference.engine import Engine
 from napari_kdseg.inference.fusing import fused
 from napari_kdseg.inference.lanes import BlendingLane, CroppingLane
 from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.pointwise import by_onednn
+from napari_kdseg.inference.processor import for_processor
 from napari_kdseg.inference.receptive_field import receptive_field_radius
 from napari_kdseg.jobs import Control, Failed, Step, run_job
 from napari_kdseg.masks import open_masks, plan_tiles
@@ -32,22 +32,23 @@ CONVOLUTIONAL = (
 CPU = torch.device("cpu")
 
 
-def network(name: str, classes: int = 3) -> Engine:
-    """An untrained network whose normalisations have seen images, so that it tells places apart."""
+def network(name: str, classes: int = 3) -> tuple[Engine, torch.nn.Module]:
+    """An untrained network whose normalisations have seen images, so that it tells places apart; and with gradients."""
     torch.manual_seed(0)
     module = create(name, 3, classes).train()
     with torch.no_grad():
         for _ in range(3):
             module(torch.randn(2, 3, 128, 128))
     spec = NetworkSpec(architecture=name, classes=tuple("abcdefg"[:classes]))
-    module = by_onednn(fused(module.eval().requires_grad_(False), torch.randn(1, 3, 128, 128)))
-    return Engine(module.to(memory_format=torch.channels_last), spec, CPU)
+    image = torch.randn(1, 3, 128, 128)
+    module = fused(module.eval().requires_grad_(False), image).to(memory_format=torch.channels_last)
+    return Engine(for_processor(module, image), spec, CPU), module
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_the_exact_halo_gives_what_the_whole_image_gives(name):
-    engine, multiple = network(name), input_multiple(name)
-    radius = receptive_field_radius(engine._module, 3, multiple, limit=640)
+    (engine, module), multiple = network(name), input_multiple(name)
+    radius = receptive_field_radius(module, 3, multiple, limit=640)
     random = np.random.default_rng(len(name))
     factor = float(random.choice([1, 2]))
     tile = multiple * int(random.integers(2, 5))
@@ -100,23 +101,69 @@ def test_normalisations_are_folded_in_only_where_nothing_changes():
     torch.testing.assert_close(folded(image), plain(image), atol=1e-5, rtol=1e-5)
 
 
-def test_pointwise_convolutions_by_onednn_give_the_same():
+@pytest.mark.parametrize(
+    "activation",
+    [
+        torch.nn.ReLU(),
+        torch.nn.ReLU6(),
+        torch.nn.PReLU(),
+        torch.nn.LeakyReLU(0.2),
+        torch.nn.PReLU(8),
+        torch.nn.SiLU(),
+    ],
+    ids=str,
+)
+def test_activations_and_narrow_convolutions_by_onednn_give_the_same(activation):
     torch.manual_seed(0)
     plain = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 1),
+        torch.nn.Conv2d(3, 8, 3, padding=2, dilation=2),
+        activation,
         torch.nn.Conv2d(8, 8, 1, stride=2, groups=2, bias=False),
-        torch.nn.Conv2d(8, 4, 3),
+        torch.nn.Conv2d(8, 4, 3, padding="same"),
+        torch.nn.ReLU(),
+    ).eval()
+    image = 10 * torch.randn(2, 3, 33, 32)
+    changed = for_processor(plain, image)
+    kinds = [type(part).__name__ for part in changed]
+    merged = "Identity" in kinds
+    assert merged == (
+        not isinstance(activation, torch.nn.SiLU) and sum(p.numel() for p in activation.parameters()) < 2
     )
-    image = torch.randn(2, 3, 32, 32)
-    expected = plain(image)
-    changed = by_onednn(plain)
-    assert [type(part).__name__ for part in changed] == ["PointwiseConv", "PointwiseConv", "Conv2d"]
-    torch.testing.assert_close(changed(image), expected, atol=1e-5, rtol=1e-5)
+    assert kinds[2:] == ["Convolution", "Conv2d", "ReLU"]
+    assert changed[3].weight is plain[3].weight
+    with torch.inference_mode():
+        torch.testing.assert_close(changed(image), plain(image), atol=1e-4, rtol=1e-5)
+
+
+def test_an_activation_that_serves_twice_stays():
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu = torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(x + self.relu(self.conv(x)))
+
+    plain, image = Residual().eval(), torch.randn(1, 4, 16, 16)
+    changed = for_processor(plain, image)
+    assert type(changed.conv) is torch.nn.Conv2d
+    with torch.inference_mode():
+        torch.testing.assert_close(changed(image), plain(image))
+
+
+@pytest.mark.parametrize(("window", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 1), (5, 3, 2)])
+@pytest.mark.parametrize("side", [32, 35])
+def test_narrow_images_are_pooled_the_same(window, stride, padding, side):
+    plain = torch.nn.MaxPool2d(window, stride, padding)
+    image = torch.randn(2, 3, side, side + 1).contiguous(memory_format=torch.channels_last)
+    (changed,) = for_processor(torch.nn.Sequential(plain), image)
+    assert type(changed).__name__ == "MaxPool"
+    assert torch.equal(changed(image), plain(image))
 
 
 def test_the_default_halo_is_the_smallest_that_gives_the_same_classes():
-    engine = network("enet", 2)
-    radius = receptive_field_radius(engine._module, 3, 8)
+    engine, module = network("enet", 2)
+    radius = receptive_field_radius(module, 3, 8)
     with open_slide("synthetic:3000x2000?seed=1&mpp=0.5") as slide:
 
         def read(y, x, height, width):
@@ -170,7 +217,7 @@ def test_blending_is_the_weighted_mean_of_all_windows():
 @pytest.mark.parametrize("kept", [12, 1000])
 def test_windows_that_made_room_are_predicted_again(monkeypatch, kept):
     """With room for a dozen windows only, the result is the same, and all tiles come."""
-    engine, tile = network("enet", 2), 32
+    (engine, _), tile = network("enet", 2), 32
     halo = blending_halo(tile, 8)
     tiles = plan_tiles((300, 300), None, tile, halo, 8)
     side = tile + 2 * halo

@@ -12,7 +12,7 @@ from torch import nn
 
 from napari_kdseg.inference.engine import Arithmetic, Engine
 from napari_kdseg.inference.fusing import fused
-from napari_kdseg.inference.pointwise import by_onednn
+from napari_kdseg.inference.processor import for_processor
 from napari_kdseg.inference.provenance import checkpoint_record
 from napari_kdseg.networks import NetworkSpec, input_multiple, load
 
@@ -29,7 +29,9 @@ class LoadedNetwork:
     path, sha256, spec
         Which checkpoint, and what its header says.
     module
-        In eval mode, normalisations folded into convolutions, channels last.
+        In eval mode, normalisations folded into convolutions, channels last; gradients are to be had.
+    running
+        The same as it is run: on a processor without gradients.
     multiple
         Total downsampling: what sides of an input must be a multiple of.
     device
@@ -49,13 +51,13 @@ class LoadedNetwork:
         side = max(128, 4 * self.multiple)
         example = torch.rand(1, self.spec.in_channels, side, side, device=device)
         module = fused(checkpoint.module.eval().requires_grad_(False), example)
-        module = by_onednn(module) if device.type == "cpu" else module
         self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.running = for_processor(self.module, example) if device.type == "cpu" else self.module
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - networks are kept, and few
     def engine(self, arithmetic: Arithmetic, compiled: bool = False) -> Engine:
         """Return the engine that runs it."""
-        return Engine(self.module, self.spec, self.device, arithmetic, compiled=compiled)
+        return Engine(self.running, self.spec, self.device, arithmetic, compiled=compiled)
 
 
 def loaded_network(path: Path, device: torch.device) -> LoadedNetwork:
