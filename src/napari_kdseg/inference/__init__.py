@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from napari_kdseg.inference.config import PredictConfig
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference.prediction import PredictResult, predict, prepare
+    from napari_kdseg.inference.prediction import predict, prepare
+    from napari_kdseg.inference.running import PredictResult
 
-_HOMES = {"PredictResult": "prediction", "predict": "prediction", "prepare": "prediction"}
+_HOMES = {"PredictResult": "running", "predict": "prediction", "prepare": "prediction"}
 
 __all__ = ["PredictConfig", "PredictResult", "predict", "prepare"]
 

@@ -20,8 +20,9 @@ from typing import Any
 from napari_kdseg.errors import ConfigurationError, KdsegError, explain
 from napari_kdseg.inference.cluster.config import LOCAL, PredictManyConfig
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.prediction import Begun, MaskResult, PredictResult
+from napari_kdseg.inference.prediction import Begun
 from napari_kdseg.inference.provenance import versions
+from napari_kdseg.inference.running import MaskResult, PredictResult
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
 from napari_kdseg.masks.slabs import Slab
 
