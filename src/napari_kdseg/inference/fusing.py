@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_kdseg.networks.single_image import PooledNorm2d
+
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+#: By exact type: other classes that derive from these may do more than normalise.
+NORMALISATIONS = (nn.BatchNorm2d, PooledNorm2d)
 #: Largest relative change of a logit that rounding explains.
 TOLERANCE = 1e-3
 
@@ -67,7 +71,7 @@ def _pairs(module: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     for part in module.modules():
         if isinstance(part, CONVOLUTIONS):
             hooks.append(part.register_forward_hook(after_convolution))
-        elif type(part) is nn.BatchNorm2d and part.track_running_stats:
+        elif type(part) in NORMALISATIONS and part.track_running_stats:
             hooks.append(part.register_forward_pre_hook(before_norm))
     try:
         with torch.inference_mode():
