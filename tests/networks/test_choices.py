@@ -55,9 +55,9 @@ def transposed_extra(network: nn.Module, channels: int, side: int) -> int:
     """What counting a transposed convolution at every output pixel, as those papers did, adds to its multiply-adds."""
     added = []
 
-    def note(layer: nn.ConvTranspose2d, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
-        once = inputs[0].shape[-2] * inputs[0].shape[-1] * layer.weight.numel()
-        added.append(once * (math.prod(layer.stride) - 1))
+    def note(layer: nn.ConvTranspose2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        pixels = math.prod(output.shape[-2:]) - math.prod(inputs[0].shape[-2:])
+        added.append(pixels * layer.weight.numel())
 
     hooks = [
         layer.register_forward_hook(note)
@@ -91,16 +91,21 @@ def test_costs_are_those_printed(choice):
     assert exact == EXACT[choice.name]
     if choice.name == "raunet":  # no counting gives the printed figure, as the listing says
         assert "No counting" in printed.note
-        assert round(2 * exact / 1e9, 2) == 26.46
+        at_every_output = exact + transposed_extra(network, printed.channels, printed.side)
+        assert f"{2 * exact / 1e9:.2f}" in printed.note
+        assert f"{2 * at_every_output / 1e9:.2f}" in printed.note
         return
-    counted = exact
+    if choice.name == "enet-emkd":  # what was run left this block out, as the listing says
+        assert "leaves out" in printed.note
+        network.stage3[4] = nn.Identity()
+        exact = multiply_adds(network, printed.side, printed.side, printed.channels)
     if printed.paper == "CoCo DistillNet":
-        counted += transposed_extra(network, printed.channels, printed.side)
+        counted = exact + transposed_extra(network, printed.channels, printed.side)
     else:
-        counted *= 2
-    # Papers count normalisation, activation and pooling, too: below 4 % of the smallest, 0.1 % of the large ones.
-    small = counted < 5e9
-    assert counted / 1e9 == pytest.approx(float(printed.cost), rel=0.05 if small else 2e-3)
+        counted = 2 * exact
+    # Papers counted normalisation, activation and pooling, too, which is much only where convolutions are few.
+    share = 0.035 if choice.name == "enet" else 0.01 if counted < 5e9 else 1e-3
+    assert counted / 1e9 == pytest.approx(float(printed.cost), rel=share)
 
 
 @pytest.mark.parametrize(("channels", "millions"), [(1, "34.526"), (3, "34.527")])

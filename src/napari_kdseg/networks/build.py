@@ -39,7 +39,7 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
     Parameters
     ----------
     name
-        A network of the papers alone, such as ``"enet"``, ``"unet"`` or ``"transunet"``; or
+        A network of the papers, such as ``"enet"``, ``"unet"`` or ``"transunet"``; or
         ``"<architecture>/<encoder>"`` in the names of segmentation-models-pytorch, such as
         ``"unet/resnet34"``, ``"segformer/mit_b0"`` or ``"unet/tu-convnext_tiny"`` (``tu-`` is any encoder of timm).
         Case and hyphens do not matter.
