@@ -217,3 +217,31 @@ def test_export_of_a_folder_of_masks(tmp_path):
         .startswith("1,student,tumour,0.06,240000,")
     )
     assert kdseg("export", tmp_path / "masks").returncode == 2
+
+
+def test_networks_are_listed_with_their_speed_here(tmp_path, monkeypatch, capsys):
+    from napari_kdseg.cli import networks as command
+    from napari_kdseg.networks import names
+    from napari_kdseg.networks.speed import known_speeds
+
+    monkeypatch.setenv("KDSEG_HOME", str(tmp_path))
+    small = [choice for choice in names() if choice.name in ("espnet", "enet", "pspnet/resnet50")]
+    monkeypatch.setattr(command, "names", lambda: tuple(small[:2]))
+    monkeypatch.setattr("napari_kdseg.networks.speed.PATIENCE", 0.0)
+    command.networks(as_json=True)
+    listed = json.loads(capsys.readouterr().out)
+    assert [network["name"] for network in listed] == ["espnet", "enet"]
+    assert all(network["images_per_second"] > 0 for network in listed)
+    assert known_speeds() == {network["name"]: network["images_per_second"] for network in listed}
+    monkeypatch.setattr(command, "names", lambda: tuple(small))
+    command.networks(measure=False)
+    table = capsys.readouterr().out
+    assert "not measured" in table
+    assert "22.4 M smaller" in table
+    assert "0.27 G" in table
+
+
+def test_networks_is_a_command():
+    done = kdseg("networks", "--no-measure", "--json")
+    assert done.returncode == 0
+    assert {"transunet", "enet", "unet/resnet34"} <= {network["name"] for network in json.loads(done.stdout)}

@@ -185,7 +185,7 @@ def test_out_of_memory_is_explained_and_the_checkpoint_kept(
 ):
     import torch
 
-    from napari_kdseg.networks.enet import ENet
+    from napari_kdseg.networks.papers.enet import ENet
 
     distil = dock("3 Distil")
     fill_distil_dock(distil, tiles, tmp_path / "run", method="alone")

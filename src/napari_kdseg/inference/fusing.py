@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_kdseg.inference.following import followers, put
+from napari_kdseg.networks.single_image import PooledNorm2d
 
+#: By exact type: other classes that derive from these may do more than normalise.
+NORMALISATIONS = (nn.BatchNorm2d, PooledNorm2d)
 #: Largest relative change of a logit that rounding explains.
 TOLERANCE = 1e-3
 
@@ -29,7 +32,7 @@ def fused(module: nn.Module, example: Tensor) -> nn.Module:
     nn.Module
         In eval mode.
     """
-    pairs = followers(module, example, (nn.Conv2d, nn.ConvTranspose2d), (nn.BatchNorm2d,))
+    pairs = followers(module, example, (nn.Conv2d, nn.ConvTranspose2d), NORMALISATIONS)
     copied = copy.deepcopy(module)
     for convolution_path, norm_path in pairs:
         convolution, norm = copied.get_submodule(convolution_path), copied.get_submodule(norm_path)

@@ -18,6 +18,7 @@ from napari_kdseg.inference.loading import LoadedNetwork
 from napari_kdseg.inference.receptive_field import LIMIT, receptive_field_radius
 from napari_kdseg.inference.samples import sample_centres
 from napari_kdseg.inference.tuning import Tuning, tune
+from napari_kdseg.networks import sees_everything
 from napari_kdseg.slides import Slide, TissueMask
 
 #: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken without being asked for.
@@ -151,7 +152,11 @@ class Planner:
     def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
         if card.reach is None:
             self._say(f"Measuring how far {network.path.name} looks …")
-            radius = receptive_field_radius(network.module, network.spec.in_channels, network.multiple, LIMIT)
+            radius = None
+            if not sees_everything(network.module):
+                radius = receptive_field_radius(
+                    network.module, network.spec.in_channels, network.multiple, LIMIT
+                )
             card.reach = Reach(radius=radius)
             note(network.sha256, "reach", card.reach)
         return card.reach.radius

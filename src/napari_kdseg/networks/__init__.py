@@ -9,14 +9,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.networks.catalogue import NetworkChoice, input_multiple, names
+from napari_kdseg.networks.catalogue import input_multiple
+from napari_kdseg.networks.choices import NetworkChoice, names
 from napari_kdseg.networks.formats import inspect
 from napari_kdseg.networks.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from napari_kdseg.networks.build import create, create_from
     from napari_kdseg.networks.checkpoint import Checkpoint, load, save
-    from napari_kdseg.networks.describe import count_parameters, last_feature, output_stride, unwrap
+    from napari_kdseg.networks.describe import (
+        count_parameters,
+        last_feature,
+        output_stride,
+        sees_everything,
+        unwrap,
+    )
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
     from napari_kdseg.networks.roles import find_taps, tap_of
@@ -37,6 +44,7 @@ _HOMES = {
     "pad_to_multiple": "padding",
     "predict_logits": "padding",
     "save": "checkpoint",
+    "sees_everything": "describe",
     "tap_of": "roles",
     "to_input": "preprocess",
     "unwrap": "describe",
@@ -62,6 +70,7 @@ __all__ = [
     "pad_to_multiple",
     "predict_logits",
     "save",
+    "sees_everything",
     "tap_of",
     "to_input",
     "unwrap",

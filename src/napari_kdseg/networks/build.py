@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -12,8 +13,8 @@ import timm
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError, is_out_of_memory
-from napari_kdseg.networks.catalogue import close_matches, split_name
-from napari_kdseg.networks.enet import ENet
+from napari_kdseg.networks.catalogue import PAPERS, close_matches, split_name
+from napari_kdseg.networks.single_image import allow_single_images
 from napari_kdseg.networks.spec import IGNORE_INDEX, NetworkSpec
 
 # The first four would change what the network returns or what it is; the others make timm fetch or open files.
@@ -38,7 +39,8 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
     Parameters
     ----------
     name
-        ``"enet"`` or ``"<architecture>/<encoder>"`` in the names of segmentation-models-pytorch, such as
+        A network of the papers, such as ``"enet"``, ``"unet"`` or ``"transunet"``; or
+        ``"<architecture>/<encoder>"`` in the names of segmentation-models-pytorch, such as
         ``"unet/resnet34"``, ``"segformer/mit_b0"`` or ``"unet/tu-convnext_tiny"`` (``tu-`` is any encoder of timm).
         Case and hyphens do not matter.
     in_channels
@@ -70,12 +72,18 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
             f"{option!r} cannot be set for {name}: {_NOT_OPTIONS[option]}. Leave it out."
         )
     if encoder is None:
-        if options:
-            raise ConfigurationError(
-                f"ENet has no options, but {', '.join(sorted(options))} was given. Leave it out."
-            )
-        return ENet(in_channels, classes)
+        return _create_paper(architecture, in_channels, classes, options)
     return _create_smp(architecture, find_encoder(encoder), in_channels, classes, options)
+
+
+def _create_paper(name: str, in_channels: int, classes: int, options: dict[str, Any]) -> nn.Module:
+    if options:
+        raise ConfigurationError(
+            f"{name} has no options, but {', '.join(sorted(options))} was given. Leave it out."
+        )
+    entry = PAPERS[name]
+    network = getattr(import_module(f"napari_kdseg.networks.papers.{entry.module}"), entry.class_name)
+    return network(in_channels, classes)
 
 
 def canonical_name(name: str) -> str:
@@ -149,6 +157,7 @@ def _create_smp(
         ) from error
     if architecture == "dpt" and module.encoder.output_stride != 16:
         raise ConfigurationError(f"{name} cannot be used: DPT needs a transformer with patches of 16 pixels.")
+    allow_single_images(module.decoder)
     return module
 
 

@@ -1,7 +1,7 @@
-"""Which networks there are, for listings and name checks: a plain table that needs no torch.
+"""Which names there are, and what each stands for: plain tables that need no torch.
 
-``"enet"`` is written here after its paper; every other name is ``"<architecture>/<encoder>"`` of
-segmentation-models-pytorch, whose sizes differ from those printed in papers for PSPNet and DeepLabV3+.
+A name alone, such as ``"unet"``, is a network written here after its paper; ``"<architecture>/<encoder>"`` is one of
+segmentation-models-pytorch, as in ``"unet/resnet34"``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,44 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.spec import NetworkSpec
 
-# Architecture -> the number that image height and width must be a multiple of, with its options as they come.
-ARCHITECTURES = {
-    "enet": 8,
+
+@dataclass(frozen=True)
+class PaperEntry:
+    """A network of :mod:`napari_kdseg.networks.papers`.
+
+    Attributes
+    ----------
+    module, class_name
+        Where it is: the module inside ``papers``, and its class, which takes ``in_channels`` and ``classes``.
+    multiple
+        The number that image height and width must be a multiple of.
+    """
+
+    module: str
+    class_name: str
+    multiple: int
+
+
+PAPERS = {
+    "enet": PaperEntry("enet", "ENet", 8),
+    "enet-emkd": PaperEntry("enet_emkd", "ENetEMKD", 8),
+    "erfnet": PaperEntry("erfnet", "ERFNet", 8),
+    "espnet": PaperEntry("espnet", "ESPNet", 8),
+    "fanet": PaperEntry("fanet", "FANet", 8),
+    "mobile-unet": PaperEntry("mobile_unet", "MobileUNet", 32),
+    "mobilenetv2": PaperEntry("mobilenetv2", "MobileNetV2", 8),
+    "raunet": PaperEntry("raunet", "RAUNet", 32),
+    "resnet18": PaperEntry("resnet18", "ResNet18", 32),
+    "transunet": PaperEntry("transunet", "TransUNet", 16),
+    "unet": PaperEntry("unet", "UNet", 16),
+    "unetplusplus": PaperEntry("unetplusplus", "UNetPlusPlus", 16),
+}
+# Architecture of segmentation-models-pytorch -> the same multiple, with its options as they come.
+LIBRARY = {
     "unet": 32,
     "unetplusplus": 32,
     "manet": 32,
@@ -35,65 +65,6 @@ _COARSEST = 32
 _ALIASES = {"unetpp": "unetplusplus", "deeplabv3p": "deeplabv3plus"}
 
 
-@dataclass(frozen=True)
-class NetworkChoice:
-    """One recommended network.
-
-    Attributes
-    ----------
-    name
-        As :func:`napari_kdseg.networks.create` takes it.
-    role
-        What its size suits it for.
-    parameters
-        With three channels and two classes.
-    description
-        A short sentence for the choice in the window.
-    """
-
-    name: str
-    role: Literal["teacher", "student"]
-    parameters: int
-    description: str
-
-
-_CHOICES = (
-    NetworkChoice(
-        "enet", "student", 349_212, "Very small and fast; the student of CoCo DistillNet and EMKD."
-    ),
-    NetworkChoice("segformer/mit_b0", "student", 3_714_658, "Small transformer that sees wide context."),
-    NetworkChoice(
-        "deeplabv3plus/mobilenet_v2", "student", 4_378_770, "Small, with context from dilated convolutions."
-    ),
-    NetworkChoice("unet/mobilenet_v2", "student", 6_629_090, "U-Net on an encoder made for phones."),
-    NetworkChoice("unet/resnet18", "student", 14_328_354, "Plain U-Net, the largest of the students."),
-    NetworkChoice(
-        "pspnet/resnet50", "teacher", 24_305_602, "Context from pooling; half the size of EMKD's PSPNet."
-    ),
-    NetworkChoice("unet/resnet34", "teacher", 24_436_514, "Plain U-Net, a safe first choice."),
-    NetworkChoice("segformer/mit_b2", "teacher", 24_722_626, "Transformer that sees wide context."),
-    NetworkChoice("unetplusplus/resnet34", "teacher", 26_078_754, "Nested U-Net for fine contours; slow."),
-    NetworkChoice(
-        "deeplabv3plus/resnet50", "teacher", 26_677_842, "Wide context; half the size of EMKD's DeepLabV3+."
-    ),
-    NetworkChoice(
-        "upernet/tu-convnext_tiny", "teacher", 37_044_130, "Modern convolutions, the largest listed here."
-    ),
-)
-
-
-def names() -> tuple[NetworkChoice, ...]:
-    """List the recommended networks, students first, each kind from small to large.
-
-    Any other pair of an architecture and an encoder of segmentation-models-pytorch may be named as well.
-
-    Returns
-    -------
-    tuple of NetworkChoice
-    """
-    return _CHOICES
-
-
 def split_name(name: str) -> tuple[str, str | None]:
     """Split a name into architecture and encoder, forgiving case, hyphens and plus signs.
 
@@ -105,7 +76,7 @@ def split_name(name: str) -> tuple[str, str | None]:
     Returns
     -------
     architecture, encoder
-        A key of ``ARCHITECTURES`` and the encoder in lower case, None for a network that has no choice of encoder.
+        A key of ``PAPERS`` and None; or a key of ``LIBRARY`` and the encoder in lower case.
 
     Raises
     ------
@@ -114,25 +85,25 @@ def split_name(name: str) -> tuple[str, str | None]:
     """
     head, slash, encoder = name.strip().lower().partition("/")
     squashed = re.sub(r"[^a-z0-9]", "", head.replace("+", "p"))
-    architecture = _ALIASES.get(squashed, squashed)
+    squashed = _ALIASES.get(squashed, squashed)
     encoder = encoder.strip()
-    if architecture not in ARCHITECTURES:
-        close = close_matches(architecture, ARCHITECTURES)
-        raise ConfigurationError(
-            f"There is no network called {name!r}. {close}Known are {', '.join(ARCHITECTURES)}; "
-            "all but enet take an encoder, for example unet/resnet18."
-        )
-    if architecture == "enet":
-        if slash:
+    paper = {key.replace("-", ""): key for key in PAPERS}.get(squashed)
+    if paper and not slash:
+        return paper, None
+    if squashed in LIBRARY:
+        if not encoder:
             raise ConfigurationError(
-                f"ENet has no choice of encoder, but {name!r} names one. Write enet alone."
+                f"{name!r} names no encoder. Write architecture/encoder, for example {squashed}/resnet18."
             )
-        return architecture, None
-    if not encoder:
+        return squashed, encoder
+    if paper:
         raise ConfigurationError(
-            f"{name!r} names no encoder. Write architecture/encoder, for example {architecture}/resnet18."
+            f"{paper} has no choice of encoder, but {name!r} names one. Write {paper} alone."
         )
-    return architecture, encoder
+    raise ConfigurationError(
+        f"There is no network called {name!r}. {close_matches(squashed, [*PAPERS, *LIBRARY])}Known by themselves are "
+        f"{', '.join(PAPERS)}; with an encoder, as in unet/resnet18, are {', '.join(LIBRARY)}."
+    )
 
 
 def close_matches(word: str, known: Iterable[str]) -> str:
@@ -160,7 +131,10 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
         If there is no such architecture.
     """
     spec = architecture if isinstance(architecture, NetworkSpec) else None
-    multiple = ARCHITECTURES[split_name(spec.architecture if spec else str(architecture))[0]]
+    name, encoder = split_name(spec.architecture if spec else str(architecture))
+    if encoder is None:
+        return PAPERS[name].multiple
+    multiple = LIBRARY[name]
     if spec and {"encoder_depth", "encoder_output_stride"} & set(spec.options):
         return max(multiple, _COARSEST)
     return multiple

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.enet import ENet
+from napari_kdseg.networks.papers.blocks import PaperNetwork
 
 # Where torch.compile, lightning-fabric and data-parallel wrappers keep the network they wrap.
 _WRAPPERS = {
@@ -37,8 +37,8 @@ def output_stride(module: nn.Module) -> int:
         If the network is none of those that :func:`napari_kdseg.networks.create` builds.
     """
     module = unwrap(module)
-    if isinstance(module, ENet):
-        return 8
+    if isinstance(module, PaperNetwork):
+        return module.output_stride
     stride = getattr(getattr(module, "encoder", None), "output_stride", None)
     if stride is None:
         raise ConfigurationError(f"The depth of a network of type {type(module).__name__} is not known.")
@@ -51,7 +51,8 @@ def last_feature(module: nn.Module) -> str:
     Returns
     -------
     str
-        Dotted path for :func:`napari_kdseg.networks.capture`: ``"stage5"`` for ENet, ``"decoder"`` otherwise.
+        Dotted path for :func:`napari_kdseg.networks.capture`: ``"decoder"`` for those of
+        segmentation-models-pytorch, for those of papers what they say.
 
     Raises
     ------
@@ -59,11 +60,17 @@ def last_feature(module: nn.Module) -> str:
         If the network is none of those that :func:`napari_kdseg.networks.create` builds.
     """
     module = unwrap(module)
-    if isinstance(module, ENet):
-        return "stage5"
+    if isinstance(module, PaperNetwork):
+        return module.last_feature
     if hasattr(module, "decoder") and hasattr(module, "segmentation_head"):
         return "decoder"
     raise ConfigurationError(
         f"It is not known which layer of a {type(module).__name__} feeds its classifier. "
         "Name the layer in the settings."
     )
+
+
+def sees_everything(module: nn.Module) -> bool:
+    """Whether a network says that each output pixel depends on the whole image; if not, that is to be measured."""
+    module = unwrap(module)
+    return isinstance(module, PaperNetwork) and module.sees_everything

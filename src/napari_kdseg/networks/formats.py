@@ -113,13 +113,13 @@ def sniff(path: Path) -> Format:
         raise CheckpointError(f"The checkpoint {path} cannot be read. {explain(error)}") from error
     if not start:
         raise CheckpointError(f"{path} is empty. Copy it again, or choose another file.")
-    if (
-        start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"
-    ):  # torch's zip archive, or its older bare pickle
-        return Format.TORCH
-    # safetensors begins with the length of its header, eight bytes, and the brace that opens the header
+    # safetensors begins with the length of its header, eight bytes, and the brace that opens the header. It is asked
+    # first, because that length may begin with the byte of a pickle.
     if start[8:9] == b"{" and start[6:8] == b"\0\0":
         return Format.SAFETENSORS
+    # torch's zip archive, or its older bare pickle
+    if start.startswith(b"PK\x03\x04") or start[:1] == b"\x80":
+        return Format.TORCH
     raise CheckpointError(
         f"{path} is not a checkpoint: it is neither safetensors nor a PyTorch file. "
         "Choose a .safetensors, .pt or .pth file."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.describe import last_feature, unwrap
+from napari_kdseg.networks.papers.blocks import PaperNetwork
 
 ROLES = {
     "@stem": "end of the encoder's first level, at 1/2",
@@ -32,7 +33,9 @@ _DEEPEST = 32
 
 
 def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, str]:
-    """Find the layer of ``network`` for each of :data:`ROLES` by passing a blank image through it.
+    """Find the layer of ``network`` for each of :data:`ROLES`.
+
+    The networks of papers name them; in others they are found by passing a blank image through.
 
     Parameters
     ----------
@@ -48,6 +51,8 @@ def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
         gets the nearest.
     """
     module = unwrap(network)
+    if isinstance(module, PaperNetwork):
+        return {**module.roles, "@feature": module.last_feature}
     layers = _layers_with_strides(module, input_shape[0])
     feature = last_feature(module)
     places = [path for path, _ in layers]

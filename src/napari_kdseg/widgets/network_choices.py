@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_kdseg.networks import names
+from napari_kdseg.networks.choices import COST_SIDE
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS
 from napari_kdseg.widgets.parts import Fold, Note, PathRow, button, clear, combo
 
-TEACHERS = (
-    "unet/resnet34",
-    "unet/resnet18",
-    "unetplusplus/resnet34",
-    "deeplabv3plus/resnet50",
-    "segformer/mit_b2",
-)
-STUDENTS = ("enet", "unet/mobilenet_v2", "deeplabv3plus/mobilenet_v2", "segformer/mit_b0")
+_LISTED = {choice.name: choice for choice in names()}
+
+
+def _offered(first: str, role: str) -> tuple[str, ...]:
+    """Names for a role; the first one is what the list begins with."""
+    return (first, *(name for name, choice in _LISTED.items() if choice.role == role and name != first))
+
+
+TEACHERS = _offered("unet/resnet18", "teacher")
+STUDENTS = _offered("enet", "student")
 
 
 class NetworkRow(QWidget):
     """One network: an architecture, or a checkpoint; and the input size, if it is not that of the data."""
 
-    def __init__(self, title: str, names: tuple[str, ...], note: str):
+    def __init__(self, title: str, offered: tuple[str, ...], note: str):
         super().__init__()
         self.architecture = combo(
-            "Architecture and encoder, as in unet/resnet34; any of segmentation-models-pytorch, or enet",
-            *names,
+            "A network of the papers, such as enet or transunet; or architecture/encoder of "
+            "segmentation-models-pytorch, any of them, as in unet/resnet34",
+            *offered,
         )
         self.architecture.setEditable(True)
+        self.architecture.setMaxVisibleItems(len(offered))
+        for place, name in enumerate(offered):
+            self.architecture.setItemData(place, _about(name), Qt.ItemDataRole.ToolTipRole)
         self.checkpoint = PathRow(
             f"{title} checkpoint ({note})", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
         )
@@ -117,3 +126,12 @@ class NetworkChoices(QWidget):
         clear(self.more)
         for choice in kept:
             self._add().fill(choice)
+
+
+def _about(name: str) -> str:
+    """Say what a listed network is, in the tooltip of its line."""
+    choice = _LISTED[name]
+    return (
+        f"{choice.description} {choice.parameters / 1e6:.2f} M parameters, {choice.multiply_adds / 1e9:.2f} G "
+        f"multiply-adds at {COST_SIDE} x {COST_SIDE}. {choice.source}."
+    )

@@ -6,13 +6,14 @@ images and two classes. Each stage is a named submodule, so that feature losses 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Activation = Callable[[], nn.Module]
+from napari_kdseg.networks.papers.blocks import Activation, PaperNetwork
+
 _RATIO = 4  # a bottleneck is this many times narrower inside
 _WIDTHS = (16, 64, 128)
 
@@ -116,7 +117,7 @@ class Upsample(nn.Module):
         return self.activation(main + self.expand(self.up(self.reduce(x), output_size=size)))
 
 
-class ENet(nn.Module):
+class ENet(PaperNetwork):
     """Encoder-decoder of 0.35 M parameters.
 
     Parameters
@@ -132,6 +133,17 @@ class ENet(nn.Module):
     and ``stage3`` 128 at 1/8, ``stage4`` 64 at 1/4, ``stage5`` 16 at 1/2, ``classifier`` the logits at full size.
     Any size from 8 x 8 works.
     """
+
+    multiple = 8
+    output_stride = 8
+    last_feature = "stage5"
+    roles: ClassVar[dict[str, str]] = {
+        "@stem": "initial",
+        "@shallow": "stage1",
+        "@middle": "stage3",
+        "@bottom": "stage3",
+        "@deep": "stage4",
+    }
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
         super().__init__()

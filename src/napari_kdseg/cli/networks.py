@@ -1,0 +1,110 @@
+"""The command that lists networks: what each one is for, its size, its cost, and how fast it is here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from napari_kdseg.cli.app import app, console
+from napari_kdseg.networks import NetworkChoice, names
+from napari_kdseg.networks.choices import COST_SIDE
+
+_WIDTH_OF_FILES = 170
+
+
+@app.command()
+def networks(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Everything that is known of them, as JSON.")
+    ] = False,
+    measure: Annotated[
+        bool | None,
+        typer.Option(
+            help="Measure the speed of all of them again, or of none. Otherwise, that of those not measured here yet."
+        ),
+    ] = None,
+) -> None:
+    """List the networks: role, parameters, multiply-adds, images a second on this computer, and source.
+
+    Any other architecture and encoder of segmentation-models-pytorch may be named as well, as in linknet/resnet50.
+    """
+    choices = names()
+    speeds = _speeds(choices, measure)
+    if as_json:
+        print(json.dumps([_facts(choice, speeds) for choice in choices], indent=2))
+        return
+    wide = Console()
+    if not wide.is_terminal:
+        wide = Console(width=_WIDTH_OF_FILES)
+    wide.print(_table(choices, speeds))
+    for choice in choices:
+        if choice.printed:
+            wide.print(f"{choice.name}: {choice.printed.describe()}", highlight=False, soft_wrap=True)
+    wide.print(
+        "A network without a slash is written here after its paper; the others are architecture/encoder of "
+        "segmentation-models-pytorch, of which any pair may be named.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _speeds(choices: Sequence[NetworkChoice], measure: bool | None) -> dict[str, float]:
+    from napari_kdseg.networks import create
+    from napari_kdseg.networks.speed import keep_speed, known_speeds, measure_speed
+
+    known = known_speeds()
+    missing = (
+        [] if measure is False else [choice for choice in choices if measure or choice.name not in known]
+    )
+    with Progress(
+        TextColumn("Measuring {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not missing,
+    ) as progress:
+        bar = progress.add_task("", total=len(missing))
+        for choice in missing:
+            progress.update(bar, description=choice.name)
+            known[choice.name] = measure_speed(create(choice.name))
+            keep_speed(choice.name, known[choice.name])
+            progress.advance(bar)
+    return known
+
+
+def _table(choices: Sequence[NetworkChoice], speeds: dict[str, float]) -> Table:
+    table = Table(title=f"Cost and speed: one image, 3 x {COST_SIDE} x {COST_SIDE}", title_justify="left")
+    for heading in ("name", "role"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("parameters", "multiply-adds", "images/s here"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("what it is", ratio=2)
+    table.add_column("source", ratio=1)
+    for choice in choices:
+        speed = speeds.get(choice.name)
+        table.add_row(
+            choice.name,
+            choice.role,
+            f"{choice.parameters / 1e6:.3f} M",
+            f"{choice.multiply_adds / 1e9:.2f} G",
+            "not measured" if speed is None else f"{speed:.3g}",
+            choice.description,
+            choice.source,
+        )
+    return table
+
+
+def _facts(choice: NetworkChoice, speeds: dict[str, float]) -> dict[str, Any]:
+    return asdict(choice) | {
+        "image": [3, COST_SIDE, COST_SIDE],
+        "images_per_second": speeds.get(choice.name),
+        "printed_in_words": choice.printed and choice.printed.describe(),
+    }

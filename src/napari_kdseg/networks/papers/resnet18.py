@@ -1,0 +1,59 @@
+"""ResNet-18 as EMKD segments with it: stride 32, a 1x1 classifier, bilinear enlargement.
+
+11.1775 M parameters (11.2 M printed) and 5.33 G multiply-adds at 3 x 384 x 384 (10.66 GFLOPs printed).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from napari_kdseg.networks.papers.blocks import PaperNetwork, resize
+
+
+class ResNet18(PaperNetwork):
+    """ResNet-18 with a classifier for each pixel at 1/32.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the image.
+    classes
+        Number of classes.
+
+    Notes
+    -----
+    ``stem`` puts out 64 channels at 1/2, ``layer1`` to ``layer4`` 64, 128, 256 and 512 at 1/4, 1/8, 1/16 and 1/32. It
+    has no decoder: the role ``@deep`` is the end of ``layer1``, ``@shallow`` the block before.
+    """
+
+    multiple = 32
+    output_stride = 32
+    last_feature = "layer4"
+    roles: ClassVar[dict[str, str]] = {
+        "@stem": "stem",
+        "@shallow": "layer1.0",
+        "@middle": "layer2",
+        "@bottom": "layer4",
+        "@deep": "layer1.1",
+    }
+
+    def __init__(self, in_channels: int = 3, classes: int = 2):
+        super().__init__()
+        backbone = resnet18(weights=None)
+        first = backbone.conv1
+        if in_channels != 3:
+            first = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.stem = nn.Sequential(first, backbone.bn1, backbone.relu)
+        self.pool = backbone.maxpool
+        self.layer1, self.layer2 = backbone.layer1, backbone.layer2
+        self.layer3, self.layer4 = backbone.layer3, backbone.layer4
+        self.classifier = nn.Conv2d(512, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Segment ``x``, float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``."""
+        self.check_size(x)
+        deep = self.layer4(self.layer3(self.layer2(self.layer1(self.pool(self.stem(x))))))
+        return resize(self.classifier(deep), x.shape[-2:])
