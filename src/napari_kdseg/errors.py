@@ -29,6 +29,20 @@ class ConfigurationError(KdsegError):
     """Settings that contradict each other or the data."""
 
 
+class CodeNotAllowedError(ConfigurationError):
+    """Somebody's own code would have to be run, and the person has not allowed it.
+
+    Attributes
+    ----------
+    code
+        Import path of what would be run, such as ``mypackage.models:MyNet``.
+    """
+
+    def __init__(self, message: str, code: str):
+        super().__init__(message)
+        self.code = code
+
+
 class OutputError(KdsegError):
     """A place that cannot be written to, or already holds something else."""
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.networks.catalogue import NetworkChoice, input_multiple, names
+from napari_kdseg.networks.catalogue import NetworkChoice, input_multiple, names, smallest_input
 from napari_kdseg.networks.formats import inspect
+from napari_kdseg.networks.permission import allow_code, allowed_code
 from napari_kdseg.networks.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from napari_kdseg.networks.build import create, create_from
     from napari_kdseg.networks.checkpoint import Checkpoint, load, save
     from napari_kdseg.networks.describe import count_parameters, last_feature, output_stride, unwrap
+    from napari_kdseg.networks.encoder_weights import load_encoder
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
     from napari_kdseg.networks.roles import find_taps, tap_of
@@ -32,6 +34,7 @@ _HOMES = {
     "find_taps": "roles",
     "last_feature": "describe",
     "load": "checkpoint",
+    "load_encoder": "encoder_weights",
     "normalise": "preprocess",
     "output_stride": "describe",
     "pad_to_multiple": "padding",
@@ -46,6 +49,8 @@ __all__ = [
     "Checkpoint",
     "NetworkChoice",
     "NetworkSpec",
+    "allow_code",
+    "allowed_code",
     "capture",
     "count_parameters",
     "create",
@@ -56,12 +61,14 @@ __all__ = [
     "inspect",
     "last_feature",
     "load",
+    "load_encoder",
     "names",
     "normalise",
     "output_stride",
     "pad_to_multiple",
     "predict_logits",
     "save",
+    "smallest_input",
     "tap_of",
     "to_input",
     "unwrap",

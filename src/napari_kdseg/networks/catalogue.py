@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.spec import NetworkSpec
+from napari_kdseg.networks.spec import ENCODER, OWN_CODE, NetworkSpec
 
 # Architecture -> the number that image height and width must be a multiple of, with its options as they come.
 ARCHITECTURES = {
@@ -32,6 +32,8 @@ ARCHITECTURES = {
     "dpt": 16,
 }
 _COARSEST = 32
+# The sides of the smallest image, where that is more than the multiple: PAN halves its deepest map three times.
+SMALLEST = {"pan": 128}
 _ALIASES = {"unetpp": "unetplusplus", "deeplabv3p": "deeplabv3plus"}
 
 
@@ -120,7 +122,8 @@ def split_name(name: str) -> tuple[str, str | None]:
         close = close_matches(architecture, ARCHITECTURES)
         raise ConfigurationError(
             f"There is no network called {name!r}. {close}Known are {', '.join(ARCHITECTURES)}; "
-            "all but enet take an encoder, for example unet/resnet18."
+            "all but enet take an encoder, for example unet/resnet18. A network of your own is "
+            "python:package.module:Class, an encoder foundation/uni."
         )
     if architecture == "enet":
         if slash:
@@ -154,13 +157,32 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
     int
         Pixels. Use :func:`napari_kdseg.networks.predict_logits` for images of any size.
 
+    Notes
+    -----
+    A network of somebody's own that does not say is taken to want 32, which suits all that halve five times or less.
+
     Raises
     ------
     ConfigurationError
         If there is no such architecture.
     """
     spec = architecture if isinstance(architecture, NetworkSpec) else None
-    multiple = ARCHITECTURES[split_name(spec.architecture if spec else str(architecture))[0]]
+    name = spec.architecture if spec else str(architecture)
+    if spec and spec.multiple:
+        return spec.multiple
+    if name.startswith(OWN_CODE):
+        return _COARSEST
+    if name.startswith(ENCODER):
+        from napari_kdseg.networks.foundation import patch_size
+
+        return patch_size(name, spec.options if spec else {})
+    multiple = ARCHITECTURES[split_name(name)[0]]
     if spec and {"encoder_depth", "encoder_output_stride"} & set(spec.options):
         return max(multiple, _COARSEST)
     return multiple
+
+
+def smallest_input(spec: NetworkSpec) -> int:
+    """Side in pixels of the smallest image that a network takes."""
+    architecture = spec.architecture.partition("/")[0]
+    return max(input_multiple(spec), SMALLEST.get(architecture, 1))

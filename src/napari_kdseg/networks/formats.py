@@ -19,6 +19,7 @@ from napari_kdseg.networks.spec import NetworkSpec
 
 HEADER_KEY = "kdseg"
 _SMP_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_MONAI_WEIGHTS = Path("models") / "model.pt"
 
 
 class Format(Enum):
@@ -55,8 +56,13 @@ def inspect(path: str | Path) -> NetworkSpec:
 
 
 def resolve(path: str | Path) -> Path:
-    """Find the checkpoint meant by ``path``: for a file inside a ``save_pretrained`` folder, that is the folder."""
+    """Find the checkpoint meant by ``path``.
+
+    For a file inside a ``save_pretrained`` folder that is the folder, for a bundle of MONAI the weights in it.
+    """
     path = Path(path).expanduser()
+    if (path / "configs").is_dir() and (path / _MONAI_WEIGHTS).is_file():
+        return path / _MONAI_WEIGHTS
     if path.name in (*_SMP_WEIGHTS, "config.json") and "_model_class" in _read_json(
         path.parent / "config.json"
     ):
