@@ -21,6 +21,10 @@ class CheckpointError(KdsegError):
     """A checkpoint that cannot be loaded, or does not fit the network it is loaded into."""
 
 
+class WeightsOnlyError(CheckpointError):
+    """Good weights in a file that does not say which network they belong to."""
+
+
 class DataError(KdsegError):
     """Training data that is missing, unpaired or inconsistent."""
 

@@ -29,7 +29,7 @@ ARCHITECTURES = {
     "pan": 16,
     "upernet": 32,
     "segformer": 32,
-    "dpt": 16,
+    "dpt": 32,
 }
 _COARSEST = 32
 # The sides of the smallest image, where that is more than the multiple: PAN halves its deepest map three times.

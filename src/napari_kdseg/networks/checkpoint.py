@@ -22,6 +22,7 @@ from napari_kdseg.errors import (
     CodeNotAllowedError,
     ConfigurationError,
     OutputError,
+    WeightsOnlyError,
     explain,
 )
 from napari_kdseg.files import write_whole
@@ -32,7 +33,7 @@ from napari_kdseg.networks.keys import fitting_names
 from napari_kdseg.networks.misfit import spec_misfit, weights_misfit
 from napari_kdseg.networks.smp_folder import with_background, without_image_head
 from napari_kdseg.networks.spec import NetworkSpec
-from napari_kdseg.networks.token_grid import TokenGrid, as_timm
+from napari_kdseg.networks.token_grid import TokenGrid, as_timm, from_transformers
 from napari_kdseg.networks.weights import read_weights
 
 
@@ -143,7 +144,7 @@ def load(
     state = read_weights(place)
     spec = own or expect
     if spec is None:
-        raise CheckpointError(weights_only_message(place))
+        raise WeightsOnlyError(weights_only_message(place))
     if new_head is not None:
         spec, expect = (with_classes(one, new_head) if one else None for one in (spec, expect))
         assert spec is not None
@@ -194,7 +195,8 @@ def _replace_head(state: dict[str, Tensor], module: nn.Module, spec: NetworkSpec
 
 def _named_alike(state: dict[str, Tensor], module: nn.Module, subject: str) -> dict[str, Tensor]:
     if isinstance(module, TokenGrid):
-        state = as_timm(fitting_names(state, _shapes(module.vit), subject), module)
+        state = fitting_names(from_transformers(state), _shapes(module.vit), subject)
+        state = as_timm(state, module)
     return fitting_names(state, _shapes(module), subject)
 
 

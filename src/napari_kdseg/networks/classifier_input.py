@@ -82,6 +82,6 @@ def _run(module: nn.Module, channels: int) -> None:
 
 def _message(module: nn.Module) -> str:
     return (
-        f"It is not known which layer of a {type(module).__name__} feeds its classifier. Name the layer in the settings "
-        "of the method (student_layers, teacher_layers)."
+        f"It is not known which layer of a {type(module).__name__} feeds its classifier. Name the layer in the "
+        "settings of the method (student_layers, teacher_layers)."
     )

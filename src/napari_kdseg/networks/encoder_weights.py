@@ -101,6 +101,6 @@ def _misfit(
         )
     shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
     return (
-        f"{path.name} does not hold the weights of this encoder ({encoder}): {len(missing)} of {len(wanted)} are missing "
-        f"({shown}). Choose the weights of the same encoder; nothing was loaded."
+        f"{path.name} does not hold the weights of this encoder ({encoder}): {len(missing)} of {len(wanted)} are "
+        f"missing ({shown}). Choose the weights of the same encoder; nothing was loaded."
     )

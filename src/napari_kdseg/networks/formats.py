@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from napari_kdseg.errors import CheckpointError, explain
+from napari_kdseg.errors import CheckpointError, WeightsOnlyError, explain
 from napari_kdseg.networks.spec import NetworkSpec
 
 HEADER_KEY = "kdseg"
@@ -51,7 +51,7 @@ def inspect(path: str | Path) -> NetworkSpec:
     path = resolve(path)
     spec = read_spec(path)
     if spec is None:
-        raise CheckpointError(weights_only_message(path))
+        raise WeightsOnlyError(weights_only_message(path))
     return spec
 
 
@@ -141,7 +141,7 @@ def weights_only_message(path: Path) -> str:
     """Say that a file does not tell what network its weights belong to."""
     return (
         f"{path} holds weights only and does not say which network they belong to. "
-        "Name the architecture and the classes."
+        "Name the architecture and the classes: in the window where it asks, or with 'kdseg adopt'."
     )
 
 

@@ -127,4 +127,5 @@ def patch_size(name: str, options: Mapping[str, Any]) -> int:
     """Side in pixels of the patches of an encoder: what sides of an image must be a multiple of."""
     encoder = encoder_of(name)
     written = re.search(r"patch(\d+)", encoder.model)
-    return int({**encoder.arguments, **options}.get("patch_size", written[1] if written else 16))
+    usual = int(written[1]) if written else 16
+    return int({**encoder.arguments, **options}.get("patch_size", usual))

@@ -59,8 +59,8 @@ def fitting_names(
     if len(best) > 1:
         places = " and ".join(repr(match.taken_off or "no prefix") for match in best)
         raise CheckpointError(
-            f"{subject} holds several networks of this kind (names behind {places}). Save the state_dict of the one you "
-            "want alone."
+            f"{subject} holds several networks of this kind (names behind {places}). Save the state_dict of the one "
+            "you want alone."
         )
     off, on = best[0].taken_off, best[0].put_on
     return {on + key[len(off) :]: tensor for key, tensor in state.items() if key.startswith(off)}
@@ -76,6 +76,8 @@ def _matches(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> I
             for key in state:
                 off = key.removesuffix(name)
                 if (off and not off.endswith(".")) or not key.endswith(name) or (off, put_on) in tried:
+                    continue
+                if put_on and off.endswith(put_on):  # the same as with neither
                     continue
                 tried.add((off, put_on))
                 pairs = [

@@ -102,8 +102,8 @@ def _reason(have: Mapping[str, torch.Size], want: Mapping[str, torch.Size], spec
         axis = differ[0]
         if key.startswith(("segmentation_head", "classifier")) and expected[axis] == len(spec.classes):
             return (
-                f"has {found[axis]} classes, the network asked for {expected[axis]}. Choose another checkpoint, or ask for "
-                "a new head, which is then trained."
+                f"has {found[axis]} classes, the network asked for {expected[axis]}. Choose another checkpoint, or ask "
+                "for a new head, which is then trained."
             )
         if axis == 1 and expected[1] == spec.in_channels:
             return f"has {found[1]} channels, the network asked for {expected[1]}. Choose another checkpoint."

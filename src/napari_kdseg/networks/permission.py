@@ -42,6 +42,13 @@ def allowed_code() -> list[str]:
     return [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
 
 
+def is_allowed(code: str) -> bool:
+    """Whether ``code`` (``"mypackage.models:MyNet"``), its module, or a package around it was allowed."""
+    parts = code.partition(":")[0].split(".")
+    around = {".".join(parts[: count + 1]) for count in range(len(parts))}
+    return bool({code, *around} & set(allowed_code()))
+
+
 def check_allowed(code: str) -> None:
     """Refuse to go on unless ``code``, or the package it is in, was allowed.
 
@@ -50,10 +57,7 @@ def check_allowed(code: str) -> None:
     CodeNotAllowedError
         If it was not; the message says how.
     """
-    module, _, _ = code.partition(":")
-    parts = module.split(".")
-    around = {".".join(parts[: count + 1]) for count in range(len(parts))}
-    if not {code, *around} & set(allowed_code()):
+    if not is_allowed(code):
         raise CodeNotAllowedError(
             f"This network is the class {code}, and building it runs that code on this computer. If you trust it, "
             f"allow it: kdseg ... --allow-code {code}, or 'Allow this code' in the window.",

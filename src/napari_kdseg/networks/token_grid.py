@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,7 +125,7 @@ def as_timm(state: Mapping[str, Tensor], network: TokenGrid) -> dict[str, Tensor
     Parameters
     ----------
     state
-        Weights in the names of timm, of DINOv2, of OpenCLIP's image tower, or of a ViT of Hugging Face transformers.
+        Weights in the names of timm or of DINOv2.
     network
         What they are meant for. Position embeddings for another grid are resampled.
 
@@ -134,15 +135,8 @@ def as_timm(state: Mapping[str, Tensor], network: TokenGrid) -> dict[str, Tensor
         Without what belongs to a classifier or to training (heads, the mask token).
     """
     vit = network.vit
-    state = _from_transformers(state)
-    if any(key.startswith("visual.trunk.") for key in state):
-        state = {
-            key.removeprefix("visual.trunk."): value
-            for key, value in state.items()
-            if key.startswith("visual.trunk.")
-        }
     wanted = vit.state_dict()
-    if "patch_embed.proj.weight" in state and "pos_embed" in state:
+    if "patch_embed.proj.weight" in state and _is_grid(state, vit):
         state = timm.models.vision_transformer.checkpoint_filter_fn(dict(state), vit)
     # pooling and classifiers: what a map of tokens does not pass through
     beside = ("head.", "head_dist.", "fc_norm.", "attn_pool.", "pooler.")
@@ -153,11 +147,23 @@ def as_timm(state: Mapping[str, Tensor], network: TokenGrid) -> dict[str, Tensor
     }
 
 
-def _from_transformers(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Rename the layers of ``ViTModel``; its query, key and value become one layer."""
+def _is_grid(state: Mapping[str, Tensor], vit: Any) -> bool:
+    """Whether the position embeddings are those of a square beside as many other tokens as this encoder has."""
+    if "pos_embed" not in state:
+        return False
+    places = state["pos_embed"].shape[1] - (0 if vit.no_embed_class else vit.num_prefix_tokens)
+    return places > 0 and math.isqrt(places) ** 2 == places
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Rename a ``ViTModel`` of Hugging Face transformers as timm does; query, key and value become one layer.
+
+    Weights that are none stay as they are.
+    """
     if not any("attention.attention.query" in key for key in state):
         return state
-    state = {key.removeprefix("vit."): value for key, value in state.items()}
+    before = next((key.partition("embeddings.")[0] for key in state if "embeddings.cls_token" in key), "")
+    state = {key.removeprefix(before): value for key, value in state.items()}
     names = {
         "embeddings.cls_token": "cls_token",
         "embeddings.position_embeddings": "pos_embed",

@@ -146,15 +146,15 @@ def _with_one_output(
             logits = outputs[output]
         except (LookupError, TypeError) as error:
             raise ConfigurationError(
-                f"{code} puts out {_kinds(outputs)}, and no {output!r} among them. Set the option output to one of them."
+                f"{code} puts out {_kinds(outputs)}, and no {output!r} among them. Set the option output to one."
             ) from error
         network, outputs = OneOutput(network, output), logits
     wanted = (1, classes, side, side)
     if not isinstance(outputs, Tensor) or outputs.shape != wanted:
         shape = list(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         raise ConfigurationError(
-            f"{code} turns an image [1, {in_channels}, {side}, {side}] into {shape}, but a segmentation network puts out "
-            f"{list(wanted)}: a logit for each class at each pixel. Change its last layer, or its options."
+            f"{code} turns an image [1, {in_channels}, {side}, {side}] into {shape}, but a segmentation network "
+            f"puts out {list(wanted)}: a logit for each class at each pixel. Change its last layer, or its options."
         )
     return network
 

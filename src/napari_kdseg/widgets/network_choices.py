@@ -6,6 +6,8 @@ from typing import Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_kdseg.errors import KdsegError
+from napari_kdseg.networks.formats import read_spec, resolve
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS
@@ -17,6 +19,10 @@ TEACHERS = (
     "unetplusplus/resnet34",
     "deeplabv3plus/resnet50",
     "segformer/mit_b2",
+    "foundation/uni",
+    "foundation/uni2-h",
+    "foundation/virchow2",
+    "foundation/h-optimus-0",
 )
 STUDENTS = ("enet", "unet/mobilenet_v2", "deeplabv3plus/mobilenet_v2", "segformer/mit_b0")
 
@@ -27,32 +33,63 @@ class NetworkRow(QWidget):
     def __init__(self, title: str, names: tuple[str, ...], note: str):
         super().__init__()
         self.architecture = combo(
-            "Architecture and encoder, as in unet/resnet34; any of segmentation-models-pytorch, or enet",
+            "Architecture and encoder, as in unet/resnet34: any of segmentation-models-pytorch, or enet; a class of "
+            "your own as python:mypackage.models:MyNet; a foundation encoder, which teaches features: foundation/uni",
             *names,
         )
         self.architecture.setEditable(True)
         self.checkpoint = PathRow(
             f"{title} checkpoint ({note})", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
         )
-        self.form = SettingsForm(NetworkChoice, only=("input_size",))
+        self.encoder_weights = PathRow(
+            "Pretrained weights of the encoder (optional)",
+            patterns=CHECKPOINT_PATTERNS,
+            remember="checkpoint",
+        )
+        self.form = SettingsForm(NetworkChoice, only=("input_size", "new_head"))
         self.form.widgets["input_size"].native.setPlaceholderText("as the data")
         self._options: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
+        self._looked_at: dict[str, bool] = {}
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        for widget in (Note(title), self.architecture, self.checkpoint, self.form.native):
+        for widget in (
+            Note(title),
+            self.architecture,
+            self.checkpoint,
+            self.encoder_weights,
+            self.form.native,
+        ):
             layout.addWidget(widget)
 
     def values(self) -> dict[str, Any]:
         """Say what :class:`NetworkChoice` is made of."""
-        if self.checkpoint.path():
-            return {"checkpoint": self.checkpoint.path(), **self.form.values()}
+        values = {**self._kept, **self.form.values()}
+        checkpoint = self.checkpoint.path()
+        if checkpoint:
+            values["checkpoint"] = checkpoint
+            if not self._weights_only(checkpoint):
+                return values
+        elif self.encoder_weights.path():
+            values["encoder_weights"] = self.encoder_weights.path()
         name = self.architecture.currentText().strip()
-        return {"architecture": name, "options": self._options.get(name, {}), **self.form.values()}
+        return {"architecture": name, "options": self._options.get(name, {}), **values}
+
+    def _weights_only(self, checkpoint: str) -> bool:
+        """Whether a file does not say what it is, so that the architecture chosen above says it; reads its header."""
+        if checkpoint not in self._looked_at:
+            try:
+                self._looked_at[checkpoint] = read_spec(resolve(checkpoint)) is None
+            except KdsegError:  # the run says what is wrong with it
+                return False
+        return self._looked_at[checkpoint]
 
     def fill(self, choice: NetworkChoice) -> None:
         """Show ``choice``; options, which have no field here, stay with their architecture."""
         self.checkpoint.set_path(choice.checkpoint or "")
+        self.encoder_weights.set_path(choice.encoder_weights or "")
+        self._kept = choice.model_dump(include={"mean", "std", "multiple"}, exclude_none=True)
         self.form.fill(choice.model_dump())
         self._options = {choice.architecture or "": choice.options}
         if choice.architecture:
