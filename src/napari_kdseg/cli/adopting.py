@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +38,7 @@ def adopt(
 ) -> None:
     """Say once what weights of another program are, and keep that with them: then they open everywhere."""
     from napari_kdseg.networks import NetworkSpec, load, save
+    from napari_kdseg.networks.options import read_options
 
     numbers = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
     spec = NetworkSpec(
@@ -48,7 +48,7 @@ def adopt(
         mpp=mpp,
         input_size=input_size,
         multiple=multiple,
-        options=_options(option or []),
+        options=read_options(option or []),
         **{key: value for key, value in numbers.items() if value is not None},
     )
     if not spec.segments:
@@ -67,16 +67,3 @@ def _numbers(name: str, text: str | None) -> Any:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ConfigurationError(f"{name} wants numbers with commas between, not {text!r}.") from error
-
-
-def _options(assignments: list[str]) -> dict[str, Any]:
-    options = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigurationError(f"--option wants name=value, not {assignment!r}; for instance width=32.")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options

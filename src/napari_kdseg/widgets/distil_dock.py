@@ -210,7 +210,7 @@ class DistilDock(Dock):
 
         Raises
         ------
-        pydantic.ValidationError
+        pydantic.ValidationError, KdsegError
             If a field does not work; :func:`~napari_kdseg.errors.explain` puts it into words.
         """
         values = copy.deepcopy(self.base)  # what the form does not show stays as it was loaded
@@ -262,7 +262,7 @@ class DistilDock(Dock):
             return None
         try:
             return self.configuration()
-        except ValidationError as error:
+        except (KdsegError, ValidationError) as error:
             self.problem.warn(explain(error))
             return None
 

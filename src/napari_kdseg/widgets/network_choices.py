@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.networks.formats import read_spec, resolve
+from napari_kdseg.networks.options import read_options, write_options
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS
@@ -46,9 +47,11 @@ class NetworkRow(QWidget):
             patterns=CHECKPOINT_PATTERNS,
             remember="checkpoint",
         )
+        self.options = QLineEdit()
+        self.options.setPlaceholderText("Options of the architecture, as in width=32; depth=4")
+        self.options.setToolTip("What its class or function takes beside channels and classes")
         self.form = SettingsForm(NetworkChoice, only=("input_size", "new_head"))
         self.form.widgets["input_size"].native.setPlaceholderText("as the data")
-        self._options: dict[str, Any] = {}
         self._kept: dict[str, Any] = {}
         self._looked_at: dict[str, bool] = {}
         layout = QVBoxLayout(self)
@@ -57,6 +60,7 @@ class NetworkRow(QWidget):
         for widget in (
             Note(title),
             self.architecture,
+            self.options,
             self.checkpoint,
             self.encoder_weights,
             self.form.native,
@@ -74,7 +78,8 @@ class NetworkRow(QWidget):
         elif self.encoder_weights.path():
             values["encoder_weights"] = self.encoder_weights.path()
         name = self.architecture.currentText().strip()
-        return {"architecture": name, "options": self._options.get(name, {}), **values}
+        typed = [option for option in self.options.text().split(";") if option.strip()]
+        return {"architecture": name, "options": read_options(typed), **values}
 
     def _weights_only(self, checkpoint: str) -> bool:
         """Whether a file does not say what it is, so that the architecture chosen above says it; reads its header."""
@@ -86,12 +91,12 @@ class NetworkRow(QWidget):
         return self._looked_at[checkpoint]
 
     def fill(self, choice: NetworkChoice) -> None:
-        """Show ``choice``; options, which have no field here, stay with their architecture."""
+        """Show ``choice``."""
         self.checkpoint.set_path(choice.checkpoint or "")
         self.encoder_weights.set_path(choice.encoder_weights or "")
         self._kept = choice.model_dump(include={"mean", "std", "multiple"}, exclude_none=True)
         self.form.fill(choice.model_dump())
-        self._options = {choice.architecture or "": choice.options}
+        self.options.setText(write_options(choice.options))
         if choice.architecture:
             self.architecture.setCurrentText(choice.architecture)
 
