@@ -145,7 +145,7 @@ class Roles:
             raise ConfigurationError(
                 f"The {role} {path.name} has {len(spec.classes)} classes ({', '.join(spec.classes)}), the data "
                 f"have {len(classes)} ({', '.join(classes)}). Choose a {role} trained for these classes, other data, "
-                "or ask for a new head (new_head), which is then trained."
+                "or ask for a new head, which is then trained (--new-head, or 'New head' in the window)."
             )
         if spec.in_channels != channels:
             raise ConfigurationError(

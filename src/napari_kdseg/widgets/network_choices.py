@@ -54,16 +54,18 @@ class NetworkRow(QWidget):
         self.form.widgets["input_size"].native.setPlaceholderText("as the data")
         self._kept: dict[str, Any] = {}
         self._looked_at: dict[str, bool] = {}
+        self.beside = Fold("Options and pretrained encoder", open=False)
+        for widget in (self.options, self.encoder_weights):
+            self.beside.content.addWidget(widget)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         for widget in (
             Note(title),
             self.architecture,
-            self.options,
             self.checkpoint,
-            self.encoder_weights,
             self.form.native,
+            self.beside,
         ):
             layout.addWidget(widget)
 
@@ -97,6 +99,7 @@ class NetworkRow(QWidget):
         self._kept = choice.model_dump(include={"mean", "std", "multiple"}, exclude_none=True)
         self.form.fill(choice.model_dump())
         self.options.setText(write_options(choice.options))
+        self.beside.open(bool(choice.options or choice.encoder_weights))
         if choice.architecture:
             self.architecture.setCurrentText(choice.architecture)
 
