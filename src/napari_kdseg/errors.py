@@ -21,12 +21,30 @@ class CheckpointError(KdsegError):
     """A checkpoint that cannot be loaded, or does not fit the network it is loaded into."""
 
 
+class WeightsOnlyError(CheckpointError):
+    """Good weights in a file that does not say which network they belong to."""
+
+
 class DataError(KdsegError):
     """Training data that is missing, unpaired or inconsistent."""
 
 
 class ConfigurationError(KdsegError):
     """Settings that contradict each other or the data."""
+
+
+class CodeNotAllowedError(ConfigurationError):
+    """Somebody's own code would have to be run, and the person has not allowed it.
+
+    Attributes
+    ----------
+    code
+        Import path of what would be run, such as ``mypackage.models:MyNet``.
+    """
+
+    def __init__(self, message: str, code: str):
+        super().__init__(message)
+        self.code = code
 
 
 class OutputError(KdsegError):

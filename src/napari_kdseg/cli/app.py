@@ -24,6 +24,24 @@ Region = Annotated[
 SlideMpp = Annotated[float | None, typer.Option(help="Pixel size of a slide whose file names none, in µm.")]
 
 
+def _allow(names: list[str] | None) -> list[str] | None:
+    from napari_kdseg.networks import allow_code
+
+    for name in names or []:
+        allow_code(name)
+    return names
+
+
+AllowCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-code",
+        help="Run this code of yours: mypackage.models:MyNet, or a whole package. Give it for code you trust alone.",
+        callback=_allow,
+    ),
+]
+
+
 def region_of(text: str | None) -> tuple[int, int, int, int] | None:
     """Read what ``--region`` says; ``None`` stays ``None``."""
     if text is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_kdseg.cli.app import app
+from napari_kdseg.cli.app import AllowCode, app
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError
 
@@ -39,9 +39,23 @@ def distill(
     ] = None,
     teacher: Annotated[
         list[str] | None,
-        typer.Option(help="Architecture, or a checkpoint file; again for a second one, as in 'kd+cwd@2'."),
+        typer.Option(
+            help="Architecture, a checkpoint file, or both where the file holds weights only: unet/resnet34=file.pth, "
+            "foundation/uni=file.bin; again for a second one, as in 'kd+cwd@2'."
+        ),
     ] = None,
-    student: Annotated[str | None, typer.Option(help="Architecture, or a checkpoint file.")] = None,
+    student: Annotated[
+        str | None, typer.Option(help="Architecture, a checkpoint file, or both: unet/resnet18=file.pth.")
+    ] = None,
+    teacher_encoder: Annotated[
+        Path | None, typer.Option(help="Pretrained weights of the teacher's encoder, a local file.")
+    ] = None,
+    student_encoder: Annotated[
+        Path | None, typer.Option(help="Pretrained weights of the student's encoder, a local file.")
+    ] = None,
+    new_head: Annotated[
+        bool, typer.Option(help="Give checkpoints of other classes than the data a new head, trained here.")
+    ] = False,
     method: Annotated[
         str | None, typer.Option(help="plc-kd, coco, emkd, cwd+kd ...; see 'kdseg methods'.")
     ] = None,
@@ -49,6 +63,7 @@ def distill(
         list[str] | None,
         typer.Option("--set", help="Any setting by its path: epochs=20, data.input_size=256."),
     ] = None,
+    allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
 ) -> None:
     """Distil a student from a teacher."""
     from napari_kdseg.training import DistillConfig
@@ -65,6 +80,20 @@ def distill(
         values |= {"teacher": first, "more_teachers": more}
     if student is not None:
         values["student"] = _network(student)
+    if teacher_encoder and not values.get("teacher"):
+        raise ConfigurationError(
+            "Name the teacher whose encoder these weights are for: --teacher unet/resnet34."
+        )
+    if student_encoder and not values.get("student"):
+        raise ConfigurationError(
+            "Name the student whose encoder these weights are for: --student unet/resnet18."
+        )
+    _put(values, "teacher.encoder_weights", teacher_encoder and str(teacher_encoder))
+    _put(values, "student.encoder_weights", student_encoder and str(student_encoder))
+    if new_head:
+        for network in (values.get("teacher"), values.get("student"), *values.get("more_teachers", [])):
+            if network and network.get("checkpoint"):
+                network["new_head"] = True
     for assignment in set_ or []:
         path, equals, text = assignment.partition("=")
         if not equals:
@@ -83,6 +112,10 @@ def distill(
 
 
 def _network(choice: str) -> dict[str, str]:
+    """Read ``unet/resnet34``, ``teacher.safetensors``, or both with ``=`` between."""
+    name, equals, file = choice.partition("=")
+    if equals and not Path(choice).exists():
+        return {"architecture": name, "checkpoint": file}
     return {"checkpoint" if Path(choice).exists() else "architecture": choice}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_kdseg.cli.app import Region, SlideMpp, app, console, region_of
+from napari_kdseg.cli.app import AllowCode, Region, SlideMpp, app, console, region_of
 from napari_kdseg.cli.running import run as run_job
 from napari_kdseg.errors import ConfigurationError, KdsegError
 
@@ -91,6 +91,7 @@ def predict(
             "several slides; none: one slide after the other in this program."
         ),
     ] = None,
+    allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
 ) -> None:
     """Segment slides into mask pyramids (OME-Zarr)."""
     from napari_kdseg.inference import PredictConfig
@@ -225,6 +226,7 @@ def correct(
     colours: Colours = "stored",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace a correction made with other settings.")] = False,
+    allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
 ) -> None:
     """Correct the teacher's soft labels on an annotated slide and count who mended what."""
     from napari_kdseg.comparison import CorrectConfig

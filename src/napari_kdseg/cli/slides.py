@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_kdseg.cli.app import SlideMpp, app
+from napari_kdseg.cli.app import AllowCode, SlideMpp, app
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError
 
@@ -28,7 +28,10 @@ Overwrite = Annotated[bool, typer.Option(help="Replace what is there.")]
 
 
 @app.command()
-def info(paths: Annotated[list[str], typer.Argument(help="Slides, checkpoints or run folders.")]) -> None:
+def info(
+    paths: Annotated[list[str], typer.Argument(help="Slides, checkpoints or run folders.")],
+    allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
+) -> None:
     """Say what a slide, a checkpoint or a run folder is: levels, scale, codec, the reader and why, the hash."""
     for path in paths:
         print(f"{path}")
@@ -153,7 +156,10 @@ def _facts(path: str) -> list[tuple[str, str]]:
     place = Path(path)
     if (place / "config.json").is_file():
         return _run_facts(place)
-    if place.suffix in (".safetensors", ".pt", ".pth") or (place / "model.safetensors").is_file():
+    if (
+        place.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+        or (place / "model.safetensors").is_file()
+    ):
         from napari_kdseg.networks import count_parameters, load
 
         checkpoint = load(place)

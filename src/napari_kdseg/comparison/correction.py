@@ -106,7 +106,7 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
             emit(Message(note, "warning"))
         shape = mask_shape(slide.shape, resolution.downsample)
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
-        tiles = plan_tiles(shape, region, config.tile, config.halo, input_multiple(spec.architecture))
+        tiles = plan_tiles(shape, region, config.tile, config.halo, input_multiple(spec))
         store = MaskStore(config.output, stored)
         with store.begin(
             MASKS,

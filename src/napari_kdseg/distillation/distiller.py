@@ -178,6 +178,11 @@ class Stage(Protocol):
         ...
 
 
+def segments(network: nn.Module) -> bool:
+    """Whether a network puts out logits of classes; an encoder puts out features alone."""
+    return bool(getattr(network, "segments", True))
+
+
 def nothing_to_say(classes: int, batch_size: int) -> list[str]:  # noqa: ARG001
     """Return the cautions of a method that has none."""
     return []
@@ -300,7 +305,12 @@ class Method:
         if self.parts:
             return self.build(**given, teachers=teachers, views=views)
         teacher, view = (teachers[self.teacher], views[self.teacher]) if self.needs_teacher else (None, None)
-        return self.build(**given, teacher=teacher, view=view).of_teacher(self.teacher)
+        if teacher is None or segments(teacher):
+            return self.build(**given, teacher=teacher, view=view).of_teacher(self.teacher)
+        from napari_kdseg.distillation.features_only import of_features
+
+        made = of_features(self.name, lambda: self.build(**given, teacher=teacher, view=view))
+        return made.of_teacher(self.teacher)
 
     def stages(
         self,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.networks.catalogue import input_multiple
+from napari_kdseg.networks.catalogue import input_multiple, smallest_input
 from napari_kdseg.networks.choices import NetworkChoice, names
 from napari_kdseg.networks.formats import inspect
+from napari_kdseg.networks.permission import allow_code, allowed_code
 from napari_kdseg.networks.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         sees_everything,
         unwrap,
     )
+    from napari_kdseg.networks.encoder_weights import load_encoder
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
     from napari_kdseg.networks.roles import find_taps, tap_of
@@ -39,6 +41,7 @@ _HOMES = {
     "find_taps": "roles",
     "last_feature": "describe",
     "load": "checkpoint",
+    "load_encoder": "encoder_weights",
     "normalise": "preprocess",
     "output_stride": "describe",
     "pad_to_multiple": "padding",
@@ -54,6 +57,8 @@ __all__ = [
     "Checkpoint",
     "NetworkChoice",
     "NetworkSpec",
+    "allow_code",
+    "allowed_code",
     "capture",
     "count_parameters",
     "create",
@@ -64,6 +69,7 @@ __all__ = [
     "inspect",
     "last_feature",
     "load",
+    "load_encoder",
     "names",
     "normalise",
     "output_stride",
@@ -71,6 +77,7 @@ __all__ = [
     "predict_logits",
     "save",
     "sees_everything",
+    "smallest_input",
     "tap_of",
     "to_input",
     "unwrap",

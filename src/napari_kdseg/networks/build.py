@@ -14,8 +14,11 @@ from torch import nn
 
 from napari_kdseg.errors import ConfigurationError, is_out_of_memory
 from napari_kdseg.networks.catalogue import PAPERS, close_matches, split_name
+from napari_kdseg.networks.foundation import encoder_of
 from napari_kdseg.networks.single_image import allow_single_images
-from napari_kdseg.networks.spec import IGNORE_INDEX, NetworkSpec
+from napari_kdseg.networks.spec import ENCODER, IGNORE_INDEX, OWN_CODE, NetworkSpec
+from napari_kdseg.networks.token_grid import create_encoder
+from napari_kdseg.networks.user_module import create_own
 
 # The first four would change what the network returns or what it is; the others make timm fetch or open files.
 _NOT_OPTIONS = {
@@ -42,7 +45,9 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
         A network of the papers, such as ``"enet"``, ``"unet"`` or ``"transunet"``; or
         ``"<architecture>/<encoder>"`` in the names of segmentation-models-pytorch, such as
         ``"unet/resnet34"``, ``"segformer/mit_b0"`` or ``"unet/tu-convnext_tiny"`` (``tu-`` is any encoder of timm).
-        Case and hyphens do not matter.
+        Case and hyphens do not matter. ``"python:mypackage.models:MyNet"`` is somebody's own network
+        (:func:`~napari_kdseg.networks.user_module.create_own`), once :func:`napari_kdseg.networks.allow_code` was
+        called for it. ``"foundation/uni"`` is an encoder: it puts out features ``[N, D, h, w]``, whatever the classes.
     in_channels
         Channels of the image.
     classes
@@ -61,12 +66,18 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
     ConfigurationError
         If the name or an option is unknown, or they do not go together.
     """
-    architecture, encoder = split_name(name)
+    name = name.strip()
+    if name.lower().startswith(ENCODER):
+        return create_encoder(encoder_of(name), in_channels, options)
+    own = name.startswith(OWN_CODE)
+    architecture, encoder = (name, None) if own else split_name(name)
     if in_channels < 1 or not 2 <= classes <= IGNORE_INDEX:
         raise ConfigurationError(
             f"A network needs at least 1 channel and 2 to {IGNORE_INDEX} classes (background is one of them), "
             f"but {in_channels} and {classes} were asked for."
         )
+    if own:
+        return create_own(name, in_channels, classes, options)
     for option in sorted(set(options) & set(_NOT_OPTIONS)):
         raise ConfigurationError(
             f"{option!r} cannot be set for {name}: {_NOT_OPTIONS[option]}. Leave it out."
@@ -88,6 +99,11 @@ def _create_paper(name: str, in_channels: int, classes: int, options: dict[str, 
 
 def canonical_name(name: str) -> str:
     """Spell a name as the libraries do, ``"U-Net / ResNet-18"`` as ``"unet/resnet18"``; errors as :func:`create`."""
+    if name.strip().startswith(OWN_CODE):
+        return name.strip()
+    if name.strip().lower().startswith(ENCODER):
+        encoder_of(name)
+        return name.strip().lower()
     architecture, encoder = split_name(name)
     return architecture if encoder is None else f"{architecture}/{find_encoder(encoder)}"
 
@@ -143,8 +159,7 @@ def _create_smp(
     # Encoders of smp swallow options they do not know; those of timm refuse them, and may have more than smp names.
     if not encoder.startswith("tu-"):
         _check_options(name, options, inspect.signature(model_class).parameters)
-    if architecture == "dpt":  # a vision transformer takes images of one size only, unless told otherwise
-        options = {"dynamic_img_size": True} | options
+    options = _any_size(architecture, encoder) | options
     try:
         module = smp.create_model(
             architecture, encoder, encoder_weights=None, in_channels=in_channels, classes=classes, **options
@@ -152,13 +167,38 @@ def _create_smp(
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise ConfigurationError(
-            f"{name} cannot be built: {error}. Choose another encoder or other options."
-        ) from error
+        raise ConfigurationError(f"{name} cannot be built: {_reason(architecture, error)}") from error
     if architecture == "dpt" and module.encoder.output_stride != 16:
         raise ConfigurationError(f"{name} cannot be used: DPT needs a transformer with patches of 16 pixels.")
     allow_single_images(module.decoder)
     return module
+
+
+def _any_size(architecture: str, encoder: str) -> dict[str, bool]:
+    """Options with which a transformer takes images of any size, not only of the one it was made for."""
+    if architecture == "dpt":
+        return {"dynamic_img_size": True}
+    if encoder.startswith("tu-"):
+        home = inspect.getmodule(timm.model_entrypoint(encoder.removeprefix("tu-")))
+        made = [part for part in vars(home).values() if inspect.isclass(part) and issubclass(part, nn.Module)]
+        if any("strict_img_size" in inspect.signature(part).parameters for part in made):
+            return {"strict_img_size": False}
+    return {}
+
+
+def _reason(architecture: str, error: Exception) -> str:
+    """Say why the libraries did not build it, and what would do."""
+    text = str(error).strip().rstrip(".!")
+    if architecture == "dpt" and ("tu-" in text or "dynamic_img_size" in text):
+        return "DPT takes vision transformers of timm with patches of 16 pixels. Write dpt/tu-vit_small_patch16_224."
+    if "downsampling pattern" in text:
+        return "the encoder's features have one resolution, which only DPT takes. Write dpt/tu-vit_small_patch16_224."
+    if "dilated mode" in text or "output_stride" in text:
+        return (
+            f"{architecture} widens the view of the last stages (dilation), which this encoder cannot. Choose another, "
+            f"such as {architecture}/resnet50."
+        )
+    return f"{text}. Choose another encoder or other options."
 
 
 def _check_options(name: str, options: dict[str, Any], known: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.spec import NetworkSpec
+from napari_kdseg.networks.spec import ENCODER, OWN_CODE, NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,11 @@ LIBRARY = {
     "pan": 16,
     "upernet": 32,
     "segformer": 32,
-    "dpt": 16,
+    "dpt": 32,
 }
 _COARSEST = 32
+# The sides of the smallest image, where that is more than the multiple: PAN halves its deepest map three times.
+SMALLEST = {"pan": 128}
 _ALIASES = {"unetpp": "unetplusplus", "deeplabv3p": "deeplabv3plus"}
 
 
@@ -102,7 +104,8 @@ def split_name(name: str) -> tuple[str, str | None]:
         )
     raise ConfigurationError(
         f"There is no network called {name!r}. {close_matches(squashed, [*PAPERS, *LIBRARY])}Known by themselves are "
-        f"{', '.join(PAPERS)}; with an encoder, as in unet/resnet18, are {', '.join(LIBRARY)}."
+        f"{', '.join(PAPERS)}; with an encoder, as in unet/resnet18, are {', '.join(LIBRARY)}. "
+        "A network of your own is python:package.module:Class, an encoder foundation/uni."
     )
 
 
@@ -125,16 +128,35 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
     int
         Pixels. Use :func:`napari_kdseg.networks.predict_logits` for images of any size.
 
+    Notes
+    -----
+    A network of somebody's own that does not say is taken to want 32, which suits all that halve five times or less.
+
     Raises
     ------
     ConfigurationError
         If there is no such architecture.
     """
     spec = architecture if isinstance(architecture, NetworkSpec) else None
-    name, encoder = split_name(spec.architecture if spec else str(architecture))
+    name = spec.architecture if spec else str(architecture)
+    if spec and spec.multiple:
+        return spec.multiple
+    if name.startswith(OWN_CODE):
+        return _COARSEST
+    if name.startswith(ENCODER):
+        from napari_kdseg.networks.foundation import patch_size
+
+        return patch_size(name, spec.options if spec else {})
+    known, encoder = split_name(name)
     if encoder is None:
-        return PAPERS[name].multiple
-    multiple = LIBRARY[name]
+        return PAPERS[known].multiple
+    multiple = LIBRARY[known]
     if spec and {"encoder_depth", "encoder_output_stride"} & set(spec.options):
         return max(multiple, _COARSEST)
     return multiple
+
+
+def smallest_input(spec: NetworkSpec) -> int:
+    """Side in pixels of the smallest image that a network takes."""
+    architecture = spec.architecture.partition("/")[0]
+    return max(input_multiple(spec), SMALLEST.get(architecture, 1))

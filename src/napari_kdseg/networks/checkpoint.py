@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import functools
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,24 +17,37 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from napari_kdseg.errors import CheckpointError, ConfigurationError, OutputError, explain
+from napari_kdseg.errors import (
+    CheckpointError,
+    CodeNotAllowedError,
+    ConfigurationError,
+    OutputError,
+    WeightsOnlyError,
+    explain,
+)
 from napari_kdseg.files import write_whole
 from napari_kdseg.networks.build import create_from
 from napari_kdseg.networks.describe import unwrap
 from napari_kdseg.networks.formats import HEADER_KEY, read_spec, resolve, weights_only_message
+from napari_kdseg.networks.keys import fitting_names
 from napari_kdseg.networks.misfit import spec_misfit, weights_misfit
 from napari_kdseg.networks.smp_folder import with_background, without_image_head
 from napari_kdseg.networks.spec import NetworkSpec
+from napari_kdseg.networks.token_grid import TokenGrid, as_timm, from_transformers
 from napari_kdseg.networks.weights import read_weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network read from disk: the module in evaluation mode, what it is, and where it came from."""
+    """A network read from disk: the module in evaluation mode, what it is, and where it came from.
+
+    ``new_head`` names the weights that were not taken from the file because it has other classes; they are random.
+    """
 
     module: nn.Module
     spec: NetworkSpec
     path: Path
+    new_head: tuple[str, ...] = ()
 
 
 def save(path: str | Path, module: nn.Module, spec: NetworkSpec) -> Path:
@@ -86,27 +101,34 @@ def save(path: str | Path, module: nn.Module, spec: NetworkSpec) -> Path:
 
 
 def load(
-    path: str | Path, *, device: str | torch.device = "cpu", expect: NetworkSpec | None = None
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    expect: NetworkSpec | None = None,
+    new_head: Sequence[str] | None = None,
 ) -> Checkpoint:
     """Read a network.
 
     Parameters
     ----------
     path
-        A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, or a plain state
-        dict (.safetensors, .pt, .pth; possibly nested under ``state_dict`` or ``model``, or with ``module.`` before
-        every name).
+        A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, a bundle of MONAI, or
+        weights as training programs write them (.safetensors, .pt, .pth, .ckpt of Lightning): nested under
+        ``state_dict``, ``model``, ``ema`` ... , with ``module.``, ``model.`` or any other prefix before the names.
     device
         Where the network goes.
     expect
         What the network must be: architecture, options, number of classes and of channels. A file of weights only
         needs it. Where a file does not say what its classes are called or how images are normalised (only this
         project's do), that is taken from here.
+    new_head
+        Names of the classes the network is to have. Where the file has another number of classes, the layers that put
+        them out get new random weights, and have to be trained.
 
     Returns
     -------
     Checkpoint
-        The module is in evaluation mode, with every weight from the file.
+        The module is in evaluation mode, with every weight from the file but those of a new head.
 
     Raises
     ------
@@ -122,9 +144,15 @@ def load(
     state = read_weights(place)
     spec = own or expect
     if spec is None:
-        raise CheckpointError(weights_only_message(place))
+        raise WeightsOnlyError(weights_only_message(place))
+    if new_head is not None:
+        spec, expect = (with_classes(one, new_head) if one else None for one in (spec, expect))
+        assert spec is not None
+        own = own and spec
     try:
         module = _build(spec)
+    except CodeNotAllowedError:
+        raise
     except ConfigurationError as error:
         if own is None:
             raise
@@ -132,15 +160,54 @@ def load(
     if own and expect and (problem := spec_misfit(own, expect, subject)):
         raise CheckpointError(problem)
     if own is None or place.is_dir():  # written by another program
+        state = _named_alike(state, module, subject)
         state = without_image_head(with_background(state, module))
         spec = expect or spec
+    head = _replace_head(state, module, spec) if new_head is not None else ()
     _fill(module, state, spec, subject)
-    return Checkpoint(module.eval().to(target), spec, place)
+    return Checkpoint(module.eval().to(target), spec, place, head)
+
+
+def with_classes(spec: NetworkSpec, classes: Sequence[str]) -> NetworkSpec:
+    """Describe the network with other classes; what was said of the old ones (colours, scores) is left out."""
+    if len(spec.classes) == len(classes):
+        return spec
+    return NetworkSpec(**(spec.model_dump() | {"classes": tuple(classes), "colours": None, "metrics": {}}))
+
+
+def _replace_head(state: dict[str, Tensor], module: nn.Module, spec: NetworkSpec) -> tuple[str, ...]:
+    """Put the network's own random weights in the place of those for another number of classes."""
+    replaced = []
+    before: set[int] = set()
+    for key, tensor in module.state_dict().items():
+        found = state.get(key)
+        if found is None or found.shape == tensor.shape or found.ndim != tensor.ndim:
+            continue
+        differ = [(a, b) for a, b in zip(found.shape, tensor.shape, strict=True) if a != b]
+        if len(differ) == 1 and differ[0][1] == len(spec.classes):
+            before.add(differ[0][0])
+            replaced.append(key)
+    if len(before) == 1:  # more: these are no classes, but layers of other sizes
+        state.update({key: tensor for key, tensor in module.state_dict().items() if key in replaced})
+        return tuple(replaced)
+    return ()
+
+
+def _named_alike(state: dict[str, Tensor], module: nn.Module, subject: str) -> dict[str, Tensor]:
+    if isinstance(module, TokenGrid):
+        state = fitting_names(from_transformers(state), _shapes(module.vit), subject)
+        state = as_timm(state, module)
+    return fitting_names(state, _shapes(module), subject)
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in module.state_dict().items()}
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], spec: NetworkSpec, subject: str) -> None:
     try:
-        module.load_state_dict(dict(state), strict=True)
+        # An encoder was built without memory for its weights (see _build), and takes those of the file themselves.
+        module.load_state_dict(dict(state), strict=True, assign=not spec.segments)
     except RuntimeError as error:
         shapes = {key: tensor.shape for key, tensor in state.items()}
         problem = weights_misfit(shapes, module, spec, subject)
@@ -149,7 +216,7 @@ def _fill(module: nn.Module, state: dict[str, Tensor], spec: NetworkSpec, subjec
 
 def _build(spec: NetworkSpec) -> nn.Module:
     """Build without drawing from the program's random generator: loading must not change what is trained next."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), nullcontext() if spec.segments else torch.device("meta"):
         return create_from(spec)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks.classifier_input import feature_before_classifier
 from napari_kdseg.networks.papers.blocks import PaperNetwork
 
 # Where torch.compile, lightning-fabric and data-parallel wrappers keep the network they wrap.
@@ -52,22 +53,20 @@ def last_feature(module: nn.Module) -> str:
     -------
     str
         Dotted path for :func:`napari_kdseg.networks.capture`: ``"decoder"`` for those of
-        segmentation-models-pytorch, for those of papers what they say.
+        segmentation-models-pytorch, for those of papers what they say. Of any other network it is found by passing a
+        blank image through it.
 
     Raises
     ------
     ConfigurationError
-        If the network is none of those that :func:`napari_kdseg.networks.create` builds.
+        If it cannot be found.
     """
     module = unwrap(module)
     if isinstance(module, PaperNetwork):
         return module.last_feature
     if hasattr(module, "decoder") and hasattr(module, "segmentation_head"):
         return "decoder"
-    raise ConfigurationError(
-        f"It is not known which layer of a {type(module).__name__} feeds its classifier. "
-        "Name the layer in the settings."
-    )
+    return feature_before_classifier(module)
 
 
 def sees_everything(module: nn.Module) -> bool:

@@ -14,11 +14,12 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from napari_kdseg.errors import CheckpointError, explain
+from napari_kdseg.errors import CheckpointError, WeightsOnlyError, explain
 from napari_kdseg.networks.spec import NetworkSpec
 
 HEADER_KEY = "kdseg"
 _SMP_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_MONAI_WEIGHTS = Path("models") / "model.pt"
 
 
 class Format(Enum):
@@ -50,13 +51,18 @@ def inspect(path: str | Path) -> NetworkSpec:
     path = resolve(path)
     spec = read_spec(path)
     if spec is None:
-        raise CheckpointError(weights_only_message(path))
+        raise WeightsOnlyError(weights_only_message(path))
     return spec
 
 
 def resolve(path: str | Path) -> Path:
-    """Find the checkpoint meant by ``path``: for a file inside a ``save_pretrained`` folder, that is the folder."""
+    """Find the checkpoint meant by ``path``.
+
+    For a file inside a ``save_pretrained`` folder that is the folder, for a bundle of MONAI the weights in it.
+    """
     path = Path(path).expanduser()
+    if (path / "configs").is_dir() and (path / _MONAI_WEIGHTS).is_file():
+        return path / _MONAI_WEIGHTS
     if path.name in (*_SMP_WEIGHTS, "config.json") and "_model_class" in _read_json(
         path.parent / "config.json"
     ):
@@ -135,7 +141,7 @@ def weights_only_message(path: Path) -> str:
     """Say that a file does not tell what network its weights belong to."""
     return (
         f"{path} holds weights only and does not say which network they belong to. "
-        "Name the architecture and the classes."
+        "Name the architecture and the classes: in the window where it asks, or with 'kdseg adopt'."
     )
 
 

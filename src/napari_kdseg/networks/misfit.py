@@ -46,9 +46,11 @@ def spec_misfit(have: NetworkSpec, want: NetworkSpec, subject: str) -> str | Non
         f"  {name:12}  {found!s:{width}}  asked for: {asked}{'  (differs)' if name in differing else ''}"
         for name, (found, asked) in rows.items()
     )
+    mend = (
+        "ask for a new head, which is then trained" if label == "classes" else "ask for the network it holds"
+    )
     return (
-        f"{subject} has {has}, the network asked for {asked}. "
-        f"Choose another checkpoint, or ask for the network it holds.\n{table}"
+        f"{subject} has {has}, the network asked for {asked}. Choose another checkpoint, or {mend}.\n{table}"
     )
 
 
@@ -99,7 +101,10 @@ def _reason(have: Mapping[str, torch.Size], want: Mapping[str, torch.Size], spec
             continue
         axis = differ[0]
         if key.startswith(("segmentation_head", "classif")) and expected[axis] == len(spec.classes):
-            return f"has {found[axis]} classes, the network asked for {expected[axis]}. Choose another checkpoint."
+            return (
+                f"has {found[axis]} classes, the network asked for {expected[axis]}. Choose another checkpoint, or ask "
+                "for a new head, which is then trained."
+            )
         if axis == 1 and expected[1] == spec.in_channels:
             return f"has {found[1]} channels, the network asked for {expected[1]}. Choose another checkpoint."
     return f"has the layers of {spec.architecture}, but in other sizes. Choose the options it was made with."

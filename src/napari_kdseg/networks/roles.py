@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.describe import last_feature, unwrap
 from napari_kdseg.networks.papers.blocks import PaperNetwork
+from napari_kdseg.networks.token_grid import TokenGrid
 
 ROLES = {
     "@stem": "end of the encoder's first level, at 1/2",
@@ -53,6 +54,8 @@ def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
     module = unwrap(network)
     if isinstance(module, PaperNetwork):
         return {**module.roles, "@feature": module.last_feature}
+    if isinstance(module, TokenGrid):
+        return module.roles()
     layers = _layers_with_strides(module, input_shape[0])
     feature = last_feature(module)
     places = [path for path, _ in layers]

@@ -7,9 +7,13 @@ import math
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 IGNORE_INDEX = 255
+OWN_CODE = "python:"
+"""Begins the name of a network that is somebody's own class: ``python:mypackage.models:MyNet``."""
+ENCODER = "foundation/"
+"""Begins the name of an encoder that puts out features and no classes: ``foundation/uni``."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -20,12 +24,15 @@ class NetworkSpec(BaseModel):
     Attributes
     ----------
     architecture
-        Name as :func:`napari_kdseg.networks.create` takes it: ``"enet"``, ``"unet/resnet34"``.
+        Name as :func:`napari_kdseg.networks.create` takes it: ``"enet"``, ``"unet/resnet34"``,
+        ``"python:mypackage.models:MyNet"``, ``"foundation/uni"``.
     in_channels
         Channels of the image.
     classes
         Names of the classes in the order of the network's output; index 0 is background. At most 255, because
-        255 is the ignore label.
+        255 is the ignore label. Empty for an encoder, which has none.
+    multiple
+        Number that height and width of an image must be a multiple of; None: what the architecture is known to want.
     colours
         One ``#rrggbb`` a class, or None.
     mean, std
@@ -51,6 +58,7 @@ class NetworkSpec(BaseModel):
     architecture: str = Field(min_length=1)
     in_channels: int = Field(default=3, ge=1)
     classes: tuple[str, ...]
+    multiple: int | None = Field(default=None, ge=1)
     colours: tuple[str, ...] | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -82,11 +90,19 @@ class NetworkSpec(BaseModel):
     @field_validator("architecture")
     @classmethod
     def _tidy_architecture(cls, value: str) -> str:
-        return value.strip().lower()
+        value = value.strip()
+        return value if value.startswith(OWN_CODE) else value.lower()
+
+    @property
+    def segments(self) -> bool:
+        """Whether it puts out logits of classes; an encoder puts out features alone."""
+        return not self.architecture.startswith(ENCODER)
 
     @field_validator("classes")
     @classmethod
-    def _check_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_classes(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value and info.data.get("architecture", "").startswith(ENCODER):
+            return value
         if not 2 <= len(value) <= IGNORE_INDEX:
             raise ValueError(
                 f"a network needs between 2 and {IGNORE_INDEX} classes, background first, but {len(value)} were named"
@@ -144,7 +160,7 @@ class NetworkSpec(BaseModel):
         parts = [
             self.architecture,
             f"{self.in_channels} channel{'s' if self.in_channels > 1 else ''}",
-            f"{len(self.classes)} classes ({shown})",
+            f"{len(self.classes)} classes ({shown})" if self.classes else "features only",
             f"{self.mpp:g} µm per pixel" if self.mpp else "",
             f"{self.input_size} px patches" if self.input_size else "",
             self.method or "",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
+import pathlib
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,8 +20,31 @@ from torch import Tensor
 from napari_kdseg.errors import CheckpointError, explain, is_out_of_memory
 from napari_kdseg.networks.formats import Format, damaged_message, smp_weights_file, sniff
 
-_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "module")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+# Where programs keep weights, the averaged ones first: they are what is meant to be used.
+_NESTS = (
+    *("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema"),
+    *(
+        "state_dict",
+        "model_state_dict",
+        "model_state",
+        "model",
+        "net",
+        "network",
+        "weights",
+        "params",
+        "module",
+    ),
+)
+_SCALAR = np.float64(0).__reduce__()[0]
+# Plain values that training programs keep beside weights. None can run anything.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    np.dtype,
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *{type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")},
+]
 # What torch raises for a file cut short, and words it uses where a file asks for more than tensors.
 _UNREADABLE = (
     pickle.UnpicklingError,
@@ -44,7 +70,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        Name -> tensor; nesting and prefixes such as ``module.`` are taken off.
+        Name -> tensor, as the file names them; nesting is taken off, and averaged weights are taken before others.
 
     Raises
     ------
@@ -55,7 +81,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if kind is Format.SMP_FOLDER:
         return read_weights(smp_weights_file(path))
     content = _read_torch(path) if kind is Format.TORCH else _read_safetensors(path)
-    return _without_prefix(_state_dict(content, path))
+    return _state_dict(content, path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -69,7 +95,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         if error.errno == errno.EINVAL:  # an archive cut short sends torch to places before its beginning
             raise CheckpointError(damaged_message(path)) from error
@@ -97,20 +124,20 @@ def _code_message(path: Path) -> str:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping) and content:
-        if all(isinstance(value, Tensor) for value in content.values()):
-            return {str(key): tensor for key, tensor in content.items()}
-        nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None)
-        if nest is None:
-            break
-        content = content[nest]
-    raise CheckpointError(
-        f"{path} holds no weights of a network (looked for under {', '.join(_NESTS)}). "
-        "Save model.state_dict() and choose that file."
-    )
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    state = _tensors(content)
+    if state is None:
+        raise CheckpointError(
+            f"{path} holds no weights of a network (looked for under {', '.join(_NESTS)}). "
+            "Save model.state_dict() and choose that file."
+        )
     return state
+
+
+def _tensors(content: Any) -> dict[str, Tensor] | None:
+    """Look for a mapping of tensors, under the usual names."""
+    if not isinstance(content, Mapping) or not content:
+        return None
+    if all(isinstance(value, Tensor) for value in content.values()):
+        return {str(key): tensor for key, tensor in content.items()}
+    found = (_tensors(content.get(key)) for key in _NESTS)
+    return next((state for state in found if state is not None), None)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, OutputError, explain
+from napari_kdseg.networks.spec import ENCODER
 
 RUN_ONLY = ("output", "device", "threads", "previews")
 """Fields that may differ when a run is resumed: they change where it runs, not what it computes."""
@@ -127,9 +128,37 @@ class NetworkChoice(_Settings):
         title="Options",
         description="Passed on to the architecture, such as its depth or width.",
     )
+    encoder_weights: Path | None = Field(
+        default=None,
+        title="Encoder weights",
+        description="Pretrained weights of the encoder alone, a file of torchvision, timm or "
+        "segmentation-models-pytorch; the rest starts at random.",
+    )
+    new_head: bool = Field(
+        default=False,
+        title="New head for other classes",
+        description="Where the checkpoint has another number of classes than the data, put a new last layer on it. "
+        "A teacher is then trained.",
+    )
+    mean: tuple[float, ...] | None = Field(
+        default=None,
+        title="Mean",
+        description="Of each channel, of values from 0 to 1, where the checkpoint does not say. Default: ImageNet's.",
+    )
+    std: tuple[float, ...] | None = Field(
+        default=None,
+        title="Standard deviation",
+        description="Of each channel, of values from 0 to 1, where the checkpoint does not say. Default: ImageNet's.",
+    )
+    multiple: int | None = Field(
+        default=None,
+        ge=1,
+        title="Sides are multiples of",
+        description="Of a network of your own: what height and width of an image must be a multiple of. Default: 32.",
+    )
     input_size: int | None = Field(
         default=None,
-        ge=32,
+        ge=14,
         le=4096,
         title="Input size (pixels)",
         description="Side of the square that this network sees, if not that of the data: a teacher may look at the "
@@ -140,7 +169,17 @@ class NetworkChoice(_Settings):
     def _named(self) -> NetworkChoice:
         if self.architecture is None and self.checkpoint is None:
             raise ValueError("name an architecture or give a checkpoint")
+        if self.is_encoder and self.checkpoint is None:
+            raise ValueError(
+                f"{self.architecture} teaches nothing without its weights; give the file you have of its authors as "
+                "checkpoint"
+            )
         return self
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it is a foundation encoder, which puts out features and no classes."""
+        return (self.architecture or "").strip().lower().startswith(ENCODER)
 
 
 class OptimiserConfig(_Settings):
@@ -390,6 +429,10 @@ class DistillConfig(_Settings):
     def _settings_of_the_method(self) -> DistillConfig:
         method = get_method(self.method)
         method.settings(self.settings)
+        if self.student.is_encoder:
+            raise ValueError(
+                f"{self.student.architecture} puts out features, not classes, so it cannot be the student; it can teach"
+            )
         given = 1 + len(self.more_teachers)
         if method.teachers > given:
             raise ValueError(
@@ -469,5 +512,6 @@ class DistillConfig(_Settings):
         copy.data.manifest = anchor(self.data.manifest)
         for network in (copy.teacher, *copy.more_teachers, copy.student):
             network.checkpoint = anchor(network.checkpoint)
+            network.encoder_weights = anchor(network.encoder_weights)
         copy.output = anchor(self.output) or folder
         return copy

@@ -99,7 +99,7 @@ class _Distillation:
     def run(self) -> DistillResult:
         self._begin()
         teachers = {name: self._teacher(name, choice) for name, choice in self.config.teachers.items()}
-        student = self._student(next((teacher.spec for teacher in teachers.values()), None))
+        student = self._student(next((t.spec for t in teachers.values() if t.spec.segments), None))
         self._weigh_classes()
         self._plan(list(teachers.values()), student)
         for name, teacher in teachers.items():
@@ -124,8 +124,9 @@ class _Distillation:
         data = self.config.data
         first = next(iter(self.config.teachers.items()), None)
         teacher = None if first is None else self._given_teacher(*first)
-        weights_only = self.config.teacher.architecture is not None
-        if teacher is not None and not weights_only and data.classes is None and data.labels == "mask":
+        choice = self.config.teacher
+        says_all = choice.architecture is None and not choice.new_head
+        if teacher is not None and says_all and data.classes is None and data.labels == "mask":
             # The tiles need not show every class that the teacher knows.
             data = data.model_copy(update={"classes": inspect(teacher).classes})
         collection = discover(data, self.control.check)
@@ -168,12 +169,18 @@ class _Distillation:
         own = self.run_folder.network(name)
         if choice.checkpoint is None:
             return None
+        if (
+            choice.is_encoder or choice.new_head
+        ):  # too large to keep in every run; not yet the network of this run
+            return choice.checkpoint
         return own if self.state is not None and own.exists() else choice.checkpoint
 
     def _teacher(self, name: str, choice: NetworkChoice) -> Checkpoint:
         checkpoint = self._given_teacher(name, choice)
         if checkpoint is None:
             return self.roles.create(name, choice)
+        if choice.is_encoder:
+            return self.roles.encoder(choice)
         return self.roles.load(name, choice, checkpoint)
 
     def _student(self, teacher: NetworkSpec | None) -> Checkpoint:
@@ -199,9 +206,11 @@ class _Distillation:
 
     def _plan(self, teachers: list[Checkpoint], student: Checkpoint) -> None:
         """Build all stages once before the first is trained: what does not fit together fails now, not in an hour."""
-        stages = self._stages(copy.deepcopy(teachers), copy.deepcopy(student))
+        # An encoder may have a thousand million weights, and nothing here changes them.
+        copies = [copy.deepcopy(teacher) if teacher.spec.segments else teacher for teacher in teachers]
+        stages = self._stages(copies, copy.deepcopy(student))
         untrained = [
-            n for n, choice in self.config.teachers.items() if self._given_teacher(n, choice) is None
+            name for name, t in zip(self.config.teachers, teachers, strict=True) if self._is_trained(name, t)
         ]
         names = [f"{name.replace('_', ' ')} ({self.config.teacher_epochs} epochs)" for name in untrained]
         names += [f"{stage.title.lower()} ({self._epochs(stage)} epochs)" for stage in stages]
@@ -236,15 +245,19 @@ class _Distillation:
     def _epochs(self, stage: Stage) -> int:
         return max(1, round(self.config.epochs * stage.epochs_factor))
 
+    def _is_trained(self, name: str, teacher: Checkpoint) -> bool:
+        """Whether a teacher is trained here: it has no weights yet, or a head that has learnt nothing."""
+        return self.config.teachers[name].checkpoint is None or bool(teacher.new_head)
+
     def _train_teacher(self, name: str, teacher: Checkpoint) -> None:
         """Train a teacher on the labels alone, or score the one given before anything is learnt from it."""
         side, title = self.sides[name], name.replace("_", " ").capitalize()
-        if self._given_teacher(name, self.config.teachers[name]) is None:
+        if self._is_trained(name, teacher):
             weights = self.settings.model_dump(include=set(AloneSettings.model_fields))
             stage = StudentStage(teacher.module, AloneSettings(**weights))
             stage.name, stage.title = name, title
             self._train(stage, self.config.teacher_epochs, teacher.spec, side, side)
-        else:
+        elif teacher.spec.segments:
             self.networks[name] = (teacher.module, teacher.spec, side)
             place = self.run_folder.network(name)
             if not place.exists():

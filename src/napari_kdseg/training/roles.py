@@ -10,10 +10,22 @@ import torch
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.jobs import Emit, Message
-from napari_kdseg.networks import Checkpoint, NetworkSpec, create_from, input_multiple, load
+from napari_kdseg.networks import (
+    Checkpoint,
+    NetworkSpec,
+    create_from,
+    input_multiple,
+    load,
+    load_encoder,
+    smallest_input,
+)
+from napari_kdseg.networks.foundation import encoder_of, patch_size
 from napari_kdseg.training.config import DistillConfig, NetworkChoice
 from napari_kdseg.training.data import TileCollection
 from napari_kdseg.training.tile import stable_hash
+
+_FEWEST_PATCHES = 4
+_LARGEST_SIDE = 1024
 
 SCALE_TOLERANCE = 1.2
 """Ratio of two resolutions that makes no difference worth a warning."""
@@ -37,7 +49,18 @@ class Roles:
 
     def side(self, choice: NetworkChoice) -> int:
         """Side in pixels of the square that a network sees."""
+        if choice.is_encoder and choice.input_size is None:
+            return self._side_of_encoder(choice)
         return choice.input_size or self.config.data.input_size
+
+    def _side_of_encoder(self, choice: NetworkChoice) -> int:
+        """Side at which an encoder sees tiles at the magnification it was trained at; its own where that is unknown."""
+        name = choice.architecture or ""
+        about, patch = encoder_of(name), patch_size(name, choice.options)
+        if self.collection.mpp is None or about.mpp is None:
+            return max(1, about.input_size // patch) * patch
+        pixels = self._shorter_side() * self.collection.mpp / about.mpp
+        return min(max(_FEWEST_PATCHES, round(pixels / patch)), _LARGEST_SIDE // patch) * patch
 
     def create(self, role: str, choice: NetworkChoice, like: NetworkSpec | None = None) -> Checkpoint:
         """Build a network with random weights that depend on the seed and the role only.
@@ -54,7 +77,37 @@ class Roles:
         spec = self._spec(choice, like)
         self._check_size(spec, self.side(choice))
         torch.manual_seed(stable_hash(self.config.seed, "weights", role))
-        return Checkpoint(create_from(spec), spec, Path(f"{role}.safetensors"))
+        network = create_from(spec)
+        if choice.encoder_weights is not None:
+            load_encoder(network, choice.encoder_weights)
+        return Checkpoint(network, spec, Path(f"{role}.safetensors"))
+
+    def encoder(self, choice: NetworkChoice) -> Checkpoint:
+        """Load a foundation encoder: it has no classes, and its own idea of size, colours and magnification."""
+        about = encoder_of(choice.architecture or "")
+        side, channels = self.side(choice), self.collection.channels
+        statistics: dict[str, Any] = {"mean": choice.mean or about.mean, "std": choice.std or about.std}
+        spec = NetworkSpec(
+            architecture=choice.architecture or "",
+            in_channels=channels,
+            classes=(),
+            options=choice.options,
+            mpp=about.mpp,
+            input_size=about.input_size,
+            **({} if channels != len(statistics["mean"]) else statistics),
+        )
+        self._check_size(spec, side)
+        assert choice.checkpoint is not None, "the configuration asks for it"
+        loaded = load(choice.checkpoint, expect=spec)
+        patch, ours = patch_size(spec.architecture, spec.options), self._mpp(side)
+        seen = f" at {ours:.2g} µm per pixel" if ours else ""
+        count = side // patch
+        self.emit(
+            Message(
+                f"{spec.architecture} sees {side} x {side} pixels{seen}: {count} x {count} patches of {patch} pixels."
+            )
+        )
+        return loaded
 
     def load(self, role: str, choice: NetworkChoice, path: Path) -> Checkpoint:
         """Load a network and compare it with the data.
@@ -75,13 +128,24 @@ class Roles:
         ConfigurationError
             If it has other classes or channels than the data.
         """
+        torch.manual_seed(stable_hash(self.config.seed, "weights", role))  # of a new head
         role, side = role.replace("_", " "), self.side(choice)
-        loaded = load(path, expect=None if choice.architecture is None else self._spec(choice, None))
+        loaded = load(
+            path,
+            expect=None if choice.architecture is None else self._spec(choice, None),
+            new_head=self.collection.classes if choice.new_head else None,
+        )
+        if loaded.new_head:
+            self._warn(
+                f"The {role} {path.name} has other classes than the data, so it gets a new head "
+                f"({', '.join(loaded.new_head)}), which is trained here."
+            )
         spec, classes, channels = loaded.spec, self.collection.classes, self.collection.channels
         if len(spec.classes) != len(classes):
             raise ConfigurationError(
                 f"The {role} {path.name} has {len(spec.classes)} classes ({', '.join(spec.classes)}), the data "
-                f"have {len(classes)} ({', '.join(classes)}). Choose a {role} trained for these classes, or other data."
+                f"have {len(classes)} ({', '.join(classes)}). Choose a {role} trained for these classes, other data, "
+                "or ask for a new head, which is then trained (--new-head, or 'New head' in the window)."
             )
         if spec.in_channels != channels:
             raise ConfigurationError(
@@ -116,10 +180,12 @@ class Roles:
         shared: dict[str, Any] = (
             {} if like is None else {"mean": like.mean, "std": like.std, "colours": like.colours}
         )
+        shared |= {key: value for key in ("mean", "std") if (value := getattr(choice, key)) is not None}
         return NetworkSpec(
             architecture=choice.architecture or "",
             in_channels=self.collection.channels,
             options=choice.options,
+            multiple=choice.multiple,
             **self.of_the_data(choice),
             **shared,
         )
@@ -128,11 +194,18 @@ class Roles:
         """Micrometres per pixel as the networks see it: tiles are resized to the input size."""
         if self.collection.mpp is None:
             return None
-        side = median(min(tile.size) for tile in self.collection.train)
-        return self.collection.mpp * side / input_side
+        return self.collection.mpp * self._shorter_side() / input_side
+
+    def _shorter_side(self) -> float:
+        return median(min(tile.size) for tile in self.collection.train)
 
     def _check_size(self, spec: NetworkSpec, size: int) -> None:
-        multiple = input_multiple(spec.architecture)
+        multiple, smallest = input_multiple(spec), smallest_input(spec)
+        if size < smallest:
+            raise ConfigurationError(
+                f"{spec.architecture} takes images of {smallest} pixels or more, not {size}. Set the input size to "
+                f"{smallest}."
+            )
         if size % multiple:
             nearest = max(1, round(size / multiple)) * multiple
             raise ConfigurationError(

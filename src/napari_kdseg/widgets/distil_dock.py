@@ -20,8 +20,9 @@ from napari_kdseg.training import (
 )
 from napari_kdseg.widgets.background import JobHandle, in_background
 from napari_kdseg.widgets.form import SettingsForm
-from napari_kdseg.widgets.models import load_run
+from napari_kdseg.widgets.models import code_to_allow, load_run
 from napari_kdseg.widgets.network_choices import NetworkChoices
+from napari_kdseg.widgets.network_questions import AllowCodeQuestion
 from napari_kdseg.widgets.parts import (
     Dock,
     Fold,
@@ -34,7 +35,7 @@ from napari_kdseg.widgets.parts import (
     remember_folder,
     row,
 )
-from napari_kdseg.widgets.preferences import preferences
+from napari_kdseg.widgets.preferences import allow_preferred_code, preferences
 
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (
@@ -139,6 +140,8 @@ class DistilDock(Dock):
             )
         )
         self.column.addWidget(self.problem)
+        self.question = AllowCodeQuestion()
+        self.column.addWidget(self.question)
 
     def _build_progress(self) -> None:
         from napari_kdseg.widgets.run_progress import RunProgress
@@ -207,7 +210,7 @@ class DistilDock(Dock):
 
         Raises
         ------
-        pydantic.ValidationError
+        pydantic.ValidationError, KdsegError
             If a field does not work; :func:`~napari_kdseg.errors.explain` puts it into words.
         """
         values = copy.deepcopy(self.base)  # what the form does not show stays as it was loaded
@@ -259,7 +262,7 @@ class DistilDock(Dock):
             return None
         try:
             return self.configuration()
-        except ValidationError as error:
+        except (KdsegError, ValidationError) as error:
             self.problem.warn(explain(error))
             return None
 
@@ -291,6 +294,11 @@ class DistilDock(Dock):
         return self._launch(config)
 
     def _launch(self, config: DistillConfig) -> JobHandle | None:
+        allow_preferred_code()
+        self.question.hide()
+        if needed := code_to_allow([*config.teachers.values(), config.student]):
+            self.question.ask(needed, lambda: self._launch(config))
+            return None
         title = f"{config.method} of {_network(config.student)}"
         return self.session.start("distil", title, "napari_kdseg.training:distill", config)
 

@@ -9,10 +9,13 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout
 
+from napari_kdseg.errors import CodeNotAllowedError, WeightsOnlyError
 from napari_kdseg.widgets.background import in_background
-from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS, describe, misfit, read_model
+from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS, adopt_weights, describe, misfit, read_model
+from napari_kdseg.widgets.network_questions import AllowCodeQuestion, WeightsQuestion
 from napari_kdseg.widgets.parts import Note, PathRow, button, clear, duration, heading, row, swatch
 from napari_kdseg.widgets.prediction_row import PredictionRow
+from napari_kdseg.widgets.preferences import allow_preferred_code, preferences
 from napari_kdseg.widgets.session import ROLE_TITLES, LoadedModel, Session
 
 #: Networks that segment slides; the assistants only correct.
@@ -51,6 +54,10 @@ class ModelCard(QFrame):
         self.column.addLayout(self.legend)
         self.problem = Note()
         self.column.addWidget(self.problem)
+        self.question = AllowCodeQuestion()
+        self.weights = WeightsQuestion()
+        self.column.addWidget(self.question)
+        self.column.addWidget(self.weights)
         if role in SHOWN:
             self._build_actions()
 
@@ -72,19 +79,50 @@ class ModelCard(QFrame):
 
     def _load(self, path: str) -> None:
         self.problem.say("")
+        self.question.hide()
+        self.weights.hide()
         self.facts.say(f"Reading {Path(path).name} …")
+        allow_preferred_code()
 
         def failed(sentence: str) -> None:
             self.show_model()
             self.problem.warn(sentence)
 
-        def loaded(model: LoadedModel) -> None:
+        def read() -> LoadedModel | CodeNotAllowedError | WeightsOnlyError:
+            try:
+                return read_model(Path(path))
+            except (CodeNotAllowedError, WeightsOnlyError) as question:
+                return question
+
+        def loaded(model: LoadedModel | CodeNotAllowedError | WeightsOnlyError) -> None:
+            if not isinstance(model, LoadedModel):
+                self._ask(path, model)
+                return
             self.session.set_model(self.role, model)
             sentence = misfit(self.session, self.role, model)
             if sentence:
                 show_warning(sentence)
 
-        in_background(lambda: read_model(Path(path)), loaded, failed)
+        in_background(read, loaded, failed)
+
+    def _ask(self, path: str, about: CodeNotAllowedError | WeightsOnlyError) -> None:
+        """Ask what only a person can say: that code may be run, or what weights belong to."""
+        self.show_model()
+        self.path.set_path(path)
+        if isinstance(about, CodeNotAllowedError):
+            self.question.ask([about.code], lambda: self._load(path))
+        else:
+            self.weights.ask(Path(path), lambda spec: self._adopt(Path(path), spec))
+
+    def _adopt(self, path: Path, spec: Any) -> None:
+        self.weights.say("Reading the weights …")
+        folder = preferences().networks_folder
+
+        def adopted(kept: Path) -> None:
+            self.path.set_path(kept)
+            self._load(str(kept))
+
+        in_background(lambda: adopt_weights(path, spec, folder), adopted, self.weights.warn)
 
     def show_model(self) -> None:
         """Show the model of this card's role as the session has it now."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from napari_kdseg.errors import KdsegError
+from napari_kdseg.networks import NetworkSpec
+from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.background import in_background
 from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, LoadedModel, Session
 
-CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth);;All files (*)"
+CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth *.ckpt *.bin);;All files (*)"
 
 
 def read_model(path: Path) -> LoadedModel:
@@ -17,6 +22,39 @@ def read_model(path: Path) -> LoadedModel:
 
     checkpoint = load(path)
     return LoadedModel(path, checkpoint.spec, count_parameters(checkpoint.module))
+
+
+def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> Path:
+    """Keep weights of another program with what they are, as a checkpoint in ``folder`` (off the GUI thread).
+
+    Raises
+    ------
+    KdsegError
+        If they are not those of the network that ``spec`` describes.
+    """
+    from napari_kdseg.networks import load, save
+
+    checkpoint = load(path, expect=spec)
+    return save(folder / f"{path.stem}.safetensors", checkpoint.module, checkpoint.spec)
+
+
+def code_to_allow(choices: Iterable[NetworkChoice]) -> list[str]:
+    """Import paths of classes that a distillation would run and that nobody allowed yet; reads headers only."""
+    from napari_kdseg.networks.formats import read_spec, resolve
+    from napari_kdseg.networks.permission import is_allowed
+    from napari_kdseg.networks.spec import OWN_CODE
+
+    needed = []
+    for choice in choices:
+        name = choice.architecture or ""
+        if not name and choice.checkpoint is not None:
+            with suppress(KdsegError):  # the run says what is wrong with the file
+                spec = read_spec(resolve(choice.checkpoint))
+                name = spec.architecture if spec else ""
+        code = name.removeprefix(OWN_CODE)
+        if name.startswith(OWN_CODE) and not is_allowed(code) and code not in needed:
+            needed.append(code)
+    return needed
 
 
 def load_run(session: Session, folder: Path, on_failed: Any = None) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
+from napari_kdseg.errors import KdsegError
 from napari_kdseg.networks import names
 from napari_kdseg.networks.choices import COST_SIDE
+from napari_kdseg.networks.formats import read_spec, resolve
+from napari_kdseg.networks.options import read_options, write_options
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS
 from napari_kdseg.widgets.parts import Fold, Note, PathRow, button, clear, combo
 
 _LISTED = {choice.name: choice for choice in names()}
+_ENCODERS = ("foundation/uni", "foundation/uni2-h", "foundation/virchow2", "foundation/h-optimus-0")
 
 
 def _offered(first: str, role: str) -> tuple[str, ...]:
@@ -22,7 +26,7 @@ def _offered(first: str, role: str) -> tuple[str, ...]:
     return (first, *(name for name, choice in _LISTED.items() if choice.role == role and name != first))
 
 
-TEACHERS = _offered("unet/resnet18", "teacher")
+TEACHERS = (*_offered("unet/resnet18", "teacher"), *_ENCODERS)
 STUDENTS = _offered("enet", "student")
 
 
@@ -32,8 +36,9 @@ class NetworkRow(QWidget):
     def __init__(self, title: str, offered: tuple[str, ...], note: str):
         super().__init__()
         self.architecture = combo(
-            "A network of the papers, such as enet or transunet; or architecture/encoder of "
-            "segmentation-models-pytorch, any of them, as in unet/resnet34",
+            "A network of the papers, such as enet or transunet; architecture/encoder of segmentation-models-pytorch, "
+            "any of them, as in unet/resnet34; a class of your own as python:mypackage.models:MyNet; a foundation "
+            "encoder, which teaches features: foundation/uni",
             *offered,
         )
         self.architecture.setEditable(True)
@@ -43,27 +48,64 @@ class NetworkRow(QWidget):
         self.checkpoint = PathRow(
             f"{title} checkpoint ({note})", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
         )
-        self.form = SettingsForm(NetworkChoice, only=("input_size",))
+        self.encoder_weights = PathRow(
+            "Pretrained weights of the encoder (optional)",
+            patterns=CHECKPOINT_PATTERNS,
+            remember="checkpoint",
+        )
+        self.options = QLineEdit()
+        self.options.setPlaceholderText("Options of the architecture, as in width=32; depth=4")
+        self.options.setToolTip("What its class or function takes beside channels and classes")
+        self.form = SettingsForm(NetworkChoice, only=("input_size", "new_head"))
         self.form.widgets["input_size"].native.setPlaceholderText("as the data")
-        self._options: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
+        self._looked_at: dict[str, bool] = {}
+        self.beside = Fold("Options and pretrained encoder", open=False)
+        for widget in (self.options, self.encoder_weights):
+            self.beside.content.addWidget(widget)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
-        for widget in (Note(title), self.architecture, self.checkpoint, self.form.native):
+        for widget in (
+            Note(title),
+            self.architecture,
+            self.checkpoint,
+            self.form.native,
+            self.beside,
+        ):
             layout.addWidget(widget)
 
     def values(self) -> dict[str, Any]:
         """Say what :class:`NetworkChoice` is made of."""
-        if self.checkpoint.path():
-            return {"checkpoint": self.checkpoint.path(), **self.form.values()}
+        values = {**self._kept, **self.form.values()}
+        checkpoint = self.checkpoint.path()
+        if checkpoint:
+            values["checkpoint"] = checkpoint
+            if not self._weights_only(checkpoint):
+                return values
+        elif self.encoder_weights.path():
+            values["encoder_weights"] = self.encoder_weights.path()
         name = self.architecture.currentText().strip()
-        return {"architecture": name, "options": self._options.get(name, {}), **self.form.values()}
+        typed = [option for option in self.options.text().split(";") if option.strip()]
+        return {"architecture": name, "options": read_options(typed), **values}
+
+    def _weights_only(self, checkpoint: str) -> bool:
+        """Whether a file does not say what it is, so that the architecture chosen above says it; reads its header."""
+        if checkpoint not in self._looked_at:
+            try:
+                self._looked_at[checkpoint] = read_spec(resolve(checkpoint)) is None
+            except KdsegError:  # the run says what is wrong with it
+                return False
+        return self._looked_at[checkpoint]
 
     def fill(self, choice: NetworkChoice) -> None:
-        """Show ``choice``; options, which have no field here, stay with their architecture."""
+        """Show ``choice``."""
         self.checkpoint.set_path(choice.checkpoint or "")
+        self.encoder_weights.set_path(choice.encoder_weights or "")
+        self._kept = choice.model_dump(include={"mean", "std", "multiple"}, exclude_none=True)
         self.form.fill(choice.model_dump())
-        self._options = {choice.architecture or "": choice.options}
+        self.options.setText(write_options(choice.options))
+        self.beside.open(bool(choice.options or choice.encoder_weights))
         if choice.architecture:
             self.architecture.setCurrentText(choice.architecture)
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from napari.settings import get_plugin_settings
+from napari.utils.notifications import show_warning
 
+from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks import allow_code
 from napari_kdseg.slides.cache import default_cache
 
 
@@ -26,6 +29,11 @@ class Preferences:
     def masks_folder(self) -> Path:
         """Folder of the mask pyramids, one a slide."""
         return self.folder / "masks"
+
+    @property
+    def networks_folder(self) -> Path:
+        """Folder of networks made of other programs' weights."""
+        return self.folder / "networks"
 
     @property
     def runs_folder(self) -> Path:
@@ -46,6 +54,16 @@ def _on_cache_size(event: Any) -> None:
 
 def _resize(megabytes: int) -> None:
     default_cache().resize(int(megabytes) * 2**20)
+
+
+def allow_preferred_code() -> None:
+    """Allow the code that the preferences name; a name that is none is left alone."""
+    named = str(get_plugin_settings("napari-kdseg").networks.allow_code)
+    for name in filter(None, (part.strip() for part in named.split(","))):
+        try:
+            allow_code(name)
+        except ConfigurationError as error:
+            show_warning(f"Preferences, code that may be run: {error}")
 
 
 def preferences() -> Preferences:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.similarity import ClassMeans, similarity_correction
-from napari_kdseg.distillation.distiller import LOGITS
+from napari_kdseg.distillation.distiller import LOGITS, segments
 from napari_kdseg.distillation.losses.common import at_size
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.errors import ConfigurationError, DataError
@@ -88,10 +88,13 @@ class Correction:
 
 
 def ask(name: str, network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:  # noqa: ARG001
-    """Run a frozen network: its logits at the image's size under :data:`LOGITS`, and what ``layers`` put out."""
+    """Run a frozen network: its logits at the image's size under :data:`LOGITS`, and what ``layers`` put out.
+
+    Of an encoder, which has no logits, there is only the latter.
+    """
     with capture(network.eval(), layers) as seen:
-        logits = network(image)
-    return {LOGITS: at_size(logits, image.shape[-2:]), **seen}
+        output = network(image)
+    return {LOGITS: at_size(output, image.shape[-2:]), **seen} if segments(network) else dict(seen)
 
 
 class TeacherTeam:

@@ -1,0 +1,76 @@
+"""Methods with an encoder as teacher: those that compare features train, the others say what to do instead."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_kdseg.distillation import View, get_method, method_names
+from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks import create
+
+WORK = {
+    "at", "at:all", "cwd:features", "emkd:imd", "emkd:rad", "emkd:imd+rad", "fitnet", "fitnet:middle", "fsp", "ifvd",
+    "mgd", "mimic", "pa", "skd:pair", "spkd",
+}  # fmt: skip
+
+
+def encoder():
+    torch.manual_seed(1)
+    return create("foundation/uni", depth=4, embed_dim=24, num_heads=2)
+
+
+def stages(name: str, size: int = 64, student: str = "enet"):
+    torch.manual_seed(2)
+    method = get_method(name)
+    views = [View(factor=0.5)]
+    return method.stages(encoder(), create(student), input_shape=(3, size, size), views=views, seed=3)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_trains_or_says_what_to_do(name):
+    if name.startswith("alone"):
+        return
+    try:
+        made = stages(name)
+    except ConfigurationError as error:
+        assert "reads the teacher's classes" in str(error), error  # noqa: PT017
+        assert "kd+fitnet@2" in str(error)  # noqa: PT017
+        assert name not in WORK
+        return
+    target = torch.randint(0, 2, (2, 64, 64))
+    for stage in made:
+        stage.begin_epoch(0, 1)
+        values = stage.loss(torch.rand(2, 3, 64, 64), target)
+        values["loss"].backward()
+        assert torch.isfinite(values["loss"])
+    learned = [p for p in made[-1].network.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert len(learned) > 50
+
+
+@pytest.mark.parametrize("name", sorted(WORK & set(method_names())))
+def test_the_encoder_moves_the_student(name):
+    """The gradient of the distillation terms alone reaches the student."""
+    stage = stages(name, student="unet/resnet18")[-1]
+    values = stage.loss(torch.rand(2, 3, 64, 64), torch.randint(0, 2, (2, 64, 64)))
+    terms = [value for key, value in values.items() if key.startswith("weighted/")]
+    sum(terms).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.network.parameters())
+
+
+def test_features_are_compared_on_the_grid_of_the_encoder():
+    stage = stages("fitnet")[-1]
+    (connector,) = stage.connectors.values()
+    student = torch.rand(2, 16, 64, 64)
+    (made,) = connector(student)
+    assert made.shape == (2, 24, 2, 2), "32 pixels are two patches"
+
+
+def test_an_encoder_beside_a_segmentation_teacher():
+    torch.manual_seed(4)
+    teachers = [create("unet/resnet18"), encoder()]
+    (stage,) = get_method("kd+fitnet@2").stages(teachers, create("enet"), input_shape=(3, 64, 64))
+    values = stage.loss(torch.rand(2, 3, 64, 64), torch.randint(0, 2, (2, 64, 64)))
+    assert {"kd", "fitnet"} <= set(values)
+    with pytest.raises(ConfigurationError, match="puts out features alone"):
+        get_method("fitnet+kd@2").stages(teachers, create("enet"), input_shape=(3, 64, 64))

@@ -1,0 +1,105 @@
+"""``kdseg`` with networks people bring, in this process: what is typed, and the sentence that comes back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from napari_kdseg.cli import main
+from napari_kdseg.networks import create, inspect, load
+
+OWN = "python:own_networks:Dict"
+
+
+@pytest.fixture
+def kdseg(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "networks"))
+    monkeypatch.setenv("KDSEG_ALLOW_CODE", "")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["kdseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), " ".join((said.out + said.err).split())
+
+    return run
+
+
+def test_weights_are_adopted_once_and_open_everywhere(kdseg, tmp_path):
+    network = create("enet")
+    torch.save(
+        {"state_dict": {f"model.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "x.ckpt"
+    )
+    code, said = kdseg("info", tmp_path / "x.ckpt")
+    assert (code, "kdseg adopt" in said) == (2, True)
+    adopt = (
+        "adopt",
+        tmp_path / "x.ckpt",
+        tmp_path / "x.safetensors",
+        "--architecture",
+        "enet",
+        "--mpp",
+        "0.5",
+    )
+    code, said = kdseg(
+        *adopt, "--classes", "background, tumour", "--mean", "0.7,0.5,0.6", "--std", "0.2,0.2,0.2"
+    )
+    assert code == 0, said
+    assert "enet, 3 channels, 2 classes (background, tumour), 0.5 µm per pixel" in said
+    assert inspect(tmp_path / "x.safetensors").mean == (0.7, 0.5, 0.6)
+    code, said = kdseg(*adopt, "--classes", "background,a,b")
+    assert code == 2
+    assert "has 2 classes, the network asked for 3" in said
+    assert kdseg(*adopt, "--classes", "a,b", "--mean", "red")[1].startswith("--mean wants numbers")
+
+
+def test_code_is_allowed_by_the_flag_alone(kdseg, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDSEG_ALLOW_CODE", "own_networks")
+    torch.save(create(OWN, width=5).network.state_dict(), tmp_path / "own.pt")
+    monkeypatch.setenv("KDSEG_ALLOW_CODE", "")
+    adopt = (
+        "adopt", tmp_path / "own.pt", tmp_path / "own.safetensors", "--architecture", OWN, "--option", "width=5",
+        "--classes", "a,b", "--multiple", "2",
+    )  # fmt: skip
+    code, said = kdseg(*adopt)
+    assert code == 2
+    assert "--allow-code own_networks:Dict" in said
+    assert kdseg(*adopt, "--allow-code", "own_networks:Dict")[0] == 0
+    monkeypatch.setenv("KDSEG_ALLOW_CODE", "")
+    assert kdseg("info", tmp_path / "own.safetensors")[0] == 2, "a file gives itself no permission"
+    code, said = kdseg("info", tmp_path / "own.safetensors", "--allow-code", "own_networks")
+    assert (code, "multiple" in said) == (0, True)
+    assert load(tmp_path / "own.safetensors").spec.multiple == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--teacher", "foundation/uni"), "teaches nothing without its weights"),
+        (("--student", "foundation/uni=x.bin"), "cannot be the student"),
+        (("--teacher-encoder", "x.pth"), "Name the teacher whose encoder"),
+        (("--allow-code", "a b"), "does not name code"),
+    ],
+)
+def test_what_cannot_be_said_is_explained(kdseg, tmp_path, arguments, sentence):
+    code, said = kdseg("distill", "--data", tmp_path, *arguments)
+    assert code == 2
+    assert sentence in said
+
+
+def test_a_name_and_a_file_in_one_word(monkeypatch, tmp_path):
+    from napari_kdseg.cli import distillation
+
+    (tmp_path / "a=b.safetensors").touch()
+    assert distillation._network("unet/resnet34=x.pth") == {
+        "architecture": "unet/resnet34",
+        "checkpoint": "x.pth",
+    }
+    assert distillation._network(str(tmp_path / "a=b.safetensors")) == {
+        "checkpoint": str(tmp_path / "a=b.safetensors")
+    }
+    assert distillation._network("enet") == {"architecture": "enet"}
