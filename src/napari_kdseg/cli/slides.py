@@ -153,7 +153,7 @@ def _facts(path: str) -> list[tuple[str, str]]:
     place = Path(path)
     if (place / "config.json").is_file():
         return _run_facts(place)
-    if place.suffix in (".safetensors", ".pt", ".pth") or (place / "model.safetensors").is_file():
+    if place.suffix in (".safetensors", ".pt", ".pth", ".onnx") or (place / "model.safetensors").is_file():
         from napari_kdseg.networks import count_parameters, load
 
         checkpoint = load(place)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks.onnx_file import FOREIGN
 from napari_kdseg.networks.spec import NetworkSpec
 
 # Architecture -> the number that image height and width must be a multiple of, with its options as they come.
@@ -29,7 +30,7 @@ ARCHITECTURES = {
     "pan": 16,
     "upernet": 32,
     "segformer": 32,
-    "dpt": 16,
+    "dpt": 32,
 }
 _COARSEST = 32
 _ALIASES = {"unetpp": "unetplusplus", "deeplabv3p": "deeplabv3plus"}
@@ -160,6 +161,8 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
         If there is no such architecture.
     """
     spec = architecture if isinstance(architecture, NetworkSpec) else None
+    if spec and spec.architecture == FOREIGN:
+        return int(spec.options.get("multiple", _COARSEST))
     multiple = ARCHITECTURES[split_name(spec.architecture if spec else str(architecture))[0]]
     if spec and {"encoder_depth", "encoder_output_stride"} & set(spec.options):
         return max(multiple, _COARSEST)

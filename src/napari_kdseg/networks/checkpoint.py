@@ -19,8 +19,16 @@ from napari_kdseg.errors import CheckpointError, ConfigurationError, OutputError
 from napari_kdseg.files import write_whole
 from napari_kdseg.networks.build import create_from
 from napari_kdseg.networks.describe import unwrap
-from napari_kdseg.networks.formats import HEADER_KEY, read_spec, resolve, weights_only_message
+from napari_kdseg.networks.formats import (
+    HEADER_KEY,
+    Format,
+    read_spec,
+    resolve,
+    sniff,
+    weights_only_message,
+)
 from napari_kdseg.networks.misfit import spec_misfit, weights_misfit
+from napari_kdseg.networks.onnx_network import OnnxNetwork
 from napari_kdseg.networks.smp_folder import with_background, without_image_head
 from napari_kdseg.networks.spec import NetworkSpec
 from napari_kdseg.networks.weights import read_weights
@@ -95,7 +103,7 @@ def load(
     path
         A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, or a plain state
         dict (.safetensors, .pt, .pth; possibly nested under ``state_dict`` or ``model``, or with ``module.`` before
-        every name).
+        every name), or an ONNX file (:class:`~napari_kdseg.networks.onnx_network.OnnxNetwork`).
     device
         Where the network goes.
     expect
@@ -118,6 +126,9 @@ def load(
     target = _device(device)
     place = resolve(path)
     subject = f"This checkpoint ({place.name})"
+    if sniff(place) is Format.ONNX:
+        network = OnnxNetwork(place)
+        return Checkpoint(network.eval(), network.spec(expect), place)
     own = read_spec(place)
     state = read_weights(place)
     spec = own or expect

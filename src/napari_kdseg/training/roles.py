@@ -77,6 +77,11 @@ class Roles:
         """
         role, side = role.replace("_", " "), self.side(choice)
         loaded = load(path, expect=None if choice.architecture is None else self._spec(choice, None))
+        if role == "student" and not any(True for _ in loaded.module.parameters()):
+            raise ConfigurationError(
+                f"The student {path.name} is an ONNX file, which can be run but not trained. Choose its checkpoint "
+                "(.safetensors), or an architecture."
+            )
         spec, classes, channels = loaded.spec, self.collection.classes, self.collection.channels
         if len(spec.classes) != len(classes):
             raise ConfigurationError(

@@ -8,7 +8,7 @@ from typing import Any
 from napari_kdseg.widgets.background import in_background
 from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, LoadedModel, Session
 
-CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth);;All files (*)"
+CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth *.onnx);;All files (*)"
 
 
 def read_model(path: Path) -> LoadedModel:
@@ -16,7 +16,9 @@ def read_model(path: Path) -> LoadedModel:
     from napari_kdseg.networks import count_parameters, load
 
     checkpoint = load(path)
-    return LoadedModel(path, checkpoint.spec, count_parameters(checkpoint.module))
+    facts = getattr(checkpoint.module, "facts", None)  # of an ONNX file
+    parameters = count_parameters(checkpoint.module) or (facts.parameters if facts else None)
+    return LoadedModel(path, checkpoint.spec, parameters)
 
 
 def load_run(session: Session, folder: Path, on_failed: Any = None) -> None:
@@ -46,7 +48,8 @@ def describe(model: LoadedModel) -> str:
     spec = model.spec
     mpp = f"trained at {spec.mpp:g} µm per pixel" if spec.mpp else "no training scale recorded"
     scores = [f"validation Dice {spec.metrics['val_dice']:.3f}"] if "val_dice" in spec.metrics else []
-    return ", ".join([spec.architecture, f"{model.parameters / 1e6:.2f} M parameters", mpp, *scores])
+    size = [f"{model.parameters / 1e6:.2f} M parameters"] if model.parameters else []
+    return ", ".join([spec.architecture, *size, mpp, *scores])
 
 
 def misfit(session: Session, role: str, model: LoadedModel) -> str:
