@@ -88,7 +88,7 @@ def test_the_mask_of_the_onnx_student_is_that_of_the_student(student, tmp_path):
     masks = run(predict, config).masks
     assert masks["onnx"].plan.arithmetic == "float32"
     opened = open_masks(tmp_path / "slide.ome.zarr")
-    torch_mask, onnx_mask = (np.asarray(opened[f"labels/{name}"].levels[0]) for name in ("torch", "onnx"))
+    torch_mask, onnx_mask = (np.asarray(opened[name].levels[0]) for name in ("torch", "onnx"))
     chance = np.asarray(opened["probabilities/torch"].levels[0]) / 254
     assert len(np.unique(torch_mask)) > 1
     differ = torch_mask != onnx_mask
@@ -96,13 +96,14 @@ def test_the_mask_of_the_onnx_student_is_that_of_the_student(student, tmp_path):
     assert chance[differ].max(initial=0) < 0.55  # only where classes tie
 
 
-def test_automatic_settings_suit_an_onnx_network(student, tmp_path):
+def test_what_was_measured_at_export_is_not_measured_again(student, tmp_path):
     config = PredictConfig(
-        slide=SLIDE, networks={"onnx": student[1].files[0]}, output=tmp_path / "slide.ome.zarr", region=(0, 0, 64, 64)
+        slide=SLIDE, networks={"onnx": student[1].files[0]}, output=tmp_path / "slide.ome.zarr", region=(0, 0, 64, 64),
+        tile=64, halo="exact", batch_size=1,
     )  # fmt: skip
     plan = run(predict, config).masks["onnx"].plan
     assert plan.arithmetic == "float32"
-    assert plan.context.radius == 624
+    assert plan.context.radius == plan.context.halo == 624
 
 
 def test_other_arithmetic_is_refused(student, tmp_path):
