@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from napari_kdseg.cli import adopting, distillation, masks, networks, slides  # noqa: F401 - each adds its commands
+from napari_kdseg.cli import adopting, distillation, masks, models, networks, slides  # noqa: F401 - each adds its commands
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError, explain
 

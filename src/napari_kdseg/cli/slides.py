@@ -10,11 +10,12 @@ import typer
 
 from napari_kdseg.cli.app import AllowCode, SlideMpp, app
 from napari_kdseg.cli.running import run
-from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.errors import ConfigurationError, KdsegError
 
 annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
 app.add_typer(annotation_commands, name="annotations")
 
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".onnx")
 Compression = Annotated[
     str, typer.Option(help="jpeg, deflate, lzw, zstd or none; auto: JPEG for TIFF of RGB, zstd for OME-Zarr.")
 ]
@@ -29,14 +30,37 @@ Overwrite = Annotated[bool, typer.Option(help="Replace what is there.")]
 
 @app.command()
 def info(
-    paths: Annotated[list[str], typer.Argument(help="Slides, checkpoints or run folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Slides, run folders, checkpoints, names of networks such as unet/resnet34."),
+    ],
+    cost: Annotated[bool, typer.Option(help="Measure what networks cost here; two are compared.")] = True,
+    side: Annotated[int, typer.Option(help="Side of the images that networks are measured on.")] = 512,
+    area: Annotated[float, typer.Option(help="Tissue that seconds are told for, in mm².")] = 100.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where networks are measured.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
 ) -> None:
-    """Say what a slide, a checkpoint or a run folder is: levels, scale, codec, the reader and why, the hash."""
-    for path in paths:
-        print(f"{path}")
-        for name, text in _facts(path):
-            print(f"  {name + ':':<14}{text}")
+    """Say what a slide, a run folder or a network is: levels, scale, reader, hash; classes; what it costs here."""
+    from napari_kdseg.cli.costs import measured, print_costs
+
+    facts = {path: [] if _is_name(path) else _facts(path) for path in paths}
+    networks = [path for path in paths if _is_name(path) or _is_checkpoint(Path(path))] if cost else []
+    costs = measured(networks, side, device) if networks else None
+    if as_json:
+        told: dict[str, dict[str, Any]] = {path: dict(found) for path, found in facts.items()}
+        for path, each in (costs.costs if costs else {}).items():
+            told[path]["cost"] = each.model_dump() | {"area_mm2": area, "seconds": each.seconds(area)}
+        print(json.dumps(told, indent=2))
+    else:
+        for path, found in facts.items():
+            print(f"{path}")
+            for name, text in found:
+                print(f"  {name + ':':<14}{text}")
+        if costs is not None:
+            print_costs(costs, area)
+    if costs is not None and costs.problems:
+        raise KdsegError(" ".join(costs.problems.values()))
 
 
 @app.command()
@@ -152,14 +176,28 @@ def convert_annotations(
     print(f"{target}: {count}, classes {', '.join(result.classes) or 'none'}")
 
 
+def _is_name(path: str) -> bool:
+    """Whether this names a network, as ``unet/resnet34`` or ``enet`` do, where no file has that name."""
+    from napari_kdseg.networks.catalogue import split_name
+
+    if Path(path).exists():
+        return False
+    try:
+        split_name(path)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _is_checkpoint(place: Path) -> bool:
+    return place.suffix in CHECKPOINTS or (place / "model.safetensors").is_file()
+
+
 def _facts(path: str) -> list[tuple[str, str]]:
     place = Path(path)
     if (place / "config.json").is_file():
         return _run_facts(place)
-    if (
-        place.suffix in (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-        or (place / "model.safetensors").is_file()
-    ):
+    if _is_checkpoint(place):
         from napari_kdseg.networks import count_parameters, load
 
         checkpoint = load(place)

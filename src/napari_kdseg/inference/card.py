@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from napari_kdseg.errors import explain
 from napari_kdseg.files import results_folder, write_whole
 from napari_kdseg.inference.context import Context
+from napari_kdseg.inference.cost_figures import Cost
 from napari_kdseg.inference.tuning import Tuning
 
 _lock = threading.Lock()
@@ -44,6 +45,8 @@ class ModelCard(BaseModel):
         Share of pixels of sample tiles whose class is that of float32, by arithmetic, slide and resolution.
     tunings
         Fastest tile and batch, by machine, arithmetic, threads and halo.
+    costs
+        What a pass costs, by machine, side of the image and number of channels.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -54,6 +57,7 @@ class ModelCard(BaseModel):
     contexts: dict[str, Context] = {}
     agreements: dict[str, float] = {}
     tunings: dict[str, Tuning] = {}
+    costs: dict[str, Cost] = {}
 
 
 def read_card(sha256: str) -> ModelCard:

@@ -70,7 +70,7 @@ class Engine:
         self._type: torch.dtype = getattr(torch, arithmetic)
         if arithmetic != "float32":
             module = copy.deepcopy(module).to(self._type)
-        self._plain = module
+        self.module = module
         self._module = torch.compile(module) if compiled else module
         self.spec = spec
         self.device = device
@@ -78,7 +78,7 @@ class Engine:
 
     def layers(self) -> list[nn.Module]:
         """Return the layers that hold no others."""
-        return [part for part in self._plain.modules() if not any(part.children())]
+        return [part for part in self.module.modules() if not any(part.children())]
 
     def stage(self, windows: Sequence[np.ndarray], batch: int | None = None) -> Tensor:
         """Put windows together where the device can fetch them beside its work; called in the thread that reads.

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.inference.card import Reach
 from napari_kdseg.inference.engine import Arithmetic, Engine
 from napari_kdseg.inference.fusing import fused
 from napari_kdseg.inference.processor import for_processor
 from napari_kdseg.inference.provenance import checkpoint_record
 from napari_kdseg.networks import NetworkSpec, input_multiple, load
+from napari_kdseg.networks.onnx_network import OnnxNetwork
 
 #: Networks that are kept: a teacher, a student, and their assistants.
 KEPT = 4
@@ -38,6 +41,8 @@ class LoadedNetwork:
         Where it is.
     record
         What identifies it, for provenance.
+    by_onnxruntime
+        Whether it is computed by onnxruntime, which is in float32 always and not compiled.
     """
 
     def __init__(self, path: Path, device: torch.device):
@@ -48,16 +53,51 @@ class LoadedNetwork:
         self.spec: NetworkSpec = checkpoint.spec
         self.multiple = input_multiple(checkpoint.spec)
         self.device = device
-        side = max(128, 4 * self.multiple)
-        example = torch.rand(1, self.spec.in_channels, side, side, device=device)
-        module = fused(checkpoint.module.eval().requires_grad_(False), example)
-        self.module: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.running = for_processor(self.module, example) if device.type == "cpu" else self.module
+        self.by_onnxruntime = isinstance(checkpoint.module, OnnxNetwork)
+        self.module, self.running = ready_to_run(checkpoint.module, self.spec, self.multiple, device)
+
+    def known_reach(self) -> Reach | None:
+        """Return how far it looks, where its file tells."""
+        facts = self.module.facts if isinstance(self.module, OnnxNetwork) else None
+        return None if facts is None else Reach(radius=facts.radius)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - networks are kept, and few
     def engine(self, arithmetic: Arithmetic, compiled: bool = False) -> Engine:
-        """Return the engine that runs it."""
-        return Engine(self.running, self.spec, self.device, arithmetic, compiled=compiled)
+        """Return the engine that runs it.
+
+        Raises
+        ------
+        ConfigurationError
+            If it has no such arithmetic.
+        """
+        if self.by_onnxruntime and arithmetic != "float32":
+            raise ConfigurationError(
+                f"{self.path.name} is an ONNX file, which runs in float32 only, not {arithmetic}. Choose the precision "
+                "'auto' or 'float32'."
+            )
+        return Engine(
+            self.running, self.spec, self.device, arithmetic, compiled=compiled and not self.by_onnxruntime
+        )
+
+
+def ready_to_run(
+    module: nn.Module, spec: NetworkSpec, multiple: int, device: torch.device
+) -> tuple[nn.Module, nn.Module]:
+    """Make a network fast without changing what it computes; ``module`` is changed.
+
+    Returns
+    -------
+    differentiable, running
+        In eval mode, normalisations folded into convolutions, channels last: with gradients, and as it is run, on a
+        processor without. What onnxruntime computes stays as it is.
+    """
+    if isinstance(module, OnnxNetwork):
+        return module, module
+    side = max(128, 4 * multiple)
+    example = torch.rand(1, spec.in_channels, side, side, device=device)
+    made = fused(module.eval().requires_grad_(False), example)
+    made = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return made, for_processor(made, example) if device.type == "cpu" else made
 
 
 def loaded_network(path: Path, device: torch.device) -> LoadedNetwork:

@@ -150,6 +150,8 @@ class Planner:
         return card.contexts[key]
 
     def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
+        if known := network.known_reach():
+            return known.radius
         if card.reach is None:
             self._say(f"Measuring how far {network.path.name} looks …")
             radius = None
@@ -172,7 +174,8 @@ class Planner:
         self, network: LoadedNetwork, card: ModelCard, begun: dict[str, Any]
     ) -> tuple[Arithmetic, float | None]:
         asked = None if self._config.precision == "auto" else self._config.precision
-        chosen: Arithmetic = asked or begun.get("precision") or fast_arithmetic(network.device)
+        fastest: Arithmetic = "float32" if network.by_onnxruntime else fast_arithmetic(network.device)
+        chosen: Arithmetic = asked or begun.get("precision") or fastest
         if chosen == "float32":
             return chosen, None
         key = f"{chosen} {network.device.type} {self._place}"

@@ -13,6 +13,7 @@ from torch import nn
 
 from napari_kdseg.inference.blending import blending_halo
 from napari_kdseg.inference.engine import Engine
+from napari_kdseg.networks.onnx_network import OnnxNetwork
 
 #: A person who points at a place waits for one batch.
 LONGEST_BATCH_S = 2.0
@@ -21,6 +22,8 @@ CPU_BYTES = 1_200_000_000
 GPU_SHARE = 0.6
 #: Bytes a pixel that a pass takes beside its layers.
 BESIDE = 200
+#: Bytes a pixel of a network whose layers nobody can see: those of a U-Net with 64 channels at full size.
+UNSEEN = BESIDE + 2 * 4 * 2 * 64
 TILES = {"cpu": (256, 512, 768, 1024), "cuda": (512, 1024, 2048)}
 BATCHES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32)}
 #: A larger tile or batch has to be faster by this much to be worth the longer wait for it.
@@ -96,7 +99,10 @@ def bytes_per_pixel(engine: Engine, multiple: int) -> float:
 
     Twice what the most expensive layer reads and writes: features that wait for a later layer take about as much. And
     what was seen beside it: the window as bytes and as numbers, what poolings remember, what the allocator cannot use.
+    The layers of an ONNX file cannot be looked at: what was found when it was written counts, else :data:`UNSEEN`.
     """
+    if isinstance(engine.module, OnnxNetwork):
+        return engine.module.facts.bytes_per_pixel if engine.module.facts else UNSEEN
     most = 0
 
     def look(_part: nn.Module, inputs: tuple[object, ...], output: object) -> None:

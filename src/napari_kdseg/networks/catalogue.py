@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks.onnx_file import FOREIGN
 from napari_kdseg.networks.spec import ENCODER, OWN_CODE, NetworkSpec
 
 
@@ -141,6 +142,8 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
     name = spec.architecture if spec else str(architecture)
     if spec and spec.multiple:
         return spec.multiple
+    if spec and name == FOREIGN:
+        return int(spec.options.get("multiple", _COARSEST))
     if name.startswith(OWN_CODE):
         return _COARSEST
     if name.startswith(ENCODER):

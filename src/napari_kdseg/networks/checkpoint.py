@@ -28,9 +28,17 @@ from napari_kdseg.errors import (
 from napari_kdseg.files import write_whole
 from napari_kdseg.networks.build import create_from
 from napari_kdseg.networks.describe import unwrap
-from napari_kdseg.networks.formats import HEADER_KEY, read_spec, resolve, weights_only_message
+from napari_kdseg.networks.formats import (
+    HEADER_KEY,
+    Format,
+    read_spec,
+    resolve,
+    sniff,
+    weights_only_message,
+)
 from napari_kdseg.networks.keys import fitting_names
 from napari_kdseg.networks.misfit import spec_misfit, weights_misfit
+from napari_kdseg.networks.onnx_network import OnnxNetwork
 from napari_kdseg.networks.smp_folder import with_background, without_image_head
 from napari_kdseg.networks.spec import NetworkSpec
 from napari_kdseg.networks.token_grid import TokenGrid, as_timm, from_transformers
@@ -114,7 +122,8 @@ def load(
     path
         A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, a bundle of MONAI, or
         weights as training programs write them (.safetensors, .pt, .pth, .ckpt of Lightning): nested under
-        ``state_dict``, ``model``, ``ema`` ... , with ``module.``, ``model.`` or any other prefix before the names.
+        ``state_dict``, ``model``, ``ema`` ... , with ``module.``, ``model.`` or any other prefix before the names; or
+        an ONNX file (:class:`~napari_kdseg.networks.onnx_network.OnnxNetwork`).
     device
         Where the network goes.
     expect
@@ -140,6 +149,9 @@ def load(
     target = _device(device)
     place = resolve(path)
     subject = f"This checkpoint ({place.name})"
+    if sniff(place) is Format.ONNX:
+        network = OnnxNetwork(place)
+        return Checkpoint(network.eval(), network.spec(expect), place)
     own = read_spec(place)
     state = read_weights(place)
     spec = own or expect

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from napari_kdseg.errors import CheckpointError, WeightsOnlyError, explain
+from napari_kdseg.networks.onnx_file import read_header, undescribed_message
 from napari_kdseg.networks.spec import NetworkSpec
 
 HEADER_KEY = "kdseg"
+_ONNX_FIELDS = tuple(bytes([number << 3 | 2]) for number in (2, 3, 4, 6, 7, 8, 14)) + (b"\x28",)
 _SMP_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _MONAI_WEIGHTS = Path("models") / "model.pt"
 
@@ -28,6 +30,7 @@ class Format(Enum):
     SAFETENSORS = "safetensors"
     TORCH = "torch"
     SMP_FOLDER = "smp folder"
+    ONNX = "onnx"
 
 
 def inspect(path: str | Path) -> NetworkSpec:
@@ -36,7 +39,7 @@ def inspect(path: str | Path) -> NetworkSpec:
     Parameters
     ----------
     path
-        A checkpoint of this project (``.safetensors``), or a folder that ``save_pretrained`` of
+        A checkpoint of this project (``.safetensors``, ``.onnx``), or a folder that ``save_pretrained`` of
         segmentation-models-pytorch wrote.
 
     Returns
@@ -51,6 +54,8 @@ def inspect(path: str | Path) -> NetworkSpec:
     path = resolve(path)
     spec = read_spec(path)
     if spec is None:
+        if sniff(path) is Format.ONNX:
+            raise CheckpointError(undescribed_message(path))
         raise WeightsOnlyError(weights_only_message(path))
     return spec
 
@@ -80,6 +85,8 @@ def read_spec(path: Path) -> NetworkSpec | None:
             from napari_kdseg.networks.smp_folder import spec_from_config
 
             return spec_from_config(path, _read_json(path / "config.json"))
+        case Format.ONNX:
+            return read_header(path)[0]
     return None
 
 
@@ -126,9 +133,12 @@ def sniff(path: Path) -> Format:
     # torch's zip archive, or its older bare pickle
     if start.startswith(b"PK\x03\x04") or start[:1] == b"\x80":
         return Format.TORCH
+    # ONNX has no mark of its own: a protobuf message whose first field is the small number of the version
+    if start[:1] == b"\x08" and start[1:2] < b"\x20" and start[2:3] in _ONNX_FIELDS:
+        return Format.ONNX
     raise CheckpointError(
-        f"{path} is not a checkpoint: it is neither safetensors nor a PyTorch file. "
-        "Choose a .safetensors, .pt or .pth file."
+        f"{path} is not a checkpoint: it is neither safetensors nor a PyTorch or ONNX file. "
+        "Choose a .safetensors, .pt, .pth or .onnx file."
     )
 
 

@@ -135,6 +135,11 @@ class Roles:
             expect=None if choice.architecture is None else self._spec(choice, None),
             new_head=self.collection.classes if choice.new_head else None,
         )
+        if role == "student" and not any(True for _ in loaded.module.parameters()):
+            raise ConfigurationError(
+                f"The student {path.name} is an ONNX file, which can be run but not trained. Choose its checkpoint "
+                "(.safetensors), or an architecture."
+            )
         if loaded.new_head:
             self._warn(
                 f"The {role} {path.name} has other classes than the data, so it gets a new head "

@@ -13,7 +13,7 @@ from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.background import in_background
 from napari_kdseg.widgets.session import ROLE_TITLES, ROLES, LoadedModel, Session
 
-CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth *.ckpt *.bin);;All files (*)"
+CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth *.ckpt *.bin *.onnx);;All files (*)"
 
 
 def read_model(path: Path) -> LoadedModel:
@@ -21,7 +21,9 @@ def read_model(path: Path) -> LoadedModel:
     from napari_kdseg.networks import count_parameters, load
 
     checkpoint = load(path)
-    return LoadedModel(path, checkpoint.spec, count_parameters(checkpoint.module))
+    facts = getattr(checkpoint.module, "facts", None)  # of an ONNX file
+    parameters = count_parameters(checkpoint.module) or (facts.parameters if facts else None)
+    return LoadedModel(path, checkpoint.spec, parameters)
 
 
 def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> Path:
@@ -84,7 +86,8 @@ def describe(model: LoadedModel) -> str:
     spec = model.spec
     mpp = f"trained at {spec.mpp:g} µm per pixel" if spec.mpp else "no training scale recorded"
     scores = [f"validation Dice {spec.metrics['val_dice']:.3f}"] if "val_dice" in spec.metrics else []
-    return ", ".join([spec.architecture, f"{model.parameters / 1e6:.2f} M parameters", mpp, *scores])
+    size = [f"{model.parameters / 1e6:.2f} M parameters"] if model.parameters else []
+    return ", ".join([spec.architecture, *size, mpp, *scores])
 
 
 def misfit(session: Session, role: str, model: LoadedModel) -> str:

@@ -39,7 +39,7 @@ ROLE_TITLES = {
 class LoadedModel:
     """A checkpoint chosen for a role: where it is, and what its header says."""
 
-    def __init__(self, path: Path, spec: NetworkSpec, parameters: int):
+    def __init__(self, path: Path, spec: NetworkSpec, parameters: int | None):
         self.path = path
         self.spec = spec
         self.parameters = parameters

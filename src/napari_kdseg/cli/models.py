@@ -1,0 +1,87 @@
+"""Commands about trained networks: the way out of this program, and the way in for ONNX files of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_kdseg.cli.app import app
+from napari_kdseg.cli.running import run
+from napari_kdseg.errors import ConfigurationError
+
+
+@app.command("export-model")
+def export_model(
+    checkpoint: Annotated[Path, typer.Argument(help="The trained network.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the files; made if there is none.")],
+    kinds: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            help="With commas: onnx (any program), pt2 (PyTorch's ExportedProgram), safetensors (weights).",
+        ),
+    ] = "onnx,pt2,safetensors",
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="Run folder that fills the card; that of the checkpoint.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+) -> None:
+    """Write a network for other programs, compared with PyTorch, with a card that says what it is (README.md)."""
+    from napari_kdseg.inference.export import ExportModelConfig
+    from napari_kdseg.inference.export import export_model as job
+
+    config = ExportModelConfig.model_validate(
+        {
+            "checkpoint": checkpoint, "output": output, "run": run_folder, "overwrite": overwrite,
+            "formats": tuple(kind.strip() for kind in kinds.split(",")),
+        }
+    )  # fmt: skip
+    result = run(job, config, resumable=False)
+    for file in result.files:
+        difference = result.differences.get(file.suffix[1:])
+        print(
+            f"{file}"
+            + ("" if difference is None else f"  (differs from PyTorch by at most {difference:.1e})")
+        )
+
+
+@app.command("describe-onnx")
+def describe_onnx(
+    source: Annotated[Path, typer.Argument(help="ONNX file of another program.")],
+    output: Annotated[Path, typer.Argument(help="The copy that says what it is.")],
+    classes: Annotated[str, typer.Option(help="Names in the order of its output, background first.")],
+    mean: Annotated[str, typer.Option(help="Of each channel, of pixels from 0 to 1.")] = "",
+    std: Annotated[str, typer.Option(help="Likewise. Default: ImageNet's.")] = "",
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel it was trained at.")] = None,
+    channels: Annotated[int, typer.Option(help="Of its images.")] = 3,
+    multiple: Annotated[
+        int, typer.Option(help="What height and width must be multiples of; 32 is safe for most.")
+    ] = 32,
+    overwrite: Annotated[bool, typer.Option(help="Replace the copy, if there is one.")] = False,
+) -> None:
+    """Copy an ONNX file of another program with what is needed to predict with it: classes, mean, std, scale."""
+    from napari_kdseg.inference.export import describe_onnx as describe
+    from napari_kdseg.networks import NetworkSpec
+
+    spec = NetworkSpec(
+        architecture="onnx",
+        in_channels=channels,
+        classes=tuple(name.strip() for name in classes.split(",")),
+        mean=_numbers(mean),
+        std=_numbers(std),
+        mpp=mpp,
+    )
+    facts = describe(source, output, spec, multiple, overwrite=overwrite)
+    sees = "the whole image" if facts.radius is None else f"{facts.radius} px around every pixel"
+    print(f"{output}: {spec.describe()}; sees {sees}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{text!r} is no list of numbers with commas, such as 0.5,0.5,0.5."
+        ) from error
