@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from napari_kdseg.cli import distillation, masks, slides  # noqa: F401 - each adds its commands
+from napari_kdseg.cli import distillation, masks, processes, slides  # noqa: F401 - each adds its commands
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError, explain
 
@@ -27,5 +27,7 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> None:
+    if processes.count() > 1:
+        sentence = f"Process {processes.number() + 1} of {processes.count()}: {sentence}"
     console.print(sentence, style="red", highlight=False, soft_wrap=True)
     sys.exit(2)

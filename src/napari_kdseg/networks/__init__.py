@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
     from napari_kdseg.networks.roles import find_taps, tap_of
+    from napari_kdseg.networks.sharing import LostProcessError, Shares, among, divided, shares
     from napari_kdseg.networks.taps import capture
 
 _HOMES = {
     "Checkpoint": "checkpoint",
+    "LostProcessError": "sharing",
+    "Shares": "sharing",
+    "among": "sharing",
     "capture": "taps",
     "count_parameters": "describe",
     "create": "build",
     "create_from": "build",
     "denormalise": "preprocess",
+    "divided": "sharing",
     "find_taps": "roles",
     "last_feature": "describe",
     "load": "checkpoint",
@@ -37,6 +42,7 @@ _HOMES = {
     "pad_to_multiple": "padding",
     "predict_logits": "padding",
     "save": "checkpoint",
+    "shares": "sharing",
     "tap_of": "roles",
     "to_input": "preprocess",
     "unwrap": "describe",
@@ -44,13 +50,17 @@ _HOMES = {
 
 __all__ = [
     "Checkpoint",
+    "LostProcessError",
     "NetworkChoice",
     "NetworkSpec",
+    "Shares",
+    "among",
     "capture",
     "count_parameters",
     "create",
     "create_from",
     "denormalise",
+    "divided",
     "find_taps",
     "input_multiple",
     "inspect",
@@ -62,6 +72,7 @@ __all__ = [
     "pad_to_multiple",
     "predict_logits",
     "save",
+    "shares",
     "tap_of",
     "to_input",
     "unwrap",
