@@ -36,6 +36,9 @@ class Paraphraser:
     def trainable_parameters(self):
         return list(self.network.parameters())
 
+    def image_networks(self):
+        return [self.network]
+
     def begin_epoch(self, epoch, epochs=None):
         pass
 

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import sys
 
-from napari_kdseg.cli import adopting, distillation, masks, models, networks, slides  # noqa: F401 - each adds its commands
+from napari_kdseg.cli import (  # noqa: F401 - each adds its commands
+    adopting,
+    distillation,
+    masks,
+    models,
+    networks,
+    processes,
+    slides,
+)
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError, explain
 
@@ -27,5 +35,7 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> None:
+    if processes.count() > 1:
+        sentence = f"Process {processes.number() + 1} of {processes.count()}: {sentence}"
     console.print(sentence, style="red", highlight=False, soft_wrap=True)
     sys.exit(2)

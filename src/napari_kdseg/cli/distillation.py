@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from napari_kdseg.cli import processes as together
 from napari_kdseg.cli.app import AllowCode, app
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError
@@ -64,10 +66,14 @@ def distill(
         typer.Option("--set", help="Any setting by its path: epochs=20, data.input_size=256."),
     ] = None,
     allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that share each batch: one a GPU.")
+    ] = 1,
 ) -> None:
-    """Distil a student from a teacher."""
+    """Distil a student from a teacher; on several machines under torchrun."""
     from napari_kdseg.training import DistillConfig
     from napari_kdseg.training import distill as job
+    from napari_kdseg.training.processes import demand_shareable
 
     values: dict[str, Any] = {}
     if config is not None:
@@ -103,7 +109,13 @@ def distill(
         _put(values, path, _literal(text))
     if "data" not in values:
         raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
-    result = run(job, DistillConfig.model_validate(values))
+    checked = DistillConfig.model_validate(values)
+    if processes > 1 and together.count() == 1:
+        demand_shareable(checked, processes)
+        sys.exit(together.run_processes(processes, sys.argv[1:]))
+    result = run(job, checked)
+    if together.number():
+        return
     for role, metrics in result.metrics.items():
         chosen = [f"{split}_{score}" for split in ("val", "test") for score in ("dice", "iou", "tile_dice")]
         scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)

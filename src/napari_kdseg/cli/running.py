@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from napari_kdseg.cli import processes
 from napari_kdseg.cli.app import console
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.jobs import Done, Event, Failed, Job, Message, Step, Validated, start_in_thread
@@ -23,7 +24,9 @@ def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
         TextColumn("{task.fields[figures]}"),
         console=console,
         transient=True,
+        disable=processes.number() > 0,
     ) as progress:
+        processes.heed_terminate()
         display = _Display(progress)
         running = start_in_thread(job, config, display.show)
         try:
@@ -31,13 +34,15 @@ def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
                 pass
         except KeyboardInterrupt:
             kept = "what is done is kept" if resumable else "nothing half-written stays"
-            console.print(f"Stopping after this step; {kept} …")
+            if not processes.number():
+                console.print(f"Stopping after this step; {kept} …")
             running.control.cancel()
             running.join()
     if isinstance(running.end, Failed):
         raise KdsegError(running.end.message)
     if not isinstance(running.end, Done):
-        console.print("Stopped. The same command goes on from here." if resumable else "Stopped.")
+        if not processes.number():
+            console.print("Stopped. The same command goes on from here." if resumable else "Stopped.")
         sys.exit(130)
     return running.end.result
 

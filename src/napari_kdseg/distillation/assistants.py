@@ -136,6 +136,10 @@ class FalsePixelAssistantStage(TrainingStage):
         if epochs is not None:
             self._warm_up_epochs = min(self.settings.warm_up_epochs, epochs // 2)
 
+    def image_networks(self) -> list[nn.Module]:
+        """Return teacher and assistant."""
+        return [self.teacher, self.network]
+
     @property
     def warming_up(self) -> bool:
         """Whether the queues are still being filled and nothing is trained."""

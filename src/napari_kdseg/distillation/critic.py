@@ -19,6 +19,7 @@ from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.distillation.stages import TrainingStage, random_generator
 from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks import shares
 
 WIDTHS = (64, 128, 256, 512)
 SLOPE = 0.1
@@ -219,6 +220,7 @@ class AdversarialDistillation(nn.Module):
             values = critic_values(self.critic, student, teacher, image, self.penalty, self._generator)
             self._optimiser.zero_grad(set_to_none=True)
             values["loss"].backward()
+        shares().average(self.critic.parameters())
         self._optimiser.step()
         numbers = torch.stack([value.detach() for value in values.values()]).tolist()
         return dict(zip(values, numbers, strict=True))
@@ -330,6 +332,10 @@ class CriticStage(TrainingStage):
             self.penalty,
             self._generator,
         )
+
+    def image_networks(self) -> list[nn.Module]:
+        """Return teacher and student; the critic takes their outputs, and its gradient penalty a second derivative."""
+        return [self.teacher, self.student]
 
     def to(self, device: torch.device | str) -> Self:
         """Move critic, teacher and student to ``device``, in place."""

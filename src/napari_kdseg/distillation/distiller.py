@@ -128,7 +128,9 @@ class Stage(Protocol):
     The loop that runs a stage sets ``network.train()``, calls :meth:`begin_epoch` before each epoch, steps an
     optimiser over :meth:`trainable_parameters` on ``loss(...)["loss"]``, and keeps :meth:`state_dict` beside the
     network's weights; a resumed run calls :meth:`load_state_dict` after :meth:`begin_epoch`. ``network`` may be
-    replaced by a wrapper (for data-parallel training) before the first step.
+    replaced by a wrapper (of ``torch.compile``) before the first step. Where several processes train together,
+    each calls :meth:`loss` with the whole batch, and only the :meth:`image_networks` are divided among them
+    (:mod:`napari_kdseg.networks.sharing`).
     """
 
     name: str
@@ -143,6 +145,10 @@ class Stage(Protocol):
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters an optimiser must step: the network's, and those of connectors."""
+        ...
+
+    def image_networks(self) -> list[nn.Module]:
+        """Return the networks, trained or frozen, that take a batch of images: those that processes may share."""
         ...
 
     def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:

@@ -191,6 +191,10 @@ class ParaphraserStage(TrainingStage):
         value = reconstruction(self.network(features), features)
         return {"reconstruction": value, "loss": value}
 
+    def image_networks(self) -> list[nn.Module]:
+        """Return the teacher; the paraphrasers take features."""
+        return [self.teacher]
+
     def to(self, device: torch.device | str) -> Self:
         """Move teacher and paraphrasers to ``device``, in place."""
         self.teacher.to(device)

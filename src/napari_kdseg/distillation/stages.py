@@ -100,6 +100,10 @@ class TrainingStage:
         """Return the parameters an optimiser must step."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
+    def image_networks(self) -> list[nn.Module]:
+        """Return the networks that take a batch of images."""
+        return [self.network]
+
     def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:
         """Begin epoch ``epoch`` (from 0) of ``epochs``: sums start anew."""
         self.epoch = epoch
@@ -281,6 +285,17 @@ class StudentStage(TrainingStage):
         ]
         beside = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
         return super().trainable_parameters() + beside
+
+    def image_networks(self) -> list[nn.Module]:
+        """Return student, teachers and their assistants."""
+        members = [
+            member for reader in self.readers if reader.team is not None for member in reader.team.members
+        ]
+        return [
+            self.network,
+            *(reader.network for reader in self.readers if reader.network is not None),
+            *members,
+        ]
 
     def begin_epoch(self, epoch: int, epochs: int | None = None) -> None:
         """Begin an epoch; connectors and learned terms train with the student."""

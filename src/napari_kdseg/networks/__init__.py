@@ -29,15 +29,20 @@ if TYPE_CHECKING:
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
     from napari_kdseg.networks.roles import find_taps, tap_of
+    from napari_kdseg.networks.sharing import LostProcessError, Shares, among, divided, shares
     from napari_kdseg.networks.taps import capture
 
 _HOMES = {
     "Checkpoint": "checkpoint",
+    "LostProcessError": "sharing",
+    "Shares": "sharing",
+    "among": "sharing",
     "capture": "taps",
     "count_parameters": "describe",
     "create": "build",
     "create_from": "build",
     "denormalise": "preprocess",
+    "divided": "sharing",
     "find_taps": "roles",
     "last_feature": "describe",
     "load": "checkpoint",
@@ -48,6 +53,7 @@ _HOMES = {
     "predict_logits": "padding",
     "save": "checkpoint",
     "sees_everything": "describe",
+    "shares": "sharing",
     "tap_of": "roles",
     "to_input": "preprocess",
     "unwrap": "describe",
@@ -55,15 +61,19 @@ _HOMES = {
 
 __all__ = [
     "Checkpoint",
+    "LostProcessError",
     "NetworkChoice",
     "NetworkSpec",
+    "Shares",
     "allow_code",
     "allowed_code",
+    "among",
     "capture",
     "count_parameters",
     "create",
     "create_from",
     "denormalise",
+    "divided",
     "find_taps",
     "input_multiple",
     "inspect",
@@ -77,6 +87,7 @@ __all__ = [
     "predict_logits",
     "save",
     "sees_everything",
+    "shares",
     "smallest_input",
     "tap_of",
     "to_input",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.catalogue import close_matches
 from napari_kdseg.networks.describe import unwrap
+from napari_kdseg.networks.sharing import shares
 
 
 class Features(dict[str, Tensor]):
@@ -42,7 +43,8 @@ def capture(module: nn.Module, paths: Sequence[str]) -> Iterator[Features]:
     ------
     Features
         Filled by every forward pass, ``features["decoder"]`` being ``[N, c, h, w]`` with its gradient. Each is a
-        copy, because an in-place activation behind the layer would overwrite it.
+        copy, because an in-place activation behind the layer would overwrite it; of the whole batch, where several
+        processes share it.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def capture(module: nn.Module, paths: Sequence[str]) -> Iterator[Features]:
             def keep(
                 _layer: nn.Module, _inputs: Any, output: Any, path: str = path, index: int | None = index
             ) -> None:
-                features[path] = _tensor(output, path, index).clone()
+                features[path] = shares().output(_tensor(output, path, index).clone())
 
             handle = layers[name].register_forward_hook(keep)
             hooks.callback(handle.remove)

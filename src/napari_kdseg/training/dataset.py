@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from napari_kdseg.errors import DataError
+from napari_kdseg.networks import shares
 from napari_kdseg.training.augmentation import augmented, crop
 from napari_kdseg.training.config import AugmentationConfig
 from napari_kdseg.training.data import IGNORE, TileCollection
@@ -232,10 +233,14 @@ def all_batches(dataset: TileDataset, batch_size: int) -> Iterator[tuple[Tensor,
 def _prefetched(
     chosen: Sequence[Sequence[Item]], example: Callable[[Item], tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Collate batches; one thread prepares the next batch while the network works on this one."""
+    """Collate batches; one thread prepares the next batch while the network works on this one.
+
+    Of several processes each reads its share, and all get the whole.
+    """
+    ours = shares()
 
     def collate(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        pairs = [example(item) for item in items]
+        pairs = [example(item) for item in ours.mine(items)]
         images = torch.from_numpy(np.stack([image for image, _ in pairs]))
         return images, torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.int64))
 
@@ -243,8 +248,8 @@ def _prefetched(
         return
     with ThreadPoolExecutor(1, thread_name_prefix="kdseg-tiles") as pool:
         waiting = pool.submit(collate, chosen[0])
-        for items in [*chosen[1:], None]:
-            batch = waiting.result()
-            if items is not None:
-                waiting = pool.submit(collate, items)
-            yield batch
+        for items, following in zip(chosen, [*chosen[1:], None], strict=True):
+            images, targets = waiting.result()
+            if following is not None:
+                waiting = pool.submit(collate, following)
+            yield ours.whole(images, len(items)), ours.whole(targets, len(items))

@@ -11,7 +11,7 @@ from torch import nn
 
 from napari_kdseg.distillation import Stage, at_size, cross_entropy_dice
 from napari_kdseg.jobs import Control
-from napari_kdseg.networks import NetworkSpec, to_input
+from napari_kdseg.networks import NetworkSpec, divided, to_input
 from napari_kdseg.training.dataset import TileDataset, all_batches
 from napari_kdseg.training.metrics import SegmentationScore
 
@@ -57,7 +57,7 @@ def evaluate(
     for images, targets in all_batches(dataset, batch_size):
         control.check()
         target = targets.to(fabric.device)
-        with fabric.autocast():
+        with fabric.autocast(), divided([network]):
             logits = at_size(network(to_input(images, spec, fabric.device)), target.shape[-2:])
         loss += float(cross_entropy_dice(logits, target)) * len(images)
         score.add(

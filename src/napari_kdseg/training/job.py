@@ -19,13 +19,21 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from napari_kdseg.distillation import AloneSettings, Stage, StudentStage, View, freeze, get_method
-from napari_kdseg.errors import ConfigurationError, DataError
+from napari_kdseg.errors import DataError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started
-from napari_kdseg.networks import Checkpoint, NetworkSpec, inspect, save
-from napari_kdseg.training.config import DistillConfig, NetworkChoice
+from napari_kdseg.networks import Checkpoint, NetworkSpec, Shares, inspect, save
+from napari_kdseg.training.config import RUN_ONLY, DistillConfig, NetworkChoice
 from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.dataset import TileDataset, batch_count
 from napari_kdseg.training.loop import Workplace, evaluate, fit
+from napari_kdseg.training.processes import (
+    connected,
+    demand_alike,
+    make_fabric,
+    processes_here,
+    quiet_unless_first,
+    shared_control,
+)
 from napari_kdseg.training.roles import Roles
 from napari_kdseg.training.run_folder import RunFolder
 from napari_kdseg.training.sampling import median_frequency_weights
@@ -72,19 +80,32 @@ def distill(config: DistillConfig, emit: Emit, control: Control) -> DistillResul
     KdsegError
         If data, networks, settings or run folder do not work; the message says what to do.
     """
-    emit(Started(f"{get_method(config.method).title}: distillation"))
-    with _threads(config.threads), RunFolder(config.output, config) as run:
-        return _Distillation(config, run, emit, control).run()
+    fabric = make_fabric(config)
+    with _threads(config.threads), connected(fabric, config) as ours:
+        emit = quiet_unless_first(emit, ours)
+        emit(Started(f"{get_method(config.method).title}: distillation"))
+        with RunFolder(config.output, config, writes=ours.first) as run:
+            ours.largest(0)  # the first process has the run folder now
+            return _Distillation(config, fabric, run, emit, control, ours).run()
 
 
 class _Distillation:
-    def __init__(self, config: DistillConfig, run: RunFolder, emit: Emit, control: Control):
-        self.config, self.run_folder, self.emit, self.control = config, run, emit, control
+    def __init__(
+        self,
+        config: DistillConfig,
+        fabric: Fabric,
+        run: RunFolder,
+        emit: Emit,
+        control: Control,
+        ours: Shares,
+    ):
+        self.config, self.fabric, self.run_folder, self.emit = config, fabric, run, emit
+        self.own_control, self.control, self.ours = control, shared_control(control, emit, ours), ours
         self.method = get_method(config.method)
         self.settings = self.method.settings(config.settings)
         self.state = run.load_state()
-        self.fabric = make_fabric(config)
         self.collection = self._discover()
+        self._compare_processes()
         self._datasets: dict[tuple[str, int], TileDataset] = {}
         self.roles = Roles(self.collection, config, emit)
         self.sides = {name: self.roles.side(choice) for name, choice in config.teachers.items()}
@@ -129,7 +150,7 @@ class _Distillation:
         if teacher is not None and says_all and data.classes is None and data.labels == "mask":
             # The tiles need not show every class that the teacher knows.
             data = data.model_copy(update={"classes": inspect(teacher).classes})
-        collection = discover(data, self.control.check)
+        collection = discover(data, self.own_control.check)
         for message in collection.messages:
             self.emit(Message(message, "warning"))
         counts = collection.counts
@@ -144,6 +165,16 @@ class _Distillation:
                 "There are no validation tiles. Give some the split 'val', or leave the column out."
             )
         return collection
+
+    def _compare_processes(self) -> None:
+        """Let no process start from something else than the others do."""
+        position = "" if self.state is None else f"{self.state['stage']} {self.state['position']}"
+        demand_alike(
+            self.ours,
+            settings=self.config.resolved().model_dump_json(exclude=set(RUN_ONLY)),
+            training_data=self.collection.fingerprint,
+            checkpoints_of_the_run=position,
+        )
 
     def _begin(self) -> None:
         """Go back to the last checkpoint, or to the beginning."""
@@ -217,11 +248,12 @@ class _Distillation:
         for sentence in self.method.caution(len(self.collection.classes), self.config.batch_size):
             self.emit(Message(sentence, "warning"))
         batches = batch_count(len(self.place.train), self.config.batch_size)
-        self.emit(
-            Message(
-                f"On {_device_name(self.fabric)}, {batches} batches an epoch. Stages: {', '.join(names)}."
-            )
-        )
+        self.emit(Message(f"On {self._place()}, {batches} batches an epoch. Stages: {', '.join(names)}."))
+
+    def _place(self) -> str:
+        if self.ours.count == 1:
+            return _device_name(self.fabric)
+        return f"{self.ours.count} processes, each on {_device_name(self.fabric)}"
 
     def _stages(self, teachers: list[Checkpoint], student: Checkpoint) -> list[Stage]:
         """Build the stages; batches of the student's are as large as the network that sees most, normalised for it."""
@@ -260,7 +292,7 @@ class _Distillation:
         elif teacher.spec.segments:
             self.networks[name] = (teacher.module, teacher.spec, side)
             place = self.run_folder.network(name)
-            if not place.exists():
+            if self.run_folder.writes and not place.exists():
                 self.emit(Checkpointed(save(place, teacher.module, teacher.spec)))
             scores = self._evaluate(name, "val")
             tiles = len(self.collection.val)
@@ -293,6 +325,10 @@ class _Distillation:
         """Let a student's teachers be remembered while it is trained, where that was asked for and can be done."""
         readers = [reader for reader in getattr(stage, "readers", []) if reader.network is not None]
         if not self.config.remember_teacher or not readers:
+            yield
+            return
+        if self.ours.count > 1:
+            self.emit(Message("The teacher is not remembered: that works with one process only.", "warning"))
             yield
             return
         if reason := changing_tiles(self.config, self.collection.train):
@@ -343,26 +379,6 @@ class _Distillation:
         return DistillResult(self.run_folder.path, metrics, checkpoints)
 
 
-def make_fabric(config: DistillConfig) -> Fabric:
-    """Choose device and precision.
-
-    Raises
-    ------
-    ConfigurationError
-        If the computer does not have what was asked for.
-    """
-    gpu = torch.cuda.is_available()
-    if config.device == "cuda" and not gpu:
-        raise ConfigurationError("No GPU was found that CUDA can use. Choose the device 'auto' or 'cpu'.")
-    on_gpu = gpu and config.device != "cpu"
-    if config.precision == "16" and not on_gpu:
-        raise ConfigurationError("16 bits need a GPU. Choose the precision 'auto' or '32'.")
-    names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    automatic = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-    precision: Any = names.get(config.precision, automatic)
-    return Fabric(accelerator="cuda" if on_gpu else "cpu", devices=1, precision=precision)
-
-
 def _device_name(fabric: Fabric) -> str:
     if fabric.device.type == "cuda":
         return torch.cuda.get_device_name(fabric.device)
@@ -371,12 +387,12 @@ def _device_name(fabric: Fabric) -> str:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Let torch use ``count`` CPU threads for a while; ``None``: one for each processor this process may use.
+    """Let torch use ``count`` CPU threads for a while; ``None``: its part of the processors this process may use.
 
     Said in any case, because torch keeps the number by thread: a run resumed in another one must add up alike.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(count or _processors())
+    torch.set_num_threads(count or max(1, _processors() // processes_here()))
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from torch import Tensor
 from napari_kdseg.distillation import Stage
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Step, Validated
-from napari_kdseg.networks import NetworkSpec, to_input
+from napari_kdseg.networks import NetworkSpec, divided, shares, to_input
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.dataset import TileDataset, batch_count, train_batches
 from napari_kdseg.training.ema import WeightAverage
@@ -113,7 +113,7 @@ def fit(
     KdsegError
         If a loss is not finite any more.
     """
-    with deterministic(place.config.deterministic):
+    with deterministic(place.config.deterministic), divided(stage.image_networks()):
         return _Fit(stage, epochs, spec, place).run(state)
 
 
@@ -128,12 +128,13 @@ class _Fit:
         settings = place.config.optimiser
         optimiser = make_optimiser(stage.trainable_parameters(), settings, self.rate)
         self.optimiser: Any = place.fabric.setup_optimizers(optimiser)
+        shares().spread([*stage.network.state_dict().values(), *stage.trainable_parameters()])
         averaged = settings.ema > 0 and segments(stage)
         self.average = WeightAverage(stage.network, settings.ema) if averaged else None
         self.ticked = time.perf_counter()
 
     def run(self, state: dict[str, Any] | None) -> dict[str, float]:
-        torch.manual_seed(stable_hash(self.place.config.seed, "stage", self.stage.name))
+        torch.manual_seed(self._seed())
         if state is not None:
             self._restore(state)
         if self.place.config.sampling != "all":
@@ -155,6 +156,11 @@ class _Fit:
         load_weights(self.stage, self.spec, self.place.run.network(self.stage.name))
         self.place.completed[self.stage.name] = self.progress.best_metrics
         return self.progress.best_metrics
+
+    def _seed(self) -> int:
+        """Of dropout and the like: each process draws its own for its share of the images."""
+        own = (shares().rank, self.place.position) if shares().rank else ()
+        return stable_hash(self.place.config.seed, "stage", self.stage.name, *own)
 
     def _stop_early(self) -> None:
         """End a stage judged by score that has not become better for a while."""
@@ -200,6 +206,7 @@ class _Fit:
         values = self._finite(terms)
         self.optimiser.zero_grad(set_to_none=True)
         fabric.backward(terms["loss"])
+        shares().average(self.stage.trainable_parameters())
         fabric.clip_gradients(
             self.stage.network,
             self.optimiser,
@@ -293,24 +300,30 @@ class _Fit:
 
     def _keep(self, metrics: dict[str, float]) -> None:
         """Keep the weights as they are now: always as the last, where a score judges them also if they are the best."""
-        stage, progress, run = self.stage, self.progress, self.place.run
+        stage, progress = self.stage, self.progress
         known = {name: value for name, value in metrics.items() if math.isfinite(value)}
         spec = self.spec.model_copy(update={"metrics": known})
         if not self.judged_by_score:
             progress.best_metrics = metrics
-            self.place.checkpointed(keep_weights(stage, spec, run.network(stage.name)))
+            self._write(spec, stage.name)
             return
         score = -1.0 if math.isnan(metrics["val_dice"]) else metrics["val_dice"]
         progress.stale += 1
         if score > progress.best:
             progress.best, progress.best_metrics, progress.stale = score, metrics, 0
-            self.place.checkpointed(keep_weights(stage, spec, run.network(stage.name)))
-        self.place.checkpointed(keep_weights(stage, spec, run.network(f"{stage.name}{LAST}")))
+            self._write(spec, stage.name)
+        self._write(spec, f"{stage.name}{LAST}")
+
+    def _write(self, spec: NetworkSpec, name: str) -> None:
+        if self.place.run.writes:
+            self.place.checkpointed(keep_weights(self.stage, spec, self.place.run.network(name)))
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def _save_state(self) -> None:
+        """Write the state; of several processes the first does, and the others tell it that of their generators."""
         place = self.place
+        generators = self._generators()
         state = {
             "fingerprint": place.fingerprint,
             "stage": self.stage.name,
@@ -320,13 +333,21 @@ class _Fit:
             "optimiser": self.optimiser.state_dict(),
             "stage_state": self.stage.state_dict(),
             "precision": place.fabric.strategy.precision.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "generators": generators,
             "completed": place.completed,
             "position": place.position,
             "metrics_size": place.run.metrics_size(),
         }
         place.checkpointed(place.run.save_state(state))
+
+    def _generators(self) -> list[dict[str, Tensor]]:
+        """Return the state of torch's generators in each process."""
+        device = self.place.fabric.device
+        states = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(device)
+        by_kind = {kind: [part.cpu() for part in shares().all(state)] for kind, state in states.items()}
+        return [{kind: by_kind[kind][rank] for kind in by_kind} for rank in range(shares().count)]
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.progress = Progress(**state["progress"])
@@ -336,6 +357,24 @@ class _Fit:
             self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.place.fabric.strategy.precision.load_state_dict(state["precision"])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+        self._restore_generators(state["generators"])
+
+    def _restore_generators(self, generators: list[dict[str, Tensor]]) -> None:
+        if len(generators) != shares().count:
+            self.place.emit(
+                Message(
+                    f"This run was stopped with {_processes(len(generators))} and goes on with "
+                    f"{_processes(shares().count)}: dropout is drawn anew, and sums are rounded otherwise, so that the "
+                    "weights will not be those of a run that was never stopped."
+                )
+            )
+        if shares().rank >= len(generators):
+            return
+        own, device = generators[shares().rank], self.place.fabric.device
+        torch.set_rng_state(own["cpu"])
+        if device.type == "cuda" and "cuda" in own:
+            torch.cuda.set_rng_state(own["cuda"], device)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"

@@ -34,6 +34,8 @@ class RunFolder:
         The folder. It may not exist yet; an existing one must be empty or hold a run of the same configuration.
     config
         What is run.
+    writes
+        Whether this process writes: of several that train together only the first does, the others read.
 
     Raises
     ------
@@ -42,8 +44,9 @@ class RunFolder:
         cannot be written to.
     """
 
-    def __init__(self, path: Path, config: DistillConfig):
+    def __init__(self, path: Path, config: DistillConfig, *, writes: bool = True):
         self.path = path
+        self.writes = writes
         self.config = config
         self._lock = FolderLock(path / LOCK)
         self._ours = False
@@ -51,6 +54,8 @@ class RunFolder:
         self._board: Any = None
 
     def __enter__(self) -> RunFolder:
+        if not self.writes:
+            return self
         with _writing(self.path):
             self._refuse_foreign()
             self._ours = not self.path.exists()
@@ -98,6 +103,8 @@ class RunFolder:
 
     def record(self, event: Step | Validated, position: int) -> None:
         """Append the figures of an event; ``position`` counts the steps of all stages."""
+        if not self.writes:
+            return
         if isinstance(event, Step):
             line = {"kind": "step", "stage": event.stage, "done": event.done, "total": event.total}
             values = event.values
@@ -115,11 +122,15 @@ class RunFolder:
 
     def metrics_size(self) -> int:
         """Bytes recorded so far: what :meth:`rewind` returns to."""
+        if not self.writes:
+            return 0
         assert self._metrics is not None, "the run folder is not open"
         return self._metrics.tell()
 
     def rewind(self, size: int) -> None:
         """Cut off what was recorded after a checkpoint, so that the curve of a resumed run has no doubles."""
+        if not self.writes:
+            return
         assert self._metrics is not None, "the run folder is not open"
         with _writing(self.path):
             self._metrics.truncate(min(size, self._metrics.tell()))
@@ -145,6 +156,8 @@ class RunFolder:
         """
         import torch
 
+        if not self.writes:
+            return self.path / STATE
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return self.write(STATE, buffer.getbuffer())
@@ -179,6 +192,8 @@ class RunFolder:
             If it cannot be written; what was there before is untouched.
         """
         path = self.path / name
+        if not self.writes:
+            return path
         with _writing(self.path):
             write_whole(path, content)
         return path

@@ -160,6 +160,12 @@ class TeacherTeam:
         """Layers of the teacher that are read beside its logits."""
         return () if self.feature_path is None else (self.feature_path,)
 
+    @property
+    def members(self) -> list[nn.Module]:
+        """The teacher and those assistants that are used."""
+        members = (self.teacher, self.false_pixel_assistant, self.boundary_assistant)
+        return [member for member in members if member is not None]
+
     @torch.no_grad()
     def correct(
         self,
@@ -265,9 +271,8 @@ class TeacherTeam:
 
     def to(self, device: torch.device | str) -> TeacherTeam:
         """Move the members to ``device``, in place."""
-        for member in (self.teacher, self.false_pixel_assistant, self.boundary_assistant):
-            if member is not None:
-                member.to(device)
+        for member in self.members:
+            member.to(device)
         return self
 
     def state_dict(self) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class MemoryContrast(nn.Module):
       reach, so where there are more than ``anchors`` an image, that many are drawn at random.
     - *Grids.* Pixels are compared on the student's grid, the teacher's feature resized (bilinear) to it. What is
       remembered is read on the teacher's own grid, so that no embedding is a mixture of two pixels.
-    - *Processes.* Each process remembers its own images.
+    - *Processes.* All remember the same: the images of the whole batch.
     """
 
     def __init__(

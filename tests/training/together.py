@@ -1,0 +1,102 @@
+"""What the processes of test_several_processes.py run; started by torchrun, never collected as a test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def kill_second(steps: str, *arguments: str) -> None:
+    """Run ``kdseg`` with ``arguments``; the second process is killed before its step of that number."""
+    from napari_kdseg.cli import main
+    from napari_kdseg.training import loop
+
+    step, taken = loop._Fit._step, []
+
+    def step_or_die(self, images, targets):
+        if os.environ["RANK"] == "1" and len(taken) == int(steps):
+            os.kill(os.getpid(), signal.SIGKILL)
+        taken.append(1)
+        step(self, images, targets)
+
+    loop._Fit._step = step_or_die
+    sys.argv = ["kdseg", *arguments]
+    main()
+
+
+def distil_all(*configurations: str) -> None:
+    """Run several distillations one after the other."""
+    import torch
+
+    from napari_kdseg.jobs import Done, run_inline
+    from napari_kdseg.networks import shares
+    from napari_kdseg.training import DistillConfig, distill, loop
+
+    wait = loop._Fit._save_state
+
+    def compare_and_save(self):
+        """All that is trained, and all that stages remember, is the same to the last bit in every process."""
+        tensors = [*self.stage.network.state_dict().values(), *_tensors(self.stage.state_dict())]
+        flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+        first, *others = shares().all(flat)
+        assert all(torch.equal(first, other) for other in others), f"{self.stage.name} differs"
+        wait(self)
+
+    loop._Fit._save_state = compare_and_save
+    for path in configurations:
+        running = run_inline(distill, DistillConfig.load(path))
+        assert isinstance(running.end, Done), running.end
+
+
+def _tensors(state):
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        yield state
+    for part in (
+        state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    ):
+        yield from _tensors(part)
+
+
+def compute(place: str) -> None:
+    """Divide a network, and keep what comes out beside what the whole network gives."""
+    import torch
+    import torch.distributed as dist
+    from torch import nn
+
+    from napari_kdseg.networks import Shares, among, capture, divided, shares
+
+    dist.init_process_group("gloo")
+    report = {}
+    for length in (1, 2, 5):
+        results = []
+        for ours in (Shares(), Shares(dist.get_rank(), dist.get_world_size())):
+            torch.manual_seed(0)
+            network = nn.Sequential(
+                nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)
+            ).double()
+            batch = torch.randn(length, 3, 8, 8, dtype=torch.double)
+            with among(ours), divided([network]), capture(network, ["2"]) as seen:
+                output = network(batch)
+                # A loss that is no mean of the images' losses: it compares them with each other.
+                features = seen["2"].flatten(1)
+                loss = (features @ features.T).softmax(dim=1).diagonal().sum() + output.square().mean().sqrt()
+                loss.backward()
+                shares().average(network.parameters())
+            results.append(
+                {"output": output.detach(), "feature": seen["2"].detach(), "loss": loss.detach()}
+                | {f"gradient {name}": parameter.grad for name, parameter in network.named_parameters()}
+                | dict(network.named_buffers())
+            )
+        report[length] = results
+    if dist.get_rank() == dist.get_world_size() - 1:
+        torch.save(report, Path(place))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    what, *rest = sys.argv[1:]
+    {"compute": compute, "distil": distil_all, "kill": kill_second}[what](*rest)
