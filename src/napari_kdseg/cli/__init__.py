@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from napari_kdseg.cli import distillation, masks, slides  # noqa: F401 - each adds its commands
+from napari_kdseg.cli import distillation, masks, slides, studies  # noqa: F401 - each adds its commands
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError, explain
 

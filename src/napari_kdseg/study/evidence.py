@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from pathlib import Path
+
+
+def write_evidence(folder: Path) -> list[Path]:
+    return []
