@@ -35,7 +35,7 @@ from napari_kdseg.jobs import (
     start_in_thread,
 )
 from napari_kdseg.study.config import LISTS, StudyConfig
-from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_name, plan
+from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_name, plan, slug
 from napari_kdseg.study.progress import RunState, StudyProgress
 from napari_kdseg.study.results import finished, score_given, stage_seconds
 from napari_kdseg.study.shares import kinds, share, write_share
@@ -133,6 +133,7 @@ class _Study:
         self.states = {run: RunState(run.title, run.method) for run in self.runs}
         self.running: dict[Run, _Running] = {}
         self.failures: dict[Run, str] = {}
+        self.warned: set[str] = set()
         self.slots = self._slots()
         self.began, self.told = time.monotonic(), 0.0
         self.share_before = 0.0
@@ -321,7 +322,16 @@ class _Study:
             before = self.states[run].val_dice or 0.0
             self._note(run, val_dice=max(before, event.metrics.get("val_dice", 0.0)))
         elif isinstance(event, Message) and event.level == "warning":
-            self.emit(Message(f"{run.title}: {event.text}", "warning"))
+            self._warn(run, event.text)
+
+    def _warn(self, run: Run, text: str) -> None:
+        """Pass on what a run warns of, once; that tiles are not in its share is as it should be."""
+        if (
+            self.places.share(run.task, run.label_fraction, run.seed).name not in text
+            and text not in self.warned
+        ):
+            self.warned.add(text)
+            self.emit(Message(f"{run.title}: {text}", "warning"))
 
     def _finish(self, run: Run, running: _Running) -> None:
         end = running.job.end
@@ -406,4 +416,4 @@ class _Study:
 
 def protocol_file(folder: Path, task: str) -> Path:
     """File of what all runs of a task share."""
-    return folder / f"protocol-{Run(task, '', '', '', 1, 0).name.partition('__')[0]}.json"
+    return folder / f"protocol-{slug(task)}.json"

@@ -46,7 +46,7 @@ class Run:
             self.teacher,
             self.method,
         ]
-        return "__".join(re.sub(r"[^A-Za-z0-9.+]+", "-", part) or "none" for part in parts)
+        return "__".join(slug(part) or "none" for part in parts)
 
     @property
     def title(self) -> str:
@@ -54,6 +54,11 @@ class Run:
         if self.method == TEACHER:
             return f"teacher {self.teacher}"
         return f"{self.student}, {self.label_fraction:.0%} of the labels, seed {self.seed}: {self.method}"
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as part of the name of a file."""
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", text)
 
 
 def network_name(choice: NetworkChoice) -> str:
@@ -96,7 +101,7 @@ class Places:
 
     def share(self, task: str, fraction: float, seed: int) -> Path:
         """Manifest of a share of the labels."""
-        return self.work / "shares" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', task)}-{fraction:g}-{seed}.csv"
+        return self.work / "shares" / f"{slug(task)}-{fraction:g}-{seed}.csv"
 
     def memory(self, run: Run) -> Path:
         """What teachers put out for the tiles of a share, for all runs of a seed."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from napari_kdseg.errors import DataError, OutputError, explain
 from napari_kdseg.files import write_whole
@@ -151,8 +152,10 @@ class Table:
 
 def _row(line: Mapping[str, str], path: Path) -> Row:
     try:
-        return Row(**{name: _NUMBERS.get(name, str)(line[name] or "nan") if name in _NUMBERS else line[name]
-                      for name in COLUMNS})  # fmt: skip
+        values: dict[str, Any] = {
+            name: _NUMBERS[name](line[name] or "nan") if name in _NUMBERS else line[name] for name in COLUMNS
+        }
+        return Row(**values)
     except ValueError as error:
         raise DataError(
             f"{path.name} holds a row that cannot be understood ({error}). Correct it."
