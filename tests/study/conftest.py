@@ -20,8 +20,7 @@ teachers:
     options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
 students: [enet]
 methods: [alone, kd, plc-kd, "plc-kd:f+b"]
-settings:
-  plc-kd: {assistant_epochs_factor: 1.0, queue_length: 64}
+settings: {plc-kd: {assistant_epochs_factor: 1.0, queue_length: 64}}
 seeds: [0]
 label_fractions: [0.4]
 steps: 4

@@ -27,7 +27,8 @@ def made_up(folder: Path, fractions=(0.1, 1.0)) -> Table:
     def add(method, teacher, fraction, seed, gain):
         student = "unet" if method == "teacher" else "enet"
         row = Row(
-            "blobs", method, teacher, student, fraction, seed, 0.5 + gain + seed / 100, 0.4, 0.45, 1000, 2_000_000, 10.0, "CPU", "abc",
+            "blobs", method, teacher, student, fraction, seed, 0.5 + gain + seed / 100,
+            0.4, 0.45, 1000, 2_000_000, 10.0, "CPU", "abc",
         )  # fmt: skip
         tiles = {f"tile{n}": float(v) for n, v in enumerate(base + gain + random.normal(0, 0.001, 30))}
         table.append(row, {"gland": row.test_dice, "stroma": math.nan}, tiles)

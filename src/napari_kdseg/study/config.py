@@ -187,11 +187,8 @@ class StudyConfig(BaseModel):
                     f"{method} learns from several teachers at once, which a study does not do yet"
                 )
             self.settings_of(method)
-        for key in self.settings:
-            if not any(key in (method, method.partition(":")[0]) for method in self.methods):
-                raise ValueError(
-                    f"there are settings for '{key}', which is none of the methods of this study"
-                )
+        for method, values in self.settings.items():
+            get_method(method).settings(values)
         return self
 
     def settings_of(self, method: str) -> dict[str, Any]:

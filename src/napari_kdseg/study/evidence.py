@@ -16,6 +16,7 @@ from napari_kdseg.study.plan import TEACHER, slug
 from napari_kdseg.study.plots import Scores, curves, dots
 from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
 from napari_kdseg.study.table import RUNS, Row, Table
+from napari_kdseg.study.why_page import write_why
 
 PAGE = "report"
 ALONE, KD, PLC_KD = "alone", "kd", "plc-kd"
@@ -24,7 +25,7 @@ SIGNIFICANT = 0.05
 
 
 def write_evidence(folder: Path) -> list[Path]:
-    """Write ``report.md``, ``report.html`` and the plots of the table in a folder; return the two pages.
+    """Write ``report.md``, ``report.html``, the plots and, where there are tallies, ``why.md``; return the pages.
 
     Raises
     ------
@@ -40,6 +41,7 @@ def write_evidence(folder: Path) -> list[Path]:
             write_whole(folder / name, content)
         write_whole(pages[0], to_markdown(blocks).encode())
         write_whole(pages[1], to_html(blocks, folder).encode())
+        pages += write_why(folder, tasks_of(folder))
     except OSError as error:
         raise OutputError(f"The report could not be written. {explain(error)}") from error
     return pages
@@ -59,11 +61,16 @@ def report(folder: Path) -> tuple[list[Block], dict[str, bytes]]:
         ),
     ]
     pictures: dict[str, bytes] = {}
-    for task in dict.fromkeys(row.task for row in table.rows):
+    for task in tasks_of(folder):
         part, drawn = _Task(folder, table, task).blocks()
         blocks += part
         pictures |= drawn
     return blocks, pictures
+
+
+def tasks_of(folder: Path) -> list[str]:
+    """Return the tasks of the table in a folder, in its order."""
+    return list(dict.fromkeys(row.task for row in Table(folder).rows))
 
 
 class _Task:
@@ -226,9 +233,9 @@ class _Task:
                 Heading(3, "Example tiles"),
                 Picture(
                     examples.name,
-                    "Test tiles: image, annotation, the teacher, the soft label after the false-pixel-aware assistant, "
-                    "the boundary-aware assistant and the similarity correction, which step mended each pixel, and "
-                    "what the student alone and the student of PLC-KD say.",
+                    "Training tiles of the student's share: image, annotation, the teacher, the soft label after the "
+                    "false-pixel-aware assistant (TA_f), the boundary-aware one (TA_b) and the similarity correction "
+                    "(SC), what three students say, and which step mended each pixel.",
                 ),
             ]
         if (self.folder / f"why-{slug(self.task)}.csv").is_file():

@@ -185,9 +185,15 @@ def _named(choices: tuple[NetworkChoice, ...], name: str) -> NetworkChoice:
     return next(choice for choice in choices if network_name(choice) == name)
 
 
+def teacher_checkpoint(config: StudyConfig, name: str, places: Places) -> Path:
+    """Return the weights of a teacher: what its own run left, or the checkpoint that was given."""
+    choice = _named(config.teachers, name)
+    return choice.checkpoint or places.network(teacher_run(config, choice))
+
+
 def _trained(config: StudyConfig, name: str, places: Places) -> NetworkChoice:
-    """Return the teacher as what its own run left, or the checkpoint that was given."""
+    """Return a teacher as the students' runs take it."""
     choice = _named(config.teachers, name)
     if choice.checkpoint is not None:
         return choice
-    return NetworkChoice(checkpoint=places.network(teacher_run(config, choice)), input_size=choice.input_size)
+    return NetworkChoice(checkpoint=teacher_checkpoint(config, name, places), input_size=choice.input_size)
