@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_kdseg.cli.studies import run_study
-from napari_kdseg.study import StudyConfig, Table, write_evidence
+from napari_kdseg.study import StudyConfig, Table
 
 HERE = Path(__file__).resolve().parent
 DATA = Path(os.environ.get("KDSEG_DATA", HERE.parents[1] / "shared" / "data")) / "ebhi-seg"
@@ -55,8 +55,8 @@ def main() -> int:
         return 0
     result = run_study(config)
     print(f"{result.done} of {result.planned} runs are done.")
-    for file in write_evidence(result.folder):
-        print(file)
+    for page in result.pages:
+        print(page)
     return 0
 
 
@@ -78,13 +78,12 @@ def quick(config: StudyConfig) -> dict[str, Any]:
     }
     values["data"]["limit"] = 48
     result = run_study(StudyConfig.model_validate(values))
-    files = write_evidence(result.folder)
     return {
         "benchmark": "evidence",
         "form": "quick",
         "runs_done": result.done,
         "runs_planned": result.planned,
-        "report_files": len(files),
+        "report_files": len(result.pages),
         "seconds": round(time.perf_counter() - began, 1),
     }
 

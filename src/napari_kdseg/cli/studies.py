@@ -13,7 +13,7 @@ from rich.table import Table
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.jobs import Done, Event, Failed, Message, start_in_thread
-from napari_kdseg.study.progress import RunState, StudyProgress
+from napari_kdseg.study.progress import StudyProgress
 
 
 @app.command()
@@ -31,7 +31,7 @@ def study(
 ) -> None:
     """Compare methods: all runs of a study that are not done yet, then the report."""
     from napari_kdseg.cli.distillation import assign, literal
-    from napari_kdseg.study import StudyConfig, write_evidence
+    from napari_kdseg.study import StudyConfig
 
     values: dict[str, Any] = StudyConfig.load(config).model_dump(mode="json")
     assign(values, "output", output and str(output))
@@ -42,8 +42,8 @@ def study(
         assign(values, path, literal(text))
     result = run_study(StudyConfig.model_validate(values))
     print(f"{result.done} of {result.planned} runs are done.")
-    for file in write_evidence(result.folder):
-        print(file)
+    for page in result.pages:
+        print(page)
 
 
 @app.command()
@@ -103,21 +103,10 @@ def progress_table(progress: StudyProgress) -> Table:
     table = Table(title=f"{progress.done} of {len(progress.runs)} runs{left}")
     for column, side in (("method", "left"), ("runs", "right"), ("test Dice", "right"), ("now", "left")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]
-    for method in dict.fromkeys(run.method for run in progress.runs):
-        runs = [run for run in progress.runs if run.method == method]
-        done = [run for run in runs if run.status == "done"]
-        scores = [run.test_dice for run in done if run.test_dice is not None]
-        mean = f"{sum(scores) / len(scores):.4f}" if scores else ""
-        now = "; ".join(_now(run) for run in runs if run.status in ("running", "failed"))
-        table.add_row(method, f"{len(done)}/{len(runs)}", mean, now)
+    for state in progress.by_method():
+        mean = "" if state.test_dice is None else f"{state.test_dice:.4f}"
+        table.add_row(state.method, f"{state.done}/{state.planned}", mean, state.now)
     return table
-
-
-def _now(run: RunState) -> str:
-    if run.status == "failed":
-        return "failed"
-    dice = "" if run.val_dice is None else f", validation Dice {run.val_dice:.3f}"
-    return f"{run.stage.replace('_', ' ') or 'starting'} {run.share:.0%}{dice}"
 
 
 def _duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ Stopped or killed at any moment it goes on: finished runs are rows of the table,
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ from napari_kdseg.jobs import (
     Failed,
     JobCancelled,
     Message,
+    Paused,
+    Resumed,
     RunningJob,
     Started,
     Step,
@@ -35,6 +38,7 @@ from napari_kdseg.jobs import (
     start_in_thread,
 )
 from napari_kdseg.study.config import LISTS, StudyConfig
+from napari_kdseg.study.evidence import write_evidence
 from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_name, plan, slug
 from napari_kdseg.study.progress import RunState, StudyProgress
 from napari_kdseg.study.results import finished, score_given, stage_seconds
@@ -60,11 +64,14 @@ class StudyResult:
         Folder of the table.
     done, planned
         Runs of this study that are finished, and all of them.
+    pages
+        The report of what is there.
     """
 
     folder: Path
     done: int
     planned: int
+    pages: tuple[Path, ...] = ()
 
 
 def study(config: StudyConfig, emit: Emit, control: Control) -> StudyResult:
@@ -134,6 +141,7 @@ class _Study:
         self.running: dict[Run, _Running] = {}
         self.failures: dict[Run, str] = {}
         self.warned: set[str] = set()
+        self.paused = False
         self.slots = self._slots()
         self.began, self.told = time.monotonic(), 0.0
         self.share_before = 0.0
@@ -155,7 +163,7 @@ class _Study:
                     waiting.remove(run)
                     self._start(run)
                     started += 1
-                if not self.running:
+                if not self.running and not self.paused:
                     break
                 time.sleep(POLL_SECONDS)
         except BaseException:
@@ -166,7 +174,8 @@ class _Study:
         done = sum(run in self.table.done for run in self.runs)
         if done == len(self.runs):
             shutil.rmtree(self.places.work / "memory", ignore_errors=True)
-        return StudyResult(self.config.output, done, len(self.runs))
+        pages = write_evidence(self.config.output) if self.table.rows else []
+        return StudyResult(self.config.output, done, len(self.runs), tuple(pages))
 
     # -- before -----------------------------------------------------------------------------------------------------
 
@@ -219,6 +228,8 @@ class _Study:
         """One entry for each run at a time: its GPU, or ``None`` where there is nothing to divide."""
         gpus = torch.cuda.device_count() if self.config.device != "cpu" else 0
         count = self.config.at_once or max(1, gpus)
+        if multiprocessing.current_process().daemon:  # such a process may start no others
+            count = 1
         return [number % gpus if gpus > 1 else None for number in range(count)]
 
     def _data(self, run: Run) -> DataConfig:
@@ -240,7 +251,7 @@ class _Study:
     def _next(self, waiting: list[Run]) -> Run | None:
         """Return the next run that can start: its teacher is there, and nobody is training a stage it could take."""
         free = len(self.slots) - len(self.running)
-        if not free:
+        if not free or self.paused:
             return None
         making = set().union(*(running.makes for running in self.running.values()))
         for run in waiting:
@@ -299,9 +310,11 @@ class _Study:
         """Pass pause and cancel on, take in what the runs say, and finish those that ended."""
         if self.control.cancelled:
             raise JobCancelled
-        for running in self.running.values():
-            if self.control.paused != running.job.control.paused:
-                (running.job.control.pause if self.control.paused else running.job.control.resume)()
+        if self.control.paused != self.paused:
+            self.paused = self.control.paused
+            self.emit(Paused() if self.paused else Resumed())
+            for running in self.running.values():
+                (running.job.control.pause if self.paused else running.job.control.resume)()
         for run, running in list(self.running.items()):
             ended = running.job.end is not None
             while running.events:
@@ -354,6 +367,7 @@ class _Study:
         self.table.append(row, classes, images)
         self._note(row.run, status="done", share=1.0, stage="", test_dice=row.test_dice)
         self._tell(always=True)
+        self.emit(Step("runs", sum(state.status == "done" for state in self.states.values()), len(self.runs)))
 
     def _share_stages(self, run: Run, running: _Running) -> None:
         """Keep the stages that a run trained for the runs that can take them."""
