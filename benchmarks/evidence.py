@@ -1,4 +1,4 @@
-"""What each method gains on real tissue: the reduced study of EBHI-Seg, seven classes, on two cores in about an hour.
+"""What each method gains on real tissue: the reduced study of EBHI-Seg, seven classes, about an hour on two cores.
 
 ENet sees 10 % of the labels, 96 px, 800 steps of 8 tiles, three seeds; one U-Net saw all labels and teaches.
 Nothing here is tuned on the test tiles. It can be stopped at any time, and goes on; the table is

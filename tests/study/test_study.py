@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from napari_kdseg.errors import ConfigurationError, DataError
@@ -14,6 +16,7 @@ from napari_kdseg.study import StudyConfig, StudyProgress, Table, study, write_e
 from napari_kdseg.study.evidence import report
 from napari_kdseg.study.page import to_markdown
 from napari_kdseg.study.plan import Places, Run
+from napari_kdseg.study.why import distance_bins, look_into, tile_kind
 
 METHODS = ["alone", "kd", "plc-kd", "plc-kd:f+b"]
 
@@ -56,6 +59,21 @@ def test_a_study_of_forty_tiles(make_study):
     for row in students:
         assert f"{row.test_dice:.4f}" in text
     assert web.read_text().count("<table>") == text.count("| --- |")
+    ended = run_inline(look_into, config).end
+    assert isinstance(ended, Done), ended
+    write_evidence(config.output)
+    lines = list(csv.DictReader((config.output / "why-blobs.csv").open()))
+    counts = list(csv.DictReader((config.output / "why-tiles-blobs.csv").open()))
+    test_pixels = sum(float(line["pixels"]) for line in lines if line["split"] == "test")
+    test_tiles = sum(int(line["tiles"]) for line in counts if line["split"] == "test")
+    assert test_tiles == 8
+    assert test_pixels == test_tiles * 32 * 32, "every labelled pixel is counted once"
+    why = (config.output / "why.md").read_text()
+    for step in ("right", "similarity"):
+        mended = sum(float(one["pixels"]) for one in lines if (one["split"], one["step"]) == ("test", step))
+        assert f"| {mended:.0f} |" in why
+    assert "Example tiles" in page.read_text()
+
     assert run_inline(study, config).end.result.done == 5, "a second time nothing is left to do"
     other = run_inline(study, config.model_copy(update={"steps": 9})).end
     assert isinstance(other, Failed)
@@ -163,3 +181,13 @@ def test_a_table_that_is_damaged(tmp_path):
         Table(tmp_path)
     with pytest.raises(DataError, match=r"no runs\.csv"):
         write_evidence(tmp_path / "elsewhere")
+
+
+def test_distances_and_tiles_that_are_wholly_wrong():
+    target = np.zeros((1, 24), np.uint8)
+    target[0, 12:] = 1
+    assert distance_bins(target)[0, 12:].tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3]
+    assert set(distance_bins(np.zeros((4, 4), np.uint8)).ravel()) == {3}, "a tile without a border"
+    assert tile_kind(np.zeros((1, 24), np.uint8), target) == "right"
+    assert tile_kind((target == 1) * np.uint8(3), target) == "wholly wrong"
+    assert tile_kind((target == 0) * np.uint8(1), target) == "partly wrong"

@@ -387,9 +387,12 @@ class _Study:
         for path in self.places.run(run).glob("checkpoints/*"):
             if path.name != "student.safetensors" or not (self.config.keep_work or run.method == TEACHER):
                 path.unlink(missing_ok=True)
-        same = [r for r in self.runs if (r.label_fraction, r.seed) == (run.label_fraction, run.seed)]
-        if run.method != TEACHER and all(r in self.table.done for r in same if r.method != TEACHER):
-            shutil.rmtree(self.places.memory(run), ignore_errors=True)
+        memory = self.places.memory(run)
+        users = [
+            other for other in self.runs if other.method != TEACHER and self.places.memory(other) == memory
+        ]
+        if all(user in self.table.done for user in users):
+            shutil.rmtree(memory, ignore_errors=True)
 
     # -- telling ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +74,22 @@ def teacher_run(config: StudyConfig, teacher: NetworkChoice) -> Run:
 
 
 def plan(config: StudyConfig) -> list[Run]:
-    """List all runs: teachers first, then seed by seed, so that what is there at any time can be compared."""
+    """List all runs: teachers, methods, then variants of methods; seed by seed, so that there is always a table."""
     runs = [teacher_run(config, teacher) for teacher in config.teachers]
-    for fraction in config.label_fractions:
-        for seed in config.seeds:
-            for student in config.students:
-                for method in config.methods:
-                    needed = get_method(method).needs_teacher
-                    for teacher in map(network_name, config.teachers) if needed else [""]:
-                        runs.append(Run(config.task, method, teacher, network_name(student), fraction, seed))
+    for ablations in (False, True):
+        methods = [method for method in config.methods if is_variant(method) == ablations]
+        for fraction, seed, student, method in product(
+            config.label_fractions, config.seeds, map(network_name, config.students), methods
+        ):
+            needed = get_method(method).needs_teacher
+            teachers = [network_name(teacher) for teacher in config.teachers] if needed else [""]
+            runs += [Run(config.task, method, teacher, student, fraction, seed) for teacher in teachers]
     return runs
+
+
+def is_variant(method: str) -> bool:
+    """Whether a method is a variant of another, such as a row of an ablation."""
+    return ":" in method
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,9 @@ class Places:
         return self.work / "shares" / f"{slug(task)}-{fraction:g}-{seed}.csv"
 
     def memory(self, run: Run) -> Path:
-        """What teachers put out for the tiles of a share, for all runs of a seed."""
-        return self.work / "memory" / f"{run.label_fraction:g}-{run.seed}"
+        """What teachers put out for the tiles of a share, for all runs of a seed; kept apart for the variants."""
+        part = "variants" if is_variant(run.method) else "methods"
+        return self.work / "memory" / f"{run.label_fraction:g}-{run.seed}-{part}"
 
     def stage(self, key: str) -> Path:
         """Weights of a stage that several runs share."""

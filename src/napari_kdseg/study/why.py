@@ -34,6 +34,7 @@ from napari_kdseg.training import DataConfig
 from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.dataset import TileDataset, all_batches
 from napari_kdseg.training.job import make_fabric
+from napari_kdseg.training.tile import stable_hash
 
 METHOD = "plc-kd"
 STUDENTS = ("alone", "kd", METHOD)
@@ -44,7 +45,10 @@ DISTANCES = (2, 5, 10)
 """Upper limits in pixels of the input of the bins of the distance from a border; the last bin has none."""
 
 TILE_KINDS = ("right", "partly wrong", "wholly wrong")
-"""Right: the teacher has no false pixel in the tile. Wholly wrong: it has no right one in the tile's foreground."""
+"""Right: the teacher has no false pixel in the tile. Wholly wrong: it has hardly a right one in its foreground."""
+
+HARDLY = 0.05
+"""Share of the foreground that may be right in a tile that counts as wholly wrong."""
 
 KEY = ("label_fraction", "seed", "student", "split", "tile", "class", "distance", "step")
 SUMS = ("pixels", "before", "after", *(f"right_{name}" for name in STUDENTS))
@@ -103,7 +107,7 @@ def tile_kind(stage: np.ndarray, target: np.ndarray) -> str:
     if not (stage[labelled] > 0).any():
         return TILE_KINDS[0]
     lesion = labelled & (target > 0)
-    return TILE_KINDS[2] if lesion.any() and (stage[lesion] > 0).all() else TILE_KINDS[1]
+    return TILE_KINDS[2] if lesion.any() and (stage[lesion] == 0).mean() <= HARDLY else TILE_KINDS[1]
 
 
 def distance_bins(target: np.ndarray) -> np.ndarray:
@@ -227,7 +231,9 @@ class _One:
     def _batches(
         self, split: str, team: TeacherTeam, fabric: Fabric
     ) -> Iterator[tuple[np.ndarray, Correction, dict[str, Tensor]]]:
-        dataset = TileDataset(self.collection, getattr(self.collection, split), self.side)
+        # In any order but that of the names: the tiles of a batch lend each other similar pixels, as in training.
+        tiles = sorted(getattr(self.collection, split), key=lambda tile: stable_hash("why", tile.name))
+        dataset = TileDataset(self.collection, tiles, self.side)
         students: dict[str, Any] = {name: self.networks[name] for name in STUDENTS}
         for images, targets in all_batches(dataset, self.config.batch_size):
             self.control.check()

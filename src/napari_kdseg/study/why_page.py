@@ -87,7 +87,7 @@ def _task(lines: list[Line], counts: list[Line]) -> list[Block]:
             ]
     blocks.append(
         Text(
-            "A tile is wholly wrong if no pixel of its foreground has the right class, such as a tile whose grade the "
+            "A tile is wholly wrong if at most 5 % of its foreground has the right class, such as one whose grade the "
             "teacher mistook. There the similarity step finds no right pixel of that class in the tile, takes one from "
             "elsewhere in the batch or, where the batch has none, the mean soft label of the class (fallback)."
         )
@@ -119,7 +119,7 @@ def _steps(lines: list[Line]) -> Figures:
 def _groups(lines: list[Line], column: str) -> Figures:
     """One row a class or distance: how much was wrong there, and which step mended which share of it."""
     rows = []
-    for name in dict.fromkeys(line[column] for line in lines):
+    for name in sorted({line[column] for line in lines}, key=_in_order):
         here = [line for line in lines if line[column] == name]
         whole, wrong = _sums(here), _sums(here, STEPS)
         by_step = [_ratio(_sums(here, [step])["pixels"], wrong["pixels"]) for step in STEPS]
@@ -163,6 +163,12 @@ def _sums(lines: list[Line], steps: Iterable[str] | None = None) -> Sums:
             for name in NUMBERS:
                 sums[name] += float(line[name])
     return sums
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Sort distances by their limits, the open one last, and classes by name."""
+    words, _, limit = name.rpartition(" ")
+    return words == "more than", int(limit) if limit.isdecimal() else 0, name
 
 
 def _ratio(part: float, whole: float) -> str:
