@@ -15,6 +15,7 @@ from napari_kdseg.cli import (  # noqa: F401 - each adds its commands
     networks,
     processes,
     slides,
+    studies,
 )
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError, explain

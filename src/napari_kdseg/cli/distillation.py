@@ -78,9 +78,9 @@ def distill(
     values: dict[str, Any] = {}
     if config is not None:
         values = DistillConfig.load(config).model_dump(mode="json")
-    _put(values, "data.folder", data and str(data))
-    _put(values, "output", output and str(output))
-    _put(values, "method", method)
+    assign(values, "data.folder", data and str(data))
+    assign(values, "output", output and str(output))
+    assign(values, "method", method)
     if teacher:
         first, *more = (_network(choice) for choice in teacher)
         values |= {"teacher": first, "more_teachers": more}
@@ -106,7 +106,7 @@ def distill(
             raise ConfigurationError(
                 f"--set wants name=value, not {assignment!r}; for instance --set epochs=20."
             )
-        _put(values, path, _literal(text))
+        assign(values, path, literal(text))
     if "data" not in values:
         raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
     checked = DistillConfig.model_validate(values)
@@ -131,7 +131,7 @@ def _network(choice: str) -> dict[str, str]:
     return {"checkpoint" if Path(choice).exists() else "architecture": choice}
 
 
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
+def assign(values: dict[str, Any], path: str, value: Any) -> None:
     """Set ``values[a][b] = value`` for the path ``a.b``; ``None`` leaves what is there."""
     if value is None:
         return
@@ -141,7 +141,8 @@ def _put(values: dict[str, Any], path: str, value: Any) -> None:
     values[last] = value
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """Read a value typed after ``--set``: JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:

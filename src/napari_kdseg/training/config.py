@@ -17,7 +17,7 @@ from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, OutputError, explain
 from napari_kdseg.networks.spec import ENCODER
 
-RUN_ONLY = ("output", "device", "threads", "previews")
+RUN_ONLY = ("output", "device", "threads", "previews", "trained_stages", "memory", "report")
 """Fields that may differ when a run is resumed: they change where it runs, not what it computes."""
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -362,6 +362,13 @@ class DistillConfig(_Settings):
         title="Augmentation",
         description="Which changes, how often and how much. May also be given as 'augment'.",
     )
+    validate_every: int = Field(
+        default=1,
+        ge=1,
+        title="Epochs between validations",
+        description="Score the network, and note where the run stands, after every so many epochs and after the last "
+        "one. More than 1 saves time where an epoch is short.",
+    )
     patience: int = Field(
         default=0,
         ge=0,
@@ -385,6 +392,18 @@ class DistillConfig(_Settings):
         title="Remember the teacher",
         description="Keep on disk what teacher and assistants put out, so that they see each tile once, not in every "
         "epoch. Works without augmentation, or with flips and quarter turns alone; takes disk space meanwhile.",
+    )
+    memory: Path | None = Field(
+        default=None,
+        title="Memory of the teacher",
+        description="Folder of what is remembered of teachers, shared by all runs that name it; it is kept when a "
+        "run ends. Default: in the run folder, taken away in the end.",
+    )
+    trained_stages: dict[str, Path] = Field(
+        default_factory=dict,
+        title="Stages trained before",
+        description="Weights of stages before the student, by name (false_pixel_assistant, paraphraser ...), as "
+        "another run left them: those stages are not trained again.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", title="Device", description="'auto' takes the GPU if there is one."
@@ -410,6 +429,13 @@ class DistillConfig(_Settings):
         default=True,
         title="Previews",
         description="Save one validation tile an epoch as a picture: image, annotation and prediction.",
+    )
+
+    report: Literal["full", "student"] = Field(
+        default="full",
+        title="Report",
+        description="'full': every network is scored in the end, also its contours and calibration. 'student': the "
+        "overlap of the student alone, which takes far less time.",
     )
 
     @model_validator(mode="before")
@@ -514,4 +540,6 @@ class DistillConfig(_Settings):
             network.checkpoint = anchor(network.checkpoint)
             network.encoder_weights = anchor(network.encoder_weights)
         copy.output = anchor(self.output) or folder
+        copy.memory = anchor(self.memory)
+        copy.trained_stages = {name: anchor(path) or folder for name, path in self.trained_stages.items()}
         return copy

@@ -312,6 +312,9 @@ class _Distillation:
         self.place.val = self._dataset("val", side if segments(stage) else tiles)
         if stage.name in self.place.completed:
             load_weights(stage, spec, self.run_folder.network(stage.name))
+        elif stage.name in self.config.trained_stages:
+            load_weights(stage, spec, self.config.trained_stages[stage.name])
+            self.emit(Message(f"{stage.title}: trained before."))
         else:
             ours = self.state is not None and self.state["stage"] == stage.name
             self.emit(Message(f"{stage.title}: {epochs} epochs."))
@@ -335,7 +338,9 @@ class _Distillation:
             self.emit(Message(f"The teacher is not remembered: {reason}.", "warning"))
             yield
             return
-        with TeacherMemory(self.run_folder.path / "remembered", self.emit) as memory:
+        shared = self.config.memory
+        folder = self.run_folder.path / "remembered" if shared is None else shared
+        with TeacherMemory(folder, self.emit, shared=shared is not None) as memory:
             for number, reader in enumerate(readers):
                 reader.ask = partial(memory.ask, f"{number}")
             yield
@@ -348,14 +353,17 @@ class _Distillation:
         return evaluate(network, spec, tiles, self.fabric, size, self.control, **options)
 
     def _score(self) -> DistillResult:
-        """Score every network with the weights that are kept, and write report/: a summary, and a row a tile."""
+        """Score the networks with the weights that are kept, and write report/: a summary, and a row a tile."""
         metrics: dict[str, dict[str, float]] = {}
+        full = self.config.report == "full"
         for name in self.networks:
             metrics[name] = {}
+            if not full and name != "student":
+                continue
             for split in ("val", "test"):
                 if tiles := [tile.name for tile in getattr(self.collection, split)]:
                     rows: list[dict[str, float]] = []
-                    scores = self._evaluate(name, split, full=True, tiles=rows)
+                    scores = self._evaluate(name, split, full=full, tiles=rows)
                     metrics[name] |= {f"{split}_{key}": value for key, value in scores.items()}
                     self.run_folder.write_tiles(f"{name}-{split}", tiles, rows)
         checkpoints = {name: self.run_folder.network(name) for name in self.networks}

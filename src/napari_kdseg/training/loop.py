@@ -146,13 +146,16 @@ class _Fit:
             state = None
             try:
                 self._train_epoch()
-                self._validate()
+                judged = self._is_judged()
+                if judged:
+                    self._validate()
             except JobCancelled:
                 self._save_state()
                 raise
             self.progress.epoch, self.progress.batch, self.progress.sums = self.progress.epoch + 1, 0, {}
-            self._stop_early()
-            self._save_state()
+            if judged:
+                self._stop_early()
+                self._save_state()
         load_weights(self.stage, self.spec, self.place.run.network(self.stage.name))
         self.place.completed[self.stage.name] = self.progress.best_metrics
         return self.progress.best_metrics
@@ -260,6 +263,11 @@ class _Fit:
 
     # -- validation -----------------------------------------------------------------------------------------------
 
+    def _is_judged(self) -> bool:
+        """Whether the epoch that was just trained ends with a validation; the last one always does."""
+        done = self.progress.epoch + 1
+        return done % self.place.config.validate_every == 0 or done >= self.epochs
+
     def _validate(self) -> None:
         """Score and keep the weights, or their average where there is one."""
         with nullcontext() if self.average is None else self.average.applied(self.stage.network):
@@ -308,7 +316,7 @@ class _Fit:
             self._write(spec, stage.name)
             return
         score = -1.0 if math.isnan(metrics["val_dice"]) else metrics["val_dice"]
-        progress.stale += 1
+        progress.stale += self.place.config.validate_every
         if score > progress.best:
             progress.best, progress.best_metrics, progress.stale = score, metrics, 0
             self._write(spec, stage.name)

@@ -32,6 +32,7 @@ class TeacherMemory:
     """Runs frozen networks, or remembers what they put out for the same image.
 
     Left normally, its files are taken away; left because the job was stopped or failed, they stay for when it goes on.
+    A shared memory stays in any case, and knows networks by their weights.
 
     Parameters
     ----------
@@ -39,17 +40,20 @@ class TeacherMemory:
         Where the files lie, one an image and network.
     emit
         Is told if the disk is nearly full.
+    shared
+        Whether other runs use it too, now or later.
     """
 
-    def __init__(self, folder: Path, emit: Emit):
-        self.folder, self.emit = folder, emit
+    def __init__(self, folder: Path, emit: Emit, *, shared: bool = False):
+        self.folder, self.emit, self.shared = folder, emit, shared
         self.full = False
+        self._fingerprints: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is None:
+        if kind is None and not self.shared:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(
@@ -66,7 +70,8 @@ class TeacherMemory:
         """
         pixels = image.detach().cpu().contiguous().view(torch.uint8).numpy()
         kind = hashlib.blake2b("\n".join(layers).encode(), digest_size=4).hexdigest()
-        folder = self.folder / f"{teacher}-{name}-{kind}"
+        who = self._fingerprint(network) if self.shared else f"{teacher}-{name}"
+        folder = self.folder / f"{who}-{kind}"
         files = [
             folder / f"{hashlib.blake2b(tile, digest_size=16).hexdigest()}.safetensors" for tile in pixels
         ]
@@ -80,6 +85,16 @@ class TeacherMemory:
             if not file.exists():
                 write_whole(file, to_bytes({tap: v[number].cpu().contiguous() for tap, v in values.items()}))
         return values
+
+    def _fingerprint(self, network: nn.Module) -> str:
+        """Hash the weights of a frozen network, once."""
+        if id(network) not in self._fingerprints:
+            digest = hashlib.blake2b(digest_size=8)
+            for name, tensor in network.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            self._fingerprints[id(network)] = digest.hexdigest()
+        return self._fingerprints[id(network)]
 
     def _has_room(self) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ from napari_kdseg.widgets.parts import (
     row,
 )
 from napari_kdseg.widgets.preferences import allow_preferred_code, preferences
+from napari_kdseg.widgets.study_box import StudyBox
 
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (
@@ -142,6 +143,9 @@ class DistilDock(Dock):
         self.column.addWidget(self.problem)
         self.question = AllowCodeQuestion()
         self.column.addWidget(self.question)
+        self.study = StudyBox(self.session)
+        self.study.asked.connect(self.compare)
+        self.column.addWidget(self.study)
 
     def _build_progress(self) -> None:
         from napari_kdseg.widgets.run_progress import RunProgress
@@ -280,6 +284,12 @@ class DistilDock(Dock):
         self.problem.say("")
         config = self._valid_configuration()
         return None if config is None else self._launch(config)
+
+    def compare(self) -> JobHandle | None:
+        """Start a study of several methods with the data and networks of the form."""
+        self.problem.say("")
+        config = self._valid_configuration()
+        return None if config is None else self.study.start(config)
 
     def resume(self, folder: str) -> JobHandle | None:
         """Go on with the run in ``folder`` from where it stopped."""
