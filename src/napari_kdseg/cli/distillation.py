@@ -94,8 +94,8 @@ def distill(
         raise ConfigurationError(
             "Name the student whose encoder these weights are for: --student unet/resnet18."
         )
-    _put(values, "teacher.encoder_weights", teacher_encoder and str(teacher_encoder))
-    _put(values, "student.encoder_weights", student_encoder and str(student_encoder))
+    assign(values, "teacher.encoder_weights", teacher_encoder and str(teacher_encoder))
+    assign(values, "student.encoder_weights", student_encoder and str(student_encoder))
     if new_head:
         for network in (values.get("teacher"), values.get("student"), *values.get("more_teachers", [])):
             if network and network.get("checkpoint"):
