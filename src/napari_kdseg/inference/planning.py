@@ -150,13 +150,11 @@ class Planner:
         return card.contexts[key]
 
     def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
+        if sees_everything(network.module):
+            return None
         if card.reach is None:
             self._say(f"Measuring how far {network.path.name} looks …")
-            radius = None
-            if not sees_everything(network.module):
-                radius = receptive_field_radius(
-                    network.module, network.spec.in_channels, network.multiple, LIMIT
-                )
+            radius = receptive_field_radius(network.module, network.spec.in_channels, network.multiple, LIMIT)
             card.reach = Reach(radius=radius)
             note(network.sha256, "reach", card.reach)
         return card.reach.radius
