@@ -152,13 +152,11 @@ class Planner:
     def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
         if known := network.known_reach():
             return known.radius
+        if sees_everything(network.module):
+            return None
         if card.reach is None:
             self._say(f"Measuring how far {network.path.name} looks …")
-            radius = None
-            if not sees_everything(network.module):
-                radius = receptive_field_radius(
-                    network.module, network.spec.in_channels, network.multiple, LIMIT
-                )
+            radius = receptive_field_radius(network.module, network.spec.in_channels, network.multiple, LIMIT)
             card.reach = Reach(radius=radius)
             note(network.sha256, "reach", card.reach)
         return card.reach.radius
