@@ -10,8 +10,9 @@ from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import create
 
 WORK = {
-    "at", "at:all", "cwd:features", "emkd:imd", "emkd:rad", "emkd:imd+rad", "fitnet", "fitnet:middle", "fsp", "ifvd",
-    "mgd", "mimic", "pa", "skd:pair", "spkd",
+    "at", "at:authors", "at:cirkd", "coco:cmss", "coco:cocod", "coco:ss", "cwd:features", "emkd-paper:imd",
+    "emkd-paper:imd+rad", "emkd-paper:rad", "emkd:imd", "emkd:imd+rad", "emkd:rad", "fitnet", "fitnet:middle", "fsp",
+    "ifvd", "ifvd:authors", "mgd", "mgd:authors", "mimic", "pa", "pa:authors", "skd:pair", "spkd",
 }  # fmt: skip
 
 
@@ -27,35 +28,24 @@ def stages(name: str, size: int = 64, student: str = "enet"):
     return method.stages(encoder(), create(student), input_shape=(3, size, size), views=views, seed=3)
 
 
-@pytest.mark.parametrize("name", method_names())
-def test_every_method_trains_or_says_what_to_do(name):
-    if name.startswith("alone"):
-        return
-    try:
-        made = stages(name)
-    except ConfigurationError as error:
-        assert "reads the teacher's classes" in str(error), error  # noqa: PT017
-        assert "kd+fitnet@2" in str(error)  # noqa: PT017
-        assert name not in WORK
-        return
+@pytest.mark.parametrize("name", sorted(WORK))
+def test_methods_on_features_move_the_student(name):
+    """The gradient of the distillation terms alone reaches the student."""
+    made = stages(name)
     target = torch.randint(0, 2, (2, 64, 64))
     for stage in made:
         stage.begin_epoch(0, 1)
         values = stage.loss(torch.rand(2, 3, 64, 64), target)
-        values["loss"].backward()
         assert torch.isfinite(values["loss"])
+    sum(value for key, value in values.items() if key.startswith("weighted/")).backward()
     learned = [p for p in made[-1].network.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
-    assert len(learned) > 50
+    assert len(learned) > 5
 
 
-@pytest.mark.parametrize("name", sorted(WORK & set(method_names())))
-def test_the_encoder_moves_the_student(name):
-    """The gradient of the distillation terms alone reaches the student."""
-    stage = stages(name, student="unet/resnet18")[-1]
-    values = stage.loss(torch.rand(2, 3, 64, 64), torch.randint(0, 2, (2, 64, 64)))
-    terms = [value for key, value in values.items() if key.startswith("weighted/")]
-    sum(terms).backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.network.parameters())
+@pytest.mark.parametrize("name", sorted({*method_names()} - WORK - {"alone"}))
+def test_methods_that_read_classes_say_what_to_do(name):
+    with pytest.raises(ConfigurationError, match=r"reads the teacher's classes.*kd\+fitnet@2"):
+        stages(name)
 
 
 def test_features_are_compared_on_the_grid_of_the_encoder():

@@ -67,7 +67,8 @@ def test_a_run_with_code_of_others_asks_first(dock, tmp_path, importable):
     distil.method.setCurrentText("kd")
     distil.networks.student.architecture.setCurrentText(OWN)
     assert distil.start() is None
-    assert distil.question.isVisible()
+    assert distil.problem.text() == ""
+    assert not distil.question.isHidden()
     assert "own_networks:Plain" in distil.question.note.text()
     assert "distil" not in distil.session.jobs
 
