@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,28 +28,68 @@ def kill_second(steps: str, *arguments: str) -> None:
     main()
 
 
-def distil_all(*configurations: str) -> None:
-    """Run several distillations one after the other."""
+def run_all(report: str, stopped: str, *configurations: str) -> None:
+    """Divide a network; run several distillations one after the other; then one that is paused, stopped, resumed."""
+    import torch.distributed as dist
+
+    from napari_kdseg.jobs import Cancelled, Done, run_inline
+    from napari_kdseg.training import DistillConfig, distill
+
+    dist.init_process_group("gloo")
+    compute(Path(report))
+    compare_when_saving()
+    for path in configurations:
+        running = run_inline(distill, DistillConfig.load(path))
+        assert isinstance(running.end, Done), running.end
+    with second_process_asks():
+        running = run_inline(distill, DistillConfig.load(stopped))
+        assert isinstance(running.end, Cancelled), running.end
+    running = run_inline(distill, DistillConfig.load(stopped))
+    assert isinstance(running.end, Done), running.end
+    dist.destroy_process_group()
+
+
+def compare_when_saving() -> None:
+    """Let all that is trained and remembered be the same to the last bit in every process after each epoch."""
     import torch
 
-    from napari_kdseg.jobs import Done, run_inline
     from napari_kdseg.networks import shares
-    from napari_kdseg.training import DistillConfig, distill, loop
+    from napari_kdseg.training import loop
 
-    wait = loop._Fit._save_state
+    save = loop._Fit._save_state
 
     def compare_and_save(self):
-        """All that is trained, and all that stages remember, is the same to the last bit in every process."""
         tensors = [*self.stage.network.state_dict().values(), *_tensors(self.stage.state_dict())]
         flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
         first, *others = shares().all(flat)
         assert all(torch.equal(first, other) for other in others), f"{self.stage.name} differs"
-        wait(self)
+        save(self)
 
     loop._Fit._save_state = compare_and_save
-    for path in configurations:
-        running = run_inline(distill, DistillConfig.load(path))
-        assert isinstance(running.end, Done), running.end
+
+
+@contextmanager
+def second_process_asks():
+    """Let the second process alone be asked to pause for a while at its third step, and to stop after its fifth."""
+    from napari_kdseg.training import loop
+
+    step, taken = loop._Fit._step, []
+
+    def step_and_ask(self, images, targets):
+        control = self.place.control._own
+        if os.environ["RANK"] == "1" and len(taken) == 2:
+            control.pause()
+            threading.Timer(0.5, control.resume).start()
+        step(self, images, targets)
+        taken.append(1)
+        if os.environ["RANK"] == "1" and len(taken) == 5:
+            control.cancel()
+
+    loop._Fit._step = step_and_ask
+    try:
+        yield
+    finally:
+        loop._Fit._step = step
 
 
 def _tensors(state):
@@ -61,7 +103,7 @@ def _tensors(state):
         yield from _tensors(part)
 
 
-def compute(place: str) -> None:
+def compute(place: Path) -> None:
     """Divide a network, and keep what comes out beside what the whole network gives."""
     import torch
     import torch.distributed as dist
@@ -69,7 +111,6 @@ def compute(place: str) -> None:
 
     from napari_kdseg.networks import Shares, among, capture, divided, shares
 
-    dist.init_process_group("gloo")
     report = {}
     for length in (1, 2, 5):
         results = []
@@ -93,10 +134,9 @@ def compute(place: str) -> None:
             )
         report[length] = results
     if dist.get_rank() == dist.get_world_size() - 1:
-        torch.save(report, Path(place))
-    dist.destroy_process_group()
+        torch.save(report, place)
 
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    {"compute": compute, "distil": distil_all, "kill": kill_second}[what](*rest)
+    {"all": run_all, "kill": kill_second}[what](*rest)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 GRACE_SECONDS = 60.0
@@ -28,15 +28,10 @@ def count() -> int:
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
-def heed_terminate() -> None:
-    """Let SIGTERM, which starters and SLURM send, stop this process as Ctrl-C does: what is done is kept."""
+def heed_terminate(cancel: Callable[[], None]) -> None:
+    """Let SIGTERM, which starters and SLURM send, stop the job of this process as Ctrl-C does: what is done is kept."""
     if count() > 1:
-        signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-    raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, lambda _number, _frame: cancel())
 
 
 def run_processes(wanted: int, arguments: list[str]) -> int:

@@ -26,9 +26,9 @@ def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
         transient=True,
         disable=processes.number() > 0,
     ) as progress:
-        processes.heed_terminate()
         display = _Display(progress)
         running = start_in_thread(job, config, display.show)
+        processes.heed_terminate(running.control.cancel)
         try:
             while not running.join(0.2):
                 pass

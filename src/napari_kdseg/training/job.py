@@ -112,7 +112,7 @@ class _Distillation:
         self.sides["student"] = self.roles.side(config.student)
         side = self.sides["student"]
         self.place = Workplace(
-            config, run, self.fabric, self._dataset("train", side), self._dataset("val", side), emit, control,
+            config, run, self.fabric, self._dataset("train", side), self._dataset("val", side), emit, self.control,
             self.collection.fingerprint,
         )  # fmt: skip
         self.networks: dict[str, tuple[nn.Module, NetworkSpec, int]] = {}

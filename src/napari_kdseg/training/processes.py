@@ -6,6 +6,7 @@ environment variables how many there are and which it is. What they share is in 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
@@ -112,8 +113,15 @@ def connected(fabric: Fabric, config: DistillConfig) -> Iterator[Shares]:
             f"The {count} processes of this run did not find each other ({error}). Start all of them, with the same "
             "MASTER_ADDR and MASTER_PORT, and let machines reach each other at that port."
         ) from error
+    atexit.register(_disconnect)
     with among(Shares(process_number(), count, fabric.device)) as ours:
         yield ours
+
+
+def _disconnect() -> None:
+    """End the threads of gloo, which the interpreter cannot (lightning-fabric does so for NCCL)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def demand_shareable(config: DistillConfig, count: int) -> None:
