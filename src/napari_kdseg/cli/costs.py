@@ -10,12 +10,14 @@ from napari_kdseg.inference import CostConfig, CostResult, Subject
 from napari_kdseg.inference.cost_figures import conditions, table
 
 
-def measured(networks: list[str], side: int, device: str) -> CostResult:
+def measured(networks: list[str], side: int, device: str = "auto", measure: str = "missing") -> CostResult:
     """Measure networks, given by path or name; what was measured here before is looked up."""
     from napari_kdseg.inference import measure_costs
 
     subjects = {network: Subject(network=network) for network in networks}
-    config = CostConfig.model_validate({"networks": subjects, "side": side, "device": device})
+    config = CostConfig.model_validate(
+        {"networks": subjects, "side": side, "device": device, "measure": measure}
+    )
     return run(measure_costs, config, resumable=False)
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from napari_kdseg.cli.app import app, console
+from napari_kdseg.cli.app import app
+from napari_kdseg.cli.costs import measured
 from napari_kdseg.networks import NetworkChoice, names
 from napari_kdseg.networks.choices import COST_SIDE
 
@@ -56,28 +56,10 @@ def networks(
 
 
 def _speeds(choices: Sequence[NetworkChoice], measure: bool | None) -> dict[str, float]:
-    from napari_kdseg.networks import create
-    from napari_kdseg.networks.speed import keep_speed, known_speeds, measure_speed
-
-    known = known_speeds()
-    missing = (
-        [] if measure is False else [choice for choice in choices if measure or choice.name not in known]
-    )
-    with Progress(
-        TextColumn("Measuring {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not missing,
-    ) as progress:
-        bar = progress.add_task("", total=len(missing))
-        for choice in missing:
-            progress.update(bar, description=choice.name)
-            known[choice.name] = measure_speed(create(choice.name))
-            keep_speed(choice.name, known[choice.name])
-            progress.advance(bar)
-    return known
+    """Images a second, of those that are known or measured now."""
+    what = {None: "missing", True: "all", False: "none"}[measure]
+    costs = measured([choice.name for choice in choices], COST_SIDE, measure=what).costs
+    return {name: cost.images_per_s for name, cost in costs.items()}
 
 
 def _table(choices: Sequence[NetworkChoice], speeds: dict[str, float]) -> Table:

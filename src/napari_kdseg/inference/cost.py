@@ -78,7 +78,9 @@ def _cost(network: Subject, config: CostConfig, emit: Emit, control: Control) ->
     multiple = input_multiple(spec)
     side = -(-config.side // multiple) * multiple
     machine, key = _machine(device, config), f"{side} {_machine(device, config)} torch {torch.__version__}"
-    found = read_card(identity).costs.get(key)
+    found = None if config.measure == "all" else read_card(identity).costs.get(key)
+    if found is None and config.measure == "none":
+        raise KdsegError(f"{network.network} was not measured on {machine} yet.")
     if found is None:
         emit(Message(f"Measuring {network.network} on {machine} …"))
         module = load(path).module if path.exists() else _fresh(spec)

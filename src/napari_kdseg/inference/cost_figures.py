@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -77,6 +77,11 @@ class CostConfig(BaseModel):
 
     networks: dict[str, Subject] = setting(
         ..., "Networks", "Each by what it is called in the result.", min_length=1
+    )
+    measure: Literal["missing", "all", "none"] = setting(
+        "missing",
+        "Measure",
+        "What was not measured here yet, everything anew, or nothing: only what is kept.",
     )
     side: int = setting(512, "Side (pixels)", "Of the images.", ge=32, le=8192)
     channels: int = setting(3, "Channels", "Of images, for networks by name.", ge=1)
