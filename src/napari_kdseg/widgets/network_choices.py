@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_kdseg.training import NetworkChoice
@@ -22,7 +23,15 @@ STUDENTS = ("enet", "unet/mobilenet_v2", "deeplabv3plus/mobilenet_v2", "segforme
 
 
 class NetworkRow(QWidget):
-    """One network: an architecture, or a checkpoint; and the input size, if it is not that of the data."""
+    """One network: an architecture, or a checkpoint; and the input size, if it is not that of the data.
+
+    Signals
+    -------
+    changed()
+        Another network was named.
+    """
+
+    changed = Signal()
 
     def __init__(self, title: str, names: tuple[str, ...], note: str):
         super().__init__()
@@ -37,6 +46,8 @@ class NetworkRow(QWidget):
         self.form = SettingsForm(NetworkChoice, only=("input_size",))
         self.form.widgets["input_size"].native.setPlaceholderText("as the data")
         self._options: dict[str, Any] = {}
+        self.architecture.currentTextChanged.connect(lambda _name: self.changed.emit())
+        self.checkpoint.edit.textChanged.connect(lambda _path: self.changed.emit())
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
