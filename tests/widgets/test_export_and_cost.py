@@ -51,9 +51,7 @@ def test_a_student_is_exported_from_its_card(dock, student, tmp_path, qtbot):
 
     config = ExportModelConfig(checkpoint=student, output=tmp_path / "out", formats=("safetensors",))
     box = card.export
-    job = box._follow(
-        models.session.start("export model", "export", "napari_kdseg.inference.export:export_model", config)
-    )
+    job = box._follow(models.session.start("export model", "export", JOB, config))
     qtbot.waitUntil(lambda: not job.alive, timeout=WAIT)
     assert "Written to" in box.note.text(), box.note.text()
     assert (tmp_path / "out" / "README.md").is_file()
