@@ -75,6 +75,6 @@ def test_two_networks_beside_each_other_have_a_ratio():
     assert figures["parameters"] == ("2.00 M", "0.50 M", "4")
     assert figures["multiply-adds (512 px)"] == ("3.00 G", "?", "?")
     assert figures["throughput"] == ("4.00 Mpx/s", "16.00 Mpx/s", "0.25")
-    assert figures["100 mm² tissue"] == ("100 s", "25 s", "4")
+    assert figures["100 mm²"] == ("100 s", "25 s", "4")
     assert table({"only": teacher})[0] == ("", "only")
     assert "a machine" in conditions([teacher, student])

@@ -14,8 +14,10 @@ def own_settings(tmp_path, monkeypatch):
     """Keep results, recent slides and last folders of a test out of the home folder."""
     from qtpy.QtCore import QSettings
 
+    from napari_kdseg.widgets.cost_box import CostBox
     from napari_kdseg.widgets.models_dock import ModelsDock
 
+    monkeypatch.setattr(CostBox, "measures", False)
     monkeypatch.setattr(ModelsDock, "gets_ready", False)  # seconds of a test that is about something else
     monkeypatch.setenv("KDSEG_HOME", str(tmp_path / "home"))
     for layout in (QSettings.Format.NativeFormat, QSettings.Format.IniFormat):

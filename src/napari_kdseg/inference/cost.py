@@ -35,6 +35,9 @@ from napari_kdseg.networks.onnx_network import OnnxNetwork
 #: Runs of one image, of which the fastest counts; fewer where they take longer than this together.
 RUNS, LONGEST_S = 5, 2.0
 
+#: Endings of a name that is a file, also where there is none.
+SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
+
 
 def measure_costs(config: CostConfig, emit: Emit, control: Control) -> CostResult:
     """Measure networks (a job).
@@ -73,7 +76,8 @@ def measure_costs(config: CostConfig, emit: Emit, control: Control) -> CostResul
 def _cost(network: Subject, config: CostConfig, emit: Emit, control: Control) -> Cost:
     """Look a network up, or measure it."""
     path = Path(network.network).expanduser()
-    spec, identity = _identify(network, path, config)
+    is_file = path.exists() or path.suffix in SUFFIXES
+    spec, identity = _identify(network, path if is_file else None, config)
     device = choose_device(config.device)
     multiple = input_multiple(spec)
     side = -(-config.side // multiple) * multiple
@@ -83,16 +87,16 @@ def _cost(network: Subject, config: CostConfig, emit: Emit, control: Control) ->
         raise KdsegError(f"{network.network} was not measured on {machine} yet.")
     if found is None:
         emit(Message(f"Measuring {network.network} on {machine} …"))
-        module = load(path).module if path.exists() else _fresh(spec)
+        module = load(path).module if is_file else _fresh(spec)
         control.check()
         found = _Measurement(module, spec, multiple, side, device, config, control).cost(machine)
         note(identity, "costs", found, key)
     return found.model_copy(update={"mpp": spec.mpp})
 
 
-def _identify(network: Subject, path: Path, config: CostConfig) -> tuple[NetworkSpec, str]:
+def _identify(network: Subject, path: Path | None, config: CostConfig) -> tuple[NetworkSpec, str]:
     """Return the description of a network, and what the costs of two networks that cost the same are kept by."""
-    if not path.exists():
+    if path is None:
         classes = ("background", *(f"class {index}" for index in range(1, config.classes)))
         spec = NetworkSpec(
             architecture=network.network,

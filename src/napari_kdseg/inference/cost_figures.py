@@ -108,7 +108,7 @@ def table(costs: dict[str, Cost], area_mm2: float | None = None, mpp: float | No
     costs
         One or two, by name.
     area_mm2, mpp
-        Tissue that seconds are told for; by default :data:`STANDARD_MM2` at the scale of each network.
+        Area that seconds are told for; by default :data:`STANDARD_MM2` at the scale of each network.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def table(costs: dict[str, Cost], area_mm2: float | None = None, mpp: float | No
         ("throughput", lambda cost: cost.mpx_per_s, lambda value: f"{value:.2f} Mpx/s"),
         (f"images ({side} px)", lambda cost: cost.images_per_s, lambda value: f"{value:.2f} /s"),
         ("peak memory", lambda cost: cost.peak_bytes, lambda value: f"{value / 1e6:.0f} MB"),
-        (f"{area:.3g} mm² tissue", lambda cost: cost.seconds(area, mpp), lambda value: f"{value:.0f} s"),
+        (f"{area:.3g} mm²", lambda cost: cost.seconds(area, mpp), lambda value: f"{value:.0f} s"),
     ]
     rows: list[Row] = [("", *costs, *(["ratio"] if len(shown) == 2 else []))]
     for name, figure, text in figures:
@@ -141,7 +141,7 @@ def conditions(costs: Sequence[Cost]) -> str:
     scales = {cost.mpp or STANDARD_MPP for cost in costs}
     at = " and ".join(f"{scale:g}" for scale in sorted(scales))
     return (
-        f"Measured on {first.machine} in {' and '.join(sorted({cost.arithmetic for cost in costs}))}; tissue at {at} "
+        f"Measured on {first.machine} in {' and '.join(sorted({cost.arithmetic for cost in costs}))}; an area at {at} "
         "µm per pixel, without the context of tiles."
     )
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout
 
 from napari_kdseg.errors import ConfigurationError, KdsegError, explain
+from napari_kdseg.inference import CostConfig, Subject
 from napari_kdseg.training import (
     AugmentationConfig,
     DataConfig,
@@ -19,6 +20,8 @@ from napari_kdseg.training import (
     OptimiserConfig,
 )
 from napari_kdseg.widgets.background import JobHandle, in_background
+from napari_kdseg.widgets.cost_box import CostBox
+from napari_kdseg.widgets.export_model_box import ExportModelBox
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models import code_to_allow, load_run
 from napari_kdseg.widgets.network_choices import NetworkChoices
@@ -100,7 +103,26 @@ class DistilDock(Dock):
     def _build_networks(self) -> None:
         step = self._step("2  Teacher and student")
         self.networks = NetworkChoices()
+        self.cost = CostBox(self.session)
         step.addWidget(self.networks)
+        step.addWidget(self.cost)
+        for choice in (self.networks.teacher, self.networks.student):
+            choice.changed.connect(self._show_cost)
+        self._show_cost()
+
+    def _show_cost(self) -> None:
+        """Have teacher and student measured and shown beside each other, unless a run needs the machine."""
+        networks = {}
+        for role, choice in (("teacher", self.networks.teacher), ("student", self.networks.student)):
+            try:
+                values = choice.values()
+            except KdsegError:  # options that are not written out yet; starting says what is wrong with them
+                continue
+            name = str(values.get("checkpoint") or values["architecture"])
+            if name:
+                networks[role] = Subject(network=name, options=values.get("options", {}))
+        running = "distil" in self.session.jobs and self.session.jobs["distil"].alive
+        self.cost.want(CostConfig(networks=networks) if len(networks) == 2 and not running else None)
 
     def _build_method(self) -> None:
         from napari_kdseg.distillation import method_names
@@ -154,6 +176,9 @@ class DistilDock(Dock):
         self.following.running_changed.connect(self._on_running)
         self.following.wanted.connect(self.use_student)
         self.column.addWidget(self.following)
+        self.export = ExportModelBox(self.session)
+        self.export.show_checkpoint(None)
+        self.column.addWidget(self.export)
 
     # -- data --------------------------------------------------------------------------------------
 
@@ -329,6 +354,8 @@ class DistilDock(Dock):
             return
         for section in self.steps:
             section.open(False)
+        self.cost.stop()
+        self.export.show_checkpoint(None)
         self.following.follow(job)
         job.ended.connect(self._on_end)
 
@@ -341,6 +368,7 @@ class DistilDock(Dock):
 
         if isinstance(end, Done):
             self.output.set_path(self._fresh_folder())
+            self.export.show_checkpoint(end.result.checkpoints.get("student"))
 
     def use_student(self) -> None:
         """Load the networks of the finished run into the Models dock."""

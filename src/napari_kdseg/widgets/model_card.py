@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout
 
 from napari_kdseg.errors import CodeNotAllowedError, WeightsOnlyError
 from napari_kdseg.widgets.background import in_background
+from napari_kdseg.widgets.export_model_box import ExportModelBox
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS, adopt_weights, describe, misfit, read_model
 from napari_kdseg.widgets.network_questions import AllowCodeQuestion, WeightsQuestion
 from napari_kdseg.widgets.parts import Note, PathRow, button, clear, duration, heading, row, swatch
@@ -42,7 +43,7 @@ class ModelCard(QFrame):
         self.column.setSpacing(4)
         self.column.addWidget(heading(ROLE_TITLES[role] + ("" if role in SHOWN else " (optional)")))
         self.path = PathRow(
-            "Checkpoint (.safetensors, .pt)", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
+            "Checkpoint (.safetensors, .pt, .onnx)", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
         )
         self.path.chosen.connect(self._load)
         self.column.addWidget(self.path)
@@ -60,6 +61,8 @@ class ModelCard(QFrame):
         self.column.addWidget(self.weights)
         if role in SHOWN:
             self._build_actions()
+            self.export = ExportModelBox(session)
+            self.column.addWidget(self.export)
 
     def _build_actions(self) -> None:
         self.here = button(
@@ -137,6 +140,7 @@ class ModelCard(QFrame):
         if self.role in SHOWN:
             ready = model is not None and self.session.slide is not None
             self.actions.setVisible(model is not None)
+            self.export.show_checkpoint(None if model is None else model.path)
             self.here.setEnabled(ready)
             self.whole.setEnabled(ready)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_kdseg.widgets.background import JobHandle
+from napari_kdseg.widgets.cost_box import CostBox
 from napari_kdseg.widgets.model_card import SHOWN, ModelCard
 from napari_kdseg.widgets.models import load_run
 from napari_kdseg.widgets.parts import Dock, Note, PathRow, button, combo, heading, row
@@ -40,6 +41,8 @@ class ModelsDock(Dock):
             card.wanted.connect(lambda role, whole: self.predict([role], whole=whole))
             self.column.addWidget(card)
         self._build_both()
+        self.cost = CostBox(self.session)
+        self.column.addWidget(self.cost)
         self._build_settings()
         self.column.addStretch(1)
         self.session.models_changed.connect(self._on_models)
@@ -94,6 +97,17 @@ class ModelsDock(Dock):
         else:
             self.hint.say("")
         self._get_ready()
+        self._show_cost(ready)
+
+    def _show_cost(self, roles: list[str]) -> None:
+        """Have the networks of the cards measured, and shown beside each other."""
+        from napari_kdseg.inference import CostConfig, Subject
+
+        networks = {
+            ROLE_TITLES[role].lower(): Subject(network=str(self.session.models[role].path)) for role in roles
+        }
+        threads = max(1, (os.cpu_count() or 2) - 1)  # one is left to the window
+        self.cost.want(CostConfig(networks=networks, threads=threads) if networks else None)
 
     def predict(self, roles: Sequence[str], *, whole: bool) -> JobHandle | None:
         """Line up the prediction of what is on screen, or of the whole slide, by the networks of ``roles``."""

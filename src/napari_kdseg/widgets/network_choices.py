@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.networks import names
 from napari_kdseg.networks.choices import COST_SIDE
 from napari_kdseg.networks.formats import read_spec, resolve
+from napari_kdseg.networks.foundation import encoder_of
 from napari_kdseg.networks.options import read_options, write_options
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.form import SettingsForm
@@ -31,7 +32,15 @@ STUDENTS = _offered("enet", "student")
 
 
 class NetworkRow(QWidget):
-    """One network: an architecture, or a checkpoint; and the input size, if it is not that of the data."""
+    """One network: an architecture, or a checkpoint; and the input size, if it is not that of the data.
+
+    Signals
+    -------
+    changed()
+        Another network was named.
+    """
+
+    changed = Signal()
 
     def __init__(self, title: str, offered: tuple[str, ...], note: str):
         super().__init__()
@@ -60,6 +69,9 @@ class NetworkRow(QWidget):
         self.form.widgets["input_size"].native.setPlaceholderText("as the data")
         self._kept: dict[str, Any] = {}
         self._looked_at: dict[str, bool] = {}
+        self.architecture.currentTextChanged.connect(lambda _name: self.changed.emit())
+        self.checkpoint.edit.textChanged.connect(lambda _path: self.changed.emit())
+        self.options.editingFinished.connect(self.changed)
         self.beside = Fold("Options and pretrained encoder", open=False)
         for widget in (self.options, self.encoder_weights):
             self.beside.content.addWidget(widget)
@@ -172,6 +184,10 @@ class NetworkChoices(QWidget):
 
 def _about(name: str) -> str:
     """Say what a listed network is, in the tooltip of its line."""
+    if name in _ENCODERS:
+        return (
+            f"A foundation encoder, which teaches features: {encoder_of(name).title}. Give its weights below."
+        )
     choice = _LISTED[name]
     return (
         f"{choice.description} {choice.parameters / 1e6:.2f} M parameters, {choice.multiply_adds / 1e9:.2f} G "
