@@ -7,6 +7,7 @@ docs/evidence/runs.csv.
     python benchmarks/evidence.py                  the reduced study, then its report
     python benchmarks/evidence.py --estimate       time a step of each method, and say how long the study takes
     python benchmarks/evidence.py --quick          a check in less than a minute that all of it works
+    python benchmarks/evidence.py --two-class      the reduced study of gland or lesion against background
     python benchmarks/evidence.py --full           the full study, for which there should be a GPU
 
 The last line of --quick and --estimate is one JSON object.
@@ -38,14 +39,16 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--estimate", action="store_true")
-    parser.add_argument("--full", action="store_true")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--full", dest="form", action="store_const", const="full", default="reduced")
+    forms.add_argument("--two-class", dest="form", action="store_const", const="two-class")
     parser.add_argument("--limit", type=int, help="stop after so many runs")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of EBHI-Seg")
     parser.add_argument("--output", type=Path, default=EVIDENCE)
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         sys.exit(f"EBHI-Seg was not found at {arguments.data}. Name its folder with --data.")
-    config = StudyConfig.load(EVIDENCE / ("full.yaml" if arguments.full else "reduced.yaml"))
+    config = StudyConfig.load(EVIDENCE / f"{arguments.form}.yaml")
     config.data.folder, config.output = arguments.data.absolute(), arguments.output.absolute()
     config.limit = arguments.limit
     if arguments.quick or arguments.estimate:

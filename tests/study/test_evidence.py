@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_kdseg.study import Table, write_evidence
+from napari_kdseg.study import StudyConfig, Table, write_evidence
 from napari_kdseg.study.evidence import report
 from napari_kdseg.study.page import to_markdown
+from napari_kdseg.study.plan import plan
 from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
 from napari_kdseg.study.table import Row
 
@@ -74,6 +75,17 @@ def test_the_committed_page_agrees_with_the_committed_table():
     if not (COMMITTED / "runs.csv").is_file():
         pytest.skip("docs/evidence/runs.csv is not there yet")
     assert (COMMITTED / "report.md").read_text() == to_markdown(report(COMMITTED)[0])
+
+
+@pytest.mark.parametrize("name", ["reduced", "two-class", "full"])
+def test_the_committed_studies_can_be_planned(name):
+    config = StudyConfig.load(COMMITTED / f"{name}.yaml")
+    assert {"alone", "kd", "cwd", "cirkd", "emkd", "coco", "plc-kd"} <= set(config.methods)
+    assert len(config.seeds) >= 3
+    kd, plc_kd = config.settings_of("kd"), config.settings_of("plc-kd")
+    assert {**plc_kd, **kd} == plc_kd, "KD and PLC-KD share temperature and weight"
+    names = [run.name for run in plan(config)]
+    assert len(set(names)) == len(names)
 
 
 def test_statistics():

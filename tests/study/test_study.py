@@ -74,6 +74,23 @@ def test_a_study_of_forty_tiles(make_study):
         assert f"| {mended:.0f} |" in why
     assert "Example tiles" in page.read_text()
 
+    given = config.teachers[0].model_copy(update={"checkpoint": Places(work).network(teacher.run)})
+    tuning = {
+        "teachers": (given,),
+        "methods": ("kd",),
+        "output": config.output.with_name("tuning"),
+        "at_once": 2,
+    }
+    ended = run_inline(study, config.model_copy(update=tuning)).end
+    assert isinstance(ended, Done), ended
+    again = Table(tuning["output"]).rows
+    assert again[0].test_dice == pytest.approx(teacher.test_dice), (
+        "a teacher that is given is scored, not trained"
+    )
+    assert again[1].test_dice == pytest.approx(by_method["kd"].test_dice, abs=1e-4), (
+        "also in a process of its own"
+    )
+
     assert run_inline(study, config).end.result.done == 5, "a second time nothing is left to do"
     other = run_inline(study, config.model_copy(update={"steps": 9})).end
     assert isinstance(other, Failed)

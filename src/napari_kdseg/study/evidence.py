@@ -12,7 +12,7 @@ from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, DataError, OutputError, explain
 from napari_kdseg.files import write_whole
 from napari_kdseg.study.page import Block, Figures, Heading, Picture, Text, to_html, to_markdown
-from napari_kdseg.study.plan import TEACHER, slug
+from napari_kdseg.study.plan import TEACHER, is_variant, slug
 from napari_kdseg.study.plots import Scores, curves, dots
 from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
 from napari_kdseg.study.table import RUNS, Row, Table
@@ -22,6 +22,11 @@ PAGE = "report"
 ALONE, KD, PLC_KD = "alone", "kd", "plc-kd"
 BASELINES = (ALONE, KD)
 SIGNIFICANT = 0.05
+
+VARIANTS = (
+    "The variants of PLC-KD keep what their name says: f the false-pixel-aware assistant (false-pixel images, FIG), b "
+    "the boundary-aware assistant (boundary transform, BT), sc the similarity correction. Without all three it is KD."
+)
 
 
 def write_evidence(folder: Path) -> list[Path]:
@@ -145,6 +150,7 @@ class _Task:
         return [
             Heading(4, f"{title}, {share}"),
             _scores(methods, rows),
+            *([Text(VARIANTS)] if any(method.startswith(f"{PLC_KD}:") for method in methods) else []),
             Heading(5, "By class (test Dice)"),
             self._classes(methods, rows),
             Heading(5, "Tile by tile"),
@@ -193,7 +199,7 @@ class _Task:
                 f"Two-sided Wilcoxon signed-rank test over {results[0][2].tiles} test tiles: the Dice of a tile is the "
                 "mean over the foreground classes in it, then over the seeds that both methods have. The last column "
                 f"is adjusted for all {len(results)} comparisons of this table (Holm). Tiles of one patient are not "
-                "independent, so small p values are too small."
+                "independent, so small p values are too small. * is below 0.05."
             ),
             Figures(header, tuple(lines), words=2),
         ]
@@ -256,7 +262,7 @@ def goal(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for fraction, of in sorted(means.items()):
         pairs = [(PLC_KD, KD), (KD, ALONE), ("emkd", ALONE), ("coco", ALONE)]
-        pairs += [(PLC_KD, variant) for variant in of if variant.startswith(f"{PLC_KD}:")]
+        pairs += [(variant.partition(":")[0], variant) for variant in of if is_variant(variant)]
         known = [(one, other) for one, other in pairs if one in of and other in of]
         for wanted, word in ((True, "reached"), (False, "not reached")):
             found = [
