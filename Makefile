@@ -14,7 +14,7 @@ demo: install
 	@$(VENV)/kdseg demo --output demo-output
 
 test: lint
-	@OMP_NUM_THREADS=1 $(WINDOW) $(VENV)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+	@OMP_NUM_THREADS=1 $(WINDOW) $(VENV)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not exhaustive"
 
 lint: install
 	@$(VENV)/ruff check .

@@ -116,7 +116,7 @@ class Sizes:
     tile: int | Literal["auto"] = "auto"
 
 
-FULL = Sizes(student=12288, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3)
+FULL = Sizes(student=8192, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3)
 QUICK = Sizes(student=4608, teacher=1536, peers=2048, giant=768, rounds=1, peer_rounds=1, tile=768)
 
 

@@ -15,7 +15,7 @@ from napari_kdseg.errors import ConfigurationError, KdsegError
 annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
 app.add_typer(annotation_commands, name="annotations")
 
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".onnx")
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx")
 Compression = Annotated[
     str, typer.Option(help="jpeg, deflate, lzw, zstd or none; auto: JPEG for TIFF of RGB, zstd for OME-Zarr.")
 ]
