@@ -16,12 +16,13 @@ are not timed. One process and batches of 4 were fastest on two cores.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import logging
 import shutil
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from tiatoolbox.models.engine.io_config import IOSegmentorConfig
 from tiatoolbox.models.engine.semantic_segmentor import SemanticSegmentor
 from tiatoolbox.models.models_abc import ModelABC
 
-ENET = Path(__file__).parents[1] / "src" / "napari_kdseg" / "networks" / "enet.py"
+SOURCE = Path(__file__).parents[1] / "src"
+PACKAGES = ("napari_kdseg", "napari_kdseg.networks", "napari_kdseg.networks.papers")
 WINDOW, STRIDE, BATCH = 512, 384, 4
 
 
@@ -68,11 +70,13 @@ class Student(ModelABC):
 
 
 def _enet(spec: dict[str, Any]) -> torch.nn.Module:
-    """Build the network from its one file, which needs nothing but torch."""
-    found = importlib.util.spec_from_file_location("enet", ENET)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module.ENet(spec["in_channels"], len(spec["classes"]))
+    """Build the network from its file; what the packages around it import is not installed here."""
+    for name in PACKAGES:
+        package = types.ModuleType(name)
+        package.__path__ = [str(SOURCE.joinpath(*name.split(".")))]
+        sys.modules[name] = package
+    enet = importlib.import_module(f"{PACKAGES[-1]}.enet")
+    return enet.ENet(spec["in_channels"], len(spec["classes"]))
 
 
 def main() -> int:
