@@ -22,6 +22,8 @@ SCRIPT = Path(__file__).with_name("together.py")
 SMALL = NetworkChoice(
     architecture="unet/resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 )
+FIRST, MORE = ("kd", "plc-kd"), ("coco", "spkd")
+"""The second pair takes a run of its own, which is left to ``pytest`` alone."""
 TIMEOUT = 500
 """Seconds: only ends a test that hangs. A run takes 10 to 30 on a machine that does nothing else."""
 
@@ -102,14 +104,27 @@ def configured(place: Path, name: str, method: str) -> DistillConfig:
     )
 
 
+def written(place: Path, methods: tuple[str, ...]) -> list[Path]:
+    files = [place / f"{method}.json" for method in methods]
+    for method, file in zip(methods, files, strict=True):
+        configured(place, f"two-{method}", method).save(file)
+    return files
+
+
 @pytest.fixture(scope="module")
 def two(place) -> Path:
-    """Every method run by two processes, which stop if they do not agree to the last bit after an epoch."""
-    files = [place / f"{method}.json" for method in METHODS]
-    for method, file in zip(METHODS, files, strict=True):
-        configured(place, f"two-{method}", method).save(file)
+    """Methods run by two processes, which stop if they do not agree to the last bit after an epoch."""
+    files = written(place, FIRST)
     configured(place, "stopped", "kd").save(place / "stopped.json")
     ran = torchrun(2, SCRIPT, "all", place / "report.pt", place / "stopped.json", *files)
+    assert ran.returncode == 0, ran.stderr
+    return place
+
+
+@pytest.fixture(scope="module")
+def two_more(place) -> Path:
+    """The other methods, likewise."""
+    ran = torchrun(2, SCRIPT, "several", *written(place, MORE))
     assert ran.returncode == 0, ran.stderr
     return place
 
@@ -123,8 +138,18 @@ def test_networks_that_are_divided_compute_what_they_compute_whole(two):
             )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FIRST)
 def test_two_processes_have_the_losses_of_one(two, method):
+    assert_same_losses(two, method)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("method", MORE)
+def test_two_processes_have_the_losses_of_one_with_critics_and_relations(two_more, method):
+    assert_same_losses(two_more, method)
+
+
+def assert_same_losses(two: Path, method: str) -> None:
     """Step by step, within what rounding makes of other orders of adding up.
 
     Sums over a batch are rounded otherwise where they are made of two parts, by about 1e-7 of their size; batch

@@ -37,15 +37,32 @@ def run_all(report: str, stopped: str, *configurations: str) -> None:
 
     dist.init_process_group("gloo")
     compute(Path(report))
-    compare_when_saving()
-    for path in configurations:
-        running = run_inline(distill, DistillConfig.load(path))
-        assert isinstance(running.end, Done), running.end
+    run_each(*configurations)
     with second_process_asks():
         running = run_inline(distill, DistillConfig.load(stopped))
         assert isinstance(running.end, Cancelled), running.end
     running = run_inline(distill, DistillConfig.load(stopped))
     assert isinstance(running.end, Done), running.end
+    dist.destroy_process_group()
+
+
+def run_each(*configurations: str) -> None:
+    """Run several distillations one after the other."""
+    from napari_kdseg.jobs import Done, run_inline
+    from napari_kdseg.training import DistillConfig, distill
+
+    compare_when_saving()
+    for path in configurations:
+        running = run_inline(distill, DistillConfig.load(path))
+        assert isinstance(running.end, Done), running.end
+
+
+def run_several(*configurations: str) -> None:
+    """Run several distillations one after the other, and nothing else."""
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    run_each(*configurations)
     dist.destroy_process_group()
 
 
@@ -139,4 +156,4 @@ def compute(place: Path) -> None:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    {"all": run_all, "kill": kill_second}[what](*rest)
+    {"all": run_all, "several": run_several, "kill": kill_second}[what](*rest)

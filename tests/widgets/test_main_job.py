@@ -115,6 +115,7 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
     distil.use_student()
     wait_for(qtbot, lambda: {"teacher", "student"} <= set(session.models))
     assert "Dice" in models.cards["student"].facts.text()
+    models.context.setCurrentText("64 px")  # measuring how much is needed is tested elsewhere
     for role in ("teacher", "student"):
         with qtbot.waitSignal(models.predict([role], whole=True).ended, timeout=WAIT) as ended:
             pass
