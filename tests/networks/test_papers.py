@@ -97,7 +97,11 @@ def test_one_image_trains(name):
 
 @pytest.mark.parametrize("library", LIBRARY)
 def test_one_image_trains_library_networks(library):
-    create(library).train()(torch.rand(1, 3, 128, 128)).square().mean().backward()
+    made = create(library).train()
+    made(torch.rand(1, 3, 128, 128)).square().mean().backward()
+    gradients = [parameter.grad for parameter in made.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_normalisation_of_pooled_maps_is_the_ordinary_one_but_for_a_single_image():

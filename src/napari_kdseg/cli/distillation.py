@@ -86,16 +86,8 @@ def distill(
         values |= {"teacher": first, "more_teachers": more}
     if student is not None:
         values["student"] = _network(student)
-    if teacher_encoder and not values.get("teacher"):
-        raise ConfigurationError(
-            "Name the teacher whose encoder these weights are for: --teacher unet/resnet34."
-        )
-    if student_encoder and not values.get("student"):
-        raise ConfigurationError(
-            "Name the student whose encoder these weights are for: --student unet/resnet18."
-        )
-    assign(values, "teacher.encoder_weights", teacher_encoder and str(teacher_encoder))
-    assign(values, "student.encoder_weights", student_encoder and str(student_encoder))
+    _give_encoder(values, "teacher", teacher_encoder, "unet/resnet34")
+    _give_encoder(values, "student", student_encoder, "unet/resnet18")
     if new_head:
         for network in (values.get("teacher"), values.get("student"), *values.get("more_teachers", [])):
             if network and network.get("checkpoint"):
@@ -121,6 +113,15 @@ def distill(
         scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)
         print(f"{role}: {scores}")
     print(f"Everything else is in {result.run / 'report'}")
+
+
+def _give_encoder(values: dict[str, Any], role: str, weights: Path | None, example: str) -> None:
+    """Have the encoder of a network begin with weights of a file."""
+    if weights is None:
+        return
+    if not values.get(role):
+        raise ConfigurationError(f"Name the {role} whose encoder these weights are for: --{role} {example}.")
+    values[role]["encoder_weights"] = str(weights)
 
 
 def _network(choice: str) -> dict[str, str]:
