@@ -24,15 +24,15 @@ from napari_kdseg.slides import TileCache, open_annotation, open_slide
 
 SHAPE, TILE, LEVELS = (40_000, 40_000), 256, 5
 BLOCK, MPP = 4096, 0.5
-SOURCE = f"synthetic:{BLOCK}x{BLOCK}?seed=3&mpp={MPP}&pen=0"
+SOURCE = f"synthetic:{{side}}x{{side}}?seed=3&mpp={MPP}&pen=0"
 """One block of tissue with glass around it: 70 % of it is tissue."""
 BACKGROUND = (243, 242, 244)
 CLASSES = ("background", "gland", "tumour gland")
 NETWORKS = {"student": ("enet", 120), "teacher": ("unet/resnet34", 50)}
 """Architectures, and steps of training: it takes a minute or two, once."""
-PATCH, RATE = 256, 3e-3
+PATCH, PATCHES, RATE = 256, 4, 3e-3
 HASTE = 10
-"""In haste, so many times fewer steps: enough for classes that do not tie."""
+"""In haste, so many times fewer steps: enough for classes that do not tie; and a quarter of a block is repeated."""
 
 
 def tissue_blocks() -> np.ndarray:
@@ -43,7 +43,7 @@ def tissue_blocks() -> np.ndarray:
     return left | right
 
 
-def write_slide(path: Path, blocks: np.ndarray | None = None) -> Path:
+def write_slide(path: Path, blocks: np.ndarray | None = None, haste: bool = False) -> Path:
     """Write the slide, or a smaller one of the same make, unless it is there from an earlier run.
 
     Parameters
@@ -52,12 +52,14 @@ def write_slide(path: Path, blocks: np.ndarray | None = None) -> Path:
         Of the file, a TIFF.
     blocks
         Which blocks of a smaller slide hold tissue, bool ``[rows, columns]``.
+    haste
+        Whether a quarter of a block is computed and repeated.
     """
     if path.exists():
         return path
     shape = SHAPE if blocks is None else (blocks.shape[0] * BLOCK, blocks.shape[1] * BLOCK)
     blocks = tissue_blocks() if blocks is None else blocks
-    tissue, glass = _encoded_tissue(), _encoded_glass()
+    tissue, glass = _encoded_tissue(haste), _encoded_glass()
     part = path.with_suffix(".part")
     with tifffile.TiffWriter(part, bigtiff=True) as tif:
         for level in range(LEVELS):
@@ -98,17 +100,21 @@ def _tiles(
 
 
 @cache
-def _histology() -> tuple[np.ndarray, np.ndarray]:
+def _histology(haste: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the block of tissue, uint8 ``[h, w, 3]``, and its classes, uint8 ``[h, w]``."""
-    with open_slide(SOURCE, cache=TileCache(0)) as slide:
-        truth = open_annotation(f"{SOURCE}&mask=classes", slide)
-        return slide.read(0, 0, 0, BLOCK, BLOCK), truth.read_scaled(1.0, 0, 0, BLOCK, BLOCK)
+    side = BLOCK // 2 if haste else BLOCK
+    source = SOURCE.format(side=side)
+    with open_slide(source, cache=TileCache(0)) as slide:
+        truth = open_annotation(f"{source}&mask=classes", slide)
+        pixels, classes = slide.read(0, 0, 0, side, side), truth.read_scaled(1.0, 0, 0, side, side)
+    times = BLOCK // side
+    return np.tile(pixels, (times, times, 1)), np.tile(classes, (times, times))
 
 
 @cache
-def _encoded_tissue() -> list[dict[tuple[int, int], bytes]]:
+def _encoded_tissue(haste: bool) -> list[dict[tuple[int, int], bytes]]:
     """Return the encoded tiles of the block by (row, column), level by level."""
-    (pixels, _), found = _histology(), []
+    (pixels, _), found = _histology(haste), []
     for _ in range(LEVELS):
         places = [
             (row, column) for row in range(len(pixels) // TILE) for column in range(len(pixels) // TILE)
@@ -153,7 +159,7 @@ def write_network(path: Path, name: str, haste: bool = False) -> Path:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     random = np.random.default_rng(0)
     for _ in range(steps):
-        tiles, classes = _patches(random, side)
+        tiles, classes = _patches(random, side, haste)
         optimiser.zero_grad()
         loss = functional.cross_entropy(module(to_input(tiles, spec, "cpu")), classes)
         loss.backward()
@@ -162,10 +168,10 @@ def write_network(path: Path, name: str, haste: bool = False) -> Path:
     return save(path, module.eval(), spec)
 
 
-def _patches(random: np.random.Generator, side: int, count: int = 4) -> tuple[np.ndarray, Tensor]:
-    """Return patches of the histology, uint8 ``[count, H, W, 3]``, and their classes ``[count, H, W]``."""
-    pixels, classes = _histology()
-    places = random.integers(0, BLOCK - side, (count, 2))
+def _patches(random: np.random.Generator, side: int, haste: bool) -> tuple[np.ndarray, Tensor]:
+    """Return patches of the histology, uint8 ``[PATCHES, H, W, 3]``, and their classes ``[PATCHES, H, W]``."""
+    pixels, classes = _histology(haste)
+    places = random.integers(0, BLOCK - side, (PATCHES, 2))
     cuts = [(slice(y, y + side), slice(x, x + side)) for y, x in places]
     return np.stack([pixels[cut] for cut in cuts]), torch.from_numpy(
         np.stack([classes[cut] for cut in cuts])

@@ -12,7 +12,18 @@ from napari_kdseg.inference import PredictConfig, predict
 from napari_kdseg.inference.engine import Engine, choose_device
 from napari_kdseg.inference.loading import loaded_network
 from napari_kdseg.inference.receptive_field import receptive_field_radius
-from napari_kdseg.jobs import Cancelled, Checkpointed, Done, Failed, Message, Started, Step, run_inline
+from napari_kdseg.jobs import (
+    Cancelled,
+    Checkpointed,
+    Control,
+    Done,
+    Failed,
+    Message,
+    Started,
+    Step,
+    run_inline,
+    run_job,
+)
 from napari_kdseg.masks import open_masks
 from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.networks import NetworkSpec
@@ -162,9 +173,10 @@ def test_batches_do_not_change_the_result(tmp_path, checkpoint):
 
 
 def test_a_stopped_job_goes_on_to_the_same_bytes(tmp_path, checkpoint):
-    whole, _ = run(config(tmp_path / "whole", checkpoint, probabilities=True))
-    settings = config(tmp_path / "stopped", checkpoint, probabilities=True)
-    from napari_kdseg.jobs import Control, run_job
+    """What is under way when a job is told to stop is finished: the slide has more tiles than that."""
+    changes = {"slide": "synthetic:1400x700?seed=1&mpp=0.5", "probabilities": True}
+    whole, _ = run(config(tmp_path / "whole", checkpoint, **changes))
+    settings = config(tmp_path / "stopped", checkpoint, **changes)
 
     for stop_after in (1, 5):
         control = Control()

@@ -33,7 +33,13 @@ def quick(models, monkeypatch):
 
     def config(roles, region):
         return made(roles, region).model_copy(
-            update={"tile": 64, "halo": 16, "batch_size": 1, "precision": "float32", "skip_background": False}
+            update={
+                "tile": 128,
+                "halo": 16,
+                "batch_size": 1,
+                "precision": "float32",
+                "skip_background": False,
+            }
         )
 
     monkeypatch.setattr(models, "_config", config)
