@@ -41,7 +41,7 @@ memory and the tissue mask.
     Share of the processors that other programs used meanwhile: figures of a busy machine are not to be quoted.
 
 ``--quick`` leaves out the teacher's limit, what is compared in float32 with the limit, MONAI in bfloat16 and the
-defaults, predicts small regions with tiles of 768 px of a slide that repeats itself and takes networks that were hardly
+defaults, predicts small regions with tiles of 768 px of a slide that repeats itself and takes networks that were not
 trained: under 50 s on two quiet cores. Without it the networks are trained for a minute or two, once, and kept with the
 slide in ``--folder``. Prints one JSON object last.
 """
@@ -50,6 +50,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import json
 import math
 import os
@@ -61,6 +62,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,7 +119,7 @@ class Sizes:
 
 
 FULL = Sizes(student=8192, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3)
-QUICK = Sizes(student=3840, teacher=1536, peers=2048, giant=768, rounds=1, peer_rounds=1, tile=768)
+QUICK = Sizes(student=3072, teacher=1536, peers=1536, giant=768, rounds=1, peer_rounds=1, tile=768)
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Scene:
     device: str
     tile: int | Literal["auto"]
     best: str
-    """The precision of our best setting: hardly trained networks are not asked whether they keep their classes."""
+    """The precision of our best setting: untrained networks are not asked whether they keep their classes."""
 
     def output(self) -> Path:
         """Return a place for a mask, where nothing is."""
@@ -185,17 +187,22 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as scratch, load_of_others() as others:
         os.environ["KDSEG_HOME"] = str(arguments.folder)  # what is measured of a model is kept with it
-        scene = make_scene(Path(scratch), arguments.folder, arguments.device, sizes)
         figures: dict[str, Any] = {"quick": arguments.quick, "missing": {}}
+        with ThreadPoolExecutor() as pool:  # memory is not a matter of time: beside the making of the slide
+            networks, peaks = {}, {}
+            for name, network in make_networks(arguments.folder, sizes):
+                networks[name] = network
+                if name == "student" or not arguments.quick:
+                    peaks[name] = pool.submit(in_own_process, network, arguments)
+            scene = make_scene(Path(scratch), arguments.folder, networks, arguments.device, sizes)
+        for name, peak in peaks.items():
+            figures[f"peak_rss_mb{suffix_of(name)}"] = peak.result()
         figures |= measure_networks(scene, sizes)
         figures |= measure_peers(scene, sizes, figures["missing"])
         if not arguments.quick:
             figures |= measure_defaults(scene, sizes, figures["tissue_mpx_per_s"].get("monai"))
         figures |= measure_tiatoolbox(scene, arguments.tiatoolbox_python, sizes, figures["missing"])
         figures["first_tile_s"] = first_tile(scene)
-        figures["peak_rss_mb"] = in_own_process(scene.networks["student"], arguments)
-        if not arguments.quick:
-            figures["peak_rss_mb_teacher"] = in_own_process(scene.networks["teacher"], arguments)
     figures["busy_elsewhere"] = others["share"]
     print(json.dumps({**figures, "targets": TARGETS, "machine": machine()}))
     return 0
@@ -205,13 +212,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def make_scene(scratch: Path, folder: Path, device: str, sizes: Sizes) -> Scene:
-    """Make slide and networks, or take those of an earlier run."""
+def suffix_of(name: str) -> str:
+    """Return how figures of a network end: those of the student are plain."""
+    return "" if name == "student" else f"_{name}"
+
+
+def make_networks(folder: Path, sizes: Sizes) -> Iterator[tuple[str, Path]]:
+    """Train student and teacher, or take those of an earlier run: name and file of each."""
     folder.mkdir(parents=True, exist_ok=True)
     haste = sizes is QUICK
-    suffix = "-in-haste" if haste else ""
-    slide = write_slide(folder / f"slide{suffix}.tif", haste=haste)
-    networks = {name: write_network(folder / f"{name}{suffix}.safetensors", name, haste) for name in NETWORKS}
+    for name in NETWORKS:
+        yield name, write_network(folder / f"{name}{'-in-haste' if haste else ''}.safetensors", name, haste)
+
+
+def make_scene(scratch: Path, folder: Path, networks: dict[str, Path], device: str, sizes: Sizes) -> Scene:
+    """Make the slide, or take that of an earlier run."""
+    haste = sizes is QUICK
+    slide = write_slide(folder / f"slide{'-in-haste' if haste else ''}.tif", haste=haste)
     with open_slide(slide) as opened:
         tissue = tissue_of(opened)
     say(f"slide made: {tissue.fraction:.0%} tissue")
@@ -345,7 +362,7 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
     """Compare predictions with the limit of their network, and the teacher with the student."""
     figures: dict[str, Any] = {}
     for name, side in (("student", sizes.student), ("teacher", sizes.teacher)):
-        suffix = "" if name == "student" else "_teacher"
+        suffix = suffix_of(name)
         region, network, whole = tissue_box(side), scene.networks[name], (0, 0, *SHAPE)
         rounds = sizes.rounds if name == "student" else max(1, sizes.rounds // 2)
         kinds = {"auto": suffix, "float32": f"{suffix}_fp32"}
@@ -355,7 +372,7 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
                 run = predict_ours(scene, network, region)
                 rate = tissue_area(scene.tissue, run.box) / run.seconds
             else:
-                ratio, rate = of_limit(scene, network, region, precision, rounds)
+                ratio, rate = of_limit(scene, network, region, precision, rounds, first)
                 figures[f"of_model_limit{kind}"] = round(ratio, 3)
             figures[f"{name}_s_per_slide{kind.removeprefix(suffix)}"] = round(
                 tissue_area(scene.tissue, whole) / rate, 1
@@ -370,13 +387,14 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
     return figures
 
 
-def of_limit(scene: Scene, network: Path, region: Box, precision: str, rounds: int) -> tuple[float, float]:
+def of_limit(
+    scene: Scene, network: Path, region: Box, precision: str, rounds: int, first: Ours
+) -> tuple[float, float]:
     """Predict a region in turns with the limit; return the share of the limit, and tissue pixels a second."""
-    limit, ratios, rates = None, [], []
+    ratios, rates = [], []
+    limit = Limit(scene, network, first)
+    limit.pixels_per_second(0.2)
     for _ in range(rounds):
-        if limit is None:
-            limit = Limit(scene, network, predict_ours(scene, network, (*region[:2], 512, 512), precision))
-            limit.pixels_per_second(0.2)
         before = limit.pixels_per_second(LIMIT_S)
         ours = predict_ours(scene, network, region, precision)
         after = limit.pixels_per_second(LIMIT_S)
@@ -395,7 +413,7 @@ def measure_defaults(scene: Scene, sizes: Sizes, monai: float | None) -> dict[st
         predict_ours(scene, network, (*region[:2], 256, 256), halo="auto")
         run = predict_ours(scene, network, region, halo="auto")
         rates[name] = tissue_area(scene.tissue, run.box) / run.seconds
-        suffix = "" if name == "student" else "_teacher"
+        suffix = suffix_of(name)
         figures[f"halo_overhead_default{suffix}"] = round(run.overhead, 3)
         figures[f"{name}_run_as_default"] = how(run)
     if "teacher" in rates:
@@ -570,6 +588,7 @@ def memory_of(network: Path, sizes: Sizes, device: str) -> float:
                 GIANT, network, Path(scratch) / f"{name}.ome.zarr", box, device, tile=sizes.tile
             )
             if name == "all":
+                ctypes.CDLL(None).malloc_trim(0)  # what is kept for a prediction that comes soon counts, too
                 base = peak = process.memory_info().rss
                 watcher = threading.Thread(target=watch)
                 watcher.start()
