@@ -85,8 +85,6 @@ from napari_kdseg.networks import load, to_input
 from napari_kdseg.slides import TissueMask, open_slide, tissue_of
 
 GIANT = "synthetic:100000x80000?seed=5&mpp=0.5"
-LIMIT_S = 0.4
-"""Seconds that the limit is taken before and after each prediction."""
 HALO = 64
 """Context around a tile where ours is compared: what the peers' windows of 512 px have that share 25 %."""
 KEPT = Path(tempfile.gettempdir()) / "napari-kdseg-inference-benchmark"
@@ -109,17 +107,32 @@ TARGETS = {
 class Sizes:
     """How much is predicted: level-0 pixels on a side, and how often."""
 
+    limit: int
     student: int
     teacher: int
     peers: int
     giant: int
     rounds: int
     peer_rounds: int
+    limit_s: float
+    """Seconds that the limit is taken in each way before and after a prediction: a processor is faster for a moment."""
     tile: int | Literal["auto"] = "auto"
 
 
-FULL = Sizes(student=8192, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3)
-QUICK = Sizes(student=3072, teacher=1536, peers=1536, giant=768, rounds=1, peer_rounds=1, tile=768)
+FULL = Sizes(
+    limit=12288, student=8192, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3, limit_s=2.0
+)
+QUICK = Sizes(
+    limit=3072,
+    student=3072,
+    teacher=1536,
+    peers=1536,
+    giant=768,
+    rounds=1,
+    peer_rounds=1,
+    limit_s=0.4,
+    tile=768,
+)
 
 
 @dataclass(frozen=True)
@@ -361,7 +374,7 @@ def wait_for(result: Tensor) -> None:
 def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
     """Compare predictions with the limit of their network, and the teacher with the student."""
     figures: dict[str, Any] = {}
-    for name, side in (("student", sizes.student), ("teacher", sizes.teacher)):
+    for name, side in (("student", sizes.limit), ("teacher", sizes.teacher)):
         suffix = suffix_of(name)
         region, network, whole = tissue_box(side), scene.networks[name], (0, 0, *SHAPE)
         rounds = sizes.rounds if name == "student" else max(1, sizes.rounds // 2)
@@ -372,7 +385,7 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
                 run = predict_ours(scene, network, region)
                 rate = tissue_area(scene.tissue, run.box) / run.seconds
             else:
-                ratio, rate = of_limit(scene, network, region, precision, rounds, first)
+                ratio, rate = of_limit(scene, network, region, precision, rounds, first, sizes.limit_s)
                 figures[f"of_model_limit{kind}"] = round(ratio, 3)
             figures[f"{name}_s_per_slide{kind.removeprefix(suffix)}"] = round(
                 tissue_area(scene.tissue, whole) / rate, 1
@@ -388,16 +401,16 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
 
 
 def of_limit(
-    scene: Scene, network: Path, region: Box, precision: str, rounds: int, first: Ours
+    scene: Scene, network: Path, region: Box, precision: str, rounds: int, first: Ours, limit_s: float
 ) -> tuple[float, float]:
     """Predict a region in turns with the limit; return the share of the limit, and tissue pixels a second."""
     ratios, rates = [], []
     limit = Limit(scene, network, first)
     limit.pixels_per_second(0.2)
     for _ in range(rounds):
-        before = limit.pixels_per_second(LIMIT_S)
+        before = limit.pixels_per_second(limit_s)
         ours = predict_ours(scene, network, region, precision)
-        after = limit.pixels_per_second(LIMIT_S)
+        after = limit.pixels_per_second(limit_s)
         fastest = max((before[way] + after[way]) / 2 for way in before)
         ratios.append(ours.pushed / ours.seconds / fastest)
         rates.append(tissue_area(scene.tissue, ours.box) / ours.seconds)
