@@ -120,7 +120,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    limit=12288, student=8192, teacher=4096, peers=4096, giant=6144, rounds=3, peer_rounds=3, limit_s=2.0
+    limit=12288, student=8192, teacher=4096, peers=4096, giant=6144, rounds=5, peer_rounds=3, limit_s=2.0
 )
 QUICK = Sizes(
     limit=3072,
@@ -377,9 +377,9 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
     for name, side in (("student", sizes.limit), ("teacher", sizes.teacher)):
         suffix = suffix_of(name)
         region, network, whole = tissue_box(side), scene.networks[name], (0, 0, *SHAPE)
-        rounds = sizes.rounds if name == "student" else max(1, sizes.rounds // 2)
         kinds = {"auto": suffix, "float32": f"{suffix}_fp32"}
         for precision, kind in list(kinds.items())[: 1 if sizes is QUICK else 2]:
+            rounds = sizes.rounds if kind == "" else 1 + sizes.rounds // 5
             first = predict_ours(scene, network, (*region[:2], 512, 512), precision)  # measures, and warms up
             if name == "teacher" and sizes is QUICK:
                 run = predict_ours(scene, network, region)

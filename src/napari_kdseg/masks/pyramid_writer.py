@@ -1,6 +1,7 @@
 """Writing a growing pyramid: the tile itself at once and for good, its coarser levels at every commit.
 
-Coarser chunks are kept in memory between two commits, so the four tiles beneath a parent cost one write, not four.
+Coarser chunks are kept in memory between two commits, so the four tiles beneath a parent cost one write, not four; and
+some of them longer, since the next tile mostly lies beneath the same parents.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import zarr
 
 from napari_kdseg.masks.chunk_file import HALF, write_chunk
 from napari_kdseg.masks.reduction import NOT_COMPUTED, Reduce
+
+#: Coarser chunks that stay in memory after a commit.
+STAY = 16
 
 
 class PyramidWriter:
@@ -34,7 +38,8 @@ class PyramidWriter:
         self._arrays = [zarr.open_array(folder / str(level), mode="r+") for level in range(levels)]
         self._tile = tile
         self._reduce = reduce
-        self._coarse: dict[tuple[int, int, int], np.ndarray] = {}
+        self._coarse: dict[tuple[int, int, int], np.ndarray] = {}  # the one that was changed last is last
+        self._changed: set[tuple[int, int, int]] = set()
 
     def write(self, row: int, column: int, block: np.ndarray) -> None:
         """Write the tile ``(row, column)`` and wait until it is durable; any number of threads may do so.
@@ -94,13 +99,15 @@ class PyramidWriter:
     @property
     def kept(self) -> int:
         """How many coarser chunks wait in memory for a commit."""
-        return len(self._coarse)
+        return len(self._changed)
 
     def commit(self) -> None:
         """Write the coarser chunks, and wait until they are durable."""
-        for level, row, column in sorted(self._coarse):
+        for level, row, column in sorted(self._changed):
             write_chunk(self._folder / str(level), row, column, self._coarse[level, row, column])
-        self._coarse.clear()
+        self._changed.clear()
+        for key in list(self._coarse)[:-STAY]:
+            del self._coarse[key]
 
     def sweep(self) -> None:
         """Remove halves of chunks that a killed program left beside them, where zarr writes before it renames."""
@@ -108,7 +115,7 @@ class PyramidWriter:
             half.unlink(missing_ok=True)
 
     def _chunk(self, level: int, y: int, x: int) -> tuple[np.ndarray, int, int]:
-        """Return the chunk that holds pixel ``(y, x)`` of ``level``, padded with 255, and the pixel's place in it."""
+        """Return the chunk that holds pixel ``(y, x)`` of ``level``, to change it, and the place of the pixel in it."""
         row, column = y // self._tile, x // self._tile
         key = (level, row, column)
         if key not in self._coarse:
@@ -118,4 +125,6 @@ class PyramidWriter:
                 stored = np.asarray(self._arrays[level][top : top + self._tile, left : left + self._tile])
                 chunk[: stored.shape[0], : stored.shape[1]] = stored
             self._coarse[key] = chunk
+        self._coarse[key] = self._coarse.pop(key)
+        self._changed.add(key)
         return self._coarse[key], y - row * self._tile, x - column * self._tile
