@@ -96,6 +96,8 @@ class Engine:
             uint8 ``[batch, H, W, C_in]``, in pinned memory for a GPU.
         """
         count = max(len(windows), batch or 0)
+        if count == 1 and self.device.type == "cpu" and windows[0].flags.writeable:
+            return torch.from_numpy(windows[0])[None]
         out = torch.empty(
             (count, *windows[0].shape), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
         )
@@ -134,12 +136,16 @@ class Engine:
             Waits for the result where the device works on its own, and returns it.
         """
         with torch.inference_mode():
-            # float32 is exact here, and processors compare it faster than what is shorter.
-            logits = self.logits(staged)[(..., *core)].contiguous().float()
-            classes, most = _most_likely(logits)
+            logits = self.logits(staged)[(..., *core)]
+            # Plane by plane, in float32: exact, and compared many times as fast as what is shorter or interleaved.
+            planes = [logits[:, index].float().contiguous() for index in range(logits.shape[1])]
+            classes, most = _most_likely(planes)
             if not probability:
                 return self._bring(classes, None)
-            return self._bring(classes, 1 / (logits - most[:, None]).exp_().sum(dim=1))
+            total = torch.zeros_like(most)
+            for plane in planes:
+                total += (plane - most).exp_()
+            return self._bring(classes, total.reciprocal_())
 
     def _bring(self, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
         if self.device.type != "cuda":
@@ -156,18 +162,16 @@ class Engine:
         return wait
 
 
-def _most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first class of the largest logit, uint8 ``[N, h, w]``, and that logit.
+def _most_likely(planes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the first class of the largest logit, uint8 ``[N, h, w]``, and that logit, of logits class by class.
 
-    Class by class the memory is walked along, which takes a tenth of the time of an arg max across classes; and a
-    maximum of numbers takes a hundredth of that of writing where a mask says so.
+    Maxima of numbers take a hundredth of the time of writing where a mask says so.
     """
-    most = logits[:, 0]
-    classes = torch.zeros(most.shape, dtype=torch.uint8, device=logits.device)
-    for index in range(1, logits.shape[1]):
-        larger = logits[:, index] > most
-        classes = torch.maximum(classes, larger.view(torch.uint8).mul_(index))
-        most = torch.maximum(most, logits[:, index])
+    most = planes[0]
+    classes = torch.zeros(most.shape, dtype=torch.uint8, device=most.device)
+    for index, plane in enumerate(planes[1:], start=1):
+        classes = torch.maximum(classes, (plane > most).view(torch.uint8).mul_(index))
+        most = torch.maximum(most, plane)
     return classes, most
 
 

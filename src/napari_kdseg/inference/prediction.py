@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 
 from napari_kdseg.inference.config import PredictConfig
+from napari_kdseg.inference.engine import choose_device
 from napari_kdseg.inference.memory import blocks_kept
 from napari_kdseg.inference.preparation import Preparation, Ready
 from napari_kdseg.inference.running import MaskResult, PredictResult, Run
 from napari_kdseg.jobs import Control, Emit
 from napari_kdseg.masks.slabs import Slab
-from napari_kdseg.slides import open_slide
+from napari_kdseg.slides import Slide, open_slide
 
 
 def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResult:
@@ -39,7 +40,7 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
     KdsegError
         If slide, checkpoint, settings or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+    with contextlib.closing(_opened(config)) as stored, _undisturbed():
         job = Preparation(config, stored, emit, control)
         store = job.store()
         with contextlib.ExitStack() as writers:
@@ -61,7 +62,7 @@ def begin(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Begu
 
     :func:`predict_slab` goes on from here, in any number of programs.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+    with contextlib.closing(_opened(config)) as stored, _undisturbed():
         job = Preparation(config, stored, emit, control)
         store = job.store()
         begun = {}
@@ -89,7 +90,7 @@ def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control
         As for :func:`predict`.
     """
     going_on = config.model_copy(update={"overwrite": False})
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+    with contextlib.closing(_opened(config)) as stored, _undisturbed():
         job = Preparation(going_on, stored, emit, control)
         store = job.store()
         ((name, path),) = config.networks.items()
@@ -100,9 +101,15 @@ def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control
 
 def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Ready]:
     """Load and measure all that a prediction of ``config`` needs, so that it begins at once (a job)."""
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, _undisturbed():
+    with contextlib.closing(_opened(config)) as stored, _undisturbed():
         job = Preparation(config, stored, emit, control)
         return {name: job.try_out(path) for name, path in config.networks.items()}
+
+
+def _opened(config: PredictConfig) -> Slide:
+    """Open the slide: on a processor each thread decodes its own tiles, since all of them are busy anyway."""
+    threads = 1 if choose_device(config.device).type == "cpu" else None
+    return open_slide(config.slide, mpp=config.slide_mpp, threads=threads)
 
 
 @contextlib.contextmanager

@@ -51,9 +51,11 @@ def to_input(tiles: np.ndarray | Tensor, spec: NetworkSpec, device: str | torch.
         tiles = torch.from_numpy(np.require(tiles, requirements=["C", "W"]))
     there = tiles.to(device, non_blocking=True).contiguous()
     count, height, width, channels = there.shape
-    mean, std = torch.tensor([spec.mean, spec.std], device=device).repeat(1, width)
+    mean, std = torch.tensor([spec.mean, spec.std], dtype=torch.float64).repeat(1, width)
+    factor, offset = (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
     # Whole rows at once: broadcasting over the last, short axis is several times slower.
-    rows = there.reshape(count * height, width * channels).to(torch.float32).div_(255).sub_(mean).div_(std)
+    rows = there.reshape(count * height, width * channels).to(torch.float32)
+    torch.addcmul(offset, rows, factor, out=rows)
     # [N, H, W, C] seen as [N, C, H, W] is channels-last memory.
     return rows.reshape(there.shape).permute(0, 3, 1, 2)
 

@@ -8,6 +8,7 @@ of the slide. Notes of another file that had the same name are not believed.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ from napari_kdseg.slides.tissue import TissueMask, tissue_mask
 
 NOTES = ".kdseg.json"
 TISSUE = ".kdseg-tissue.png"
+#: Computed tissue masks that are remembered.
+COMPUTED = 4
+_computed: dict[tuple[str, Pair | None, bool], TissueMask] = {}
+_lock = threading.Lock()
 
 
 class TissueNotes(BaseModel):
@@ -127,8 +132,18 @@ def kept_tissue(slide: Slide) -> TissueMask | None:
 
 
 def tissue_of(slide: Slide) -> TissueMask:
-    """Return the tissue of a slide: the mask that a person kept, or a computed one."""
-    return kept_tissue(slide) or tissue_mask(slide)
+    """Return the tissue of a slide: the mask that a person kept, or a computed one, which is remembered."""
+    kept = kept_tissue(slide)
+    if kept is not None:
+        return kept
+    key = (slide.identity(), slide.mpp, slide.brightfield)
+    tissue = _computed.get(key) or tissue_mask(slide)
+    if not slide.bad_tiles:  # who reads them is to find them
+        with _lock:
+            _computed[key] = tissue
+            while len(_computed) > COMPUTED:
+                del _computed[next(iter(_computed))]
+    return tissue
 
 
 def _find(slide: Slide) -> Sidecar | None:
