@@ -14,8 +14,10 @@ memory and the tissue mask.
 
 ``of_model_limit of_model_limit_teacher``
     Input pixels a second of a whole prediction (at its best setting), halo included, over those of nothing but the
-    same forward of preloaded, normalised windows at the same tile, batch, threads and precision; the faster of all
-    threads in one forward, and of a forward a thread. ``..._fp32``: both in float32.
+    same forward of preloaded tiles (bytes in, classes out) at the same tile, batch, threads and precision; the faster
+    of all threads in one forward, and of a forward a thread. ``..._fp32``: both in float32.
+``of_network_alone of_network_alone_teacher``
+    The same over the network's own layers on windows that are normalised already, without any arg max.
 ``halo_overhead halo_overhead_teacher``
     Pixels that the network sees of a tile, over those it keeps, minus 1; ``halo_overhead_default...``: with the halo
     that is chosen when none is asked for.
@@ -49,7 +51,6 @@ slide in ``--folder``. Prints one JSON object last.
 from __future__ import annotations
 
 import argparse
-import copy
 import ctypes
 import json
 import math
@@ -72,7 +73,7 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference_peers import PEERS, Box, Task
 from inference_slide import BLOCK, NETWORKS, SHAPE, write_network, write_slide
@@ -117,12 +118,12 @@ class Sizes:
     rounds: int
     peer_rounds: int
     limit_s: float
-    """Seconds that the limit is taken before and after each prediction: about as long, since speed comes and goes."""
+    """Seconds that the limit is taken before and after each prediction: for long, since speed comes and goes."""
     tile: int | Literal["auto"] = "auto"
 
 
 FULL = Sizes(
-    limit=12288, student=8192, teacher=4096, peers=4096, giant=6144, rounds=5, peer_rounds=3, limit_s=6.0
+    limit=12288, student=8192, teacher=4096, peers=4096, giant=6144, rounds=5, peer_rounds=3, limit_s=2.5
 )
 QUICK = Sizes(
     limit=3072,
@@ -132,7 +133,7 @@ QUICK = Sizes(
     giant=768,
     rounds=1,
     peer_rounds=1,
-    limit_s=0.8,
+    limit_s=0.5,
     tile=768,
 )
 
@@ -281,7 +282,7 @@ def config_for(
 def predict_ours(
     scene: Scene, network: Path, region: Box, precision: str = "auto", halo: int | str = HALO
 ) -> Ours:
-    """Predict a region with the public API; this, :func:`config_for` and :func:`network_of_ours` know that API."""
+    """Predict a region with the public API; this and :func:`config_for` know that API."""
     config = config_for(
         scene.slide,
         network,
@@ -311,17 +312,11 @@ def predict_ours(
     )
 
 
-def network_of_ours(path: Path, arithmetic: str, device: str) -> nn.Module:
-    """Return the network as the prediction runs it: normalisations folded in, channels last."""
-    module = loaded_network(path, torch.device(device)).running
-    return module if arithmetic == "float32" else copy.deepcopy(module).to(getattr(torch, arithmetic))
-
-
 # --- the limit --------------------------------------------------------------------------------------------------------
 
 
 class Limit:
-    """Nothing but the forward of a network on windows that are in memory, normalised, channels last.
+    """Nothing but the forward of windows that are in memory.
 
     Parameters
     ----------
@@ -329,18 +324,27 @@ class Limit:
         Which network; windows are taken from the tissue of the slide.
     ours
         How it was run.
+    alone
+        The layers of the network alone, of normalised windows. Otherwise what a prediction does with a decoded tile:
+        bytes in, classes out.
     """
 
-    def __init__(self, scene: Scene, network: Path, ours: Ours):
-        self._module = network_of_ours(network, ours.arithmetic, scene.device)
-        self._threads = ours.threads
-        spec, side = load(network).spec, ours.window
+    def __init__(self, scene: Scene, network: Path, ours: Ours, *, alone: bool):
+        loaded = loaded_network(network, torch.device(scene.device))
+        engine = loaded.engine(ours.arithmetic)
+        side, core = ours.window, slice(ours.halo, ours.halo + ours.tile)
         with open_slide(scene.slide) as slide:
             y, x, _, _ = ours.box
-            tiles = np.stack([slide.read(0, y, x + side * index, side, side) for index in range(ours.batch)])
-        image = to_input(tiles, spec, scene.device).to(getattr(torch, ours.arithmetic))
-        self._image = image.contiguous(memory_format=torch.channels_last)
-        every = {(1, self._threads), (self._threads, 1)} if self._image.device.type == "cpu" else {(1, 1)}
+            tiles = [slide.read(0, y, x + side * index, side, side) for index in range(ours.batch)]
+        self._pixels = ours.batch * side**2
+        staged = engine.stage(tiles)
+        if alone:
+            image = to_input(staged, loaded.spec, scene.device).to(getattr(torch, ours.arithmetic))
+            image = image.contiguous(memory_format=torch.channels_last)
+            self._forward = lambda: wait_for(engine.module(image))
+        else:
+            self._forward = lambda: engine.classify(staged, (core, core), probability=False)()
+        every = {(1, ours.threads), (ours.threads, 1)} if engine.device.type == "cpu" else {(1, 1)}
         self._way = max(sorted(every), key=lambda way: self._run(*way, WARM_UP_S))
 
     def pixels_per_second(self, seconds: float) -> float:
@@ -355,7 +359,7 @@ class Limit:
             torch.set_num_threads(threads)
             with torch.inference_mode():
                 while time.perf_counter() - start < seconds or not counts[index]:
-                    wait_for(self._module(self._image))
+                    self._forward()
                     counts[index] += 1
 
         workers = [threading.Thread(target=work, args=(index,)) for index in range(callers)]
@@ -365,7 +369,7 @@ class Limit:
             worker.join()
         spent = time.perf_counter() - start
         torch.set_num_threads(before)
-        return sum(counts) * self._image[:, 0].numel() / spent
+        return sum(counts) * self._pixels / spent
 
 
 def wait_for(result: Tensor) -> None:
@@ -382,14 +386,14 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
         region, network, whole = tissue_box(side), scene.networks[name], (0, 0, *SHAPE)
         kinds = {"auto": suffix, "float32": f"{suffix}_fp32"}
         for precision, kind in list(kinds.items())[: 1 if sizes is QUICK else 2]:
-            rounds = sizes.rounds if kind == "" else 1 + sizes.rounds // 5
+            rounds = sizes.rounds if kind == "" else 1
             first = predict_ours(scene, network, (*region[:2], 512, 512), precision)  # measures, and warms up
             if name == "teacher" and sizes is QUICK:
                 run = predict_ours(scene, network, region)
                 rate = tissue_area(scene.tissue, run.box) / run.seconds
             else:
-                ratio, rate = of_limit(scene, network, region, precision, rounds, first, sizes.limit_s)
-                figures[f"of_model_limit{kind}"] = round(ratio, 3)
+                shares, rate = of_limits(scene, network, region, precision, rounds, first, sizes.limit_s)
+                figures |= {f"{limit}{kind}": share for limit, share in shares.items()}
             figures[f"{name}_s_per_slide{kind.removeprefix(suffix)}"] = round(
                 tissue_area(scene.tissue, whole) / rate, 1
             )
@@ -403,19 +407,23 @@ def measure_networks(scene: Scene, sizes: Sizes) -> dict[str, Any]:
     return figures
 
 
-def of_limit(
+def of_limits(
     scene: Scene, network: Path, region: Box, precision: str, rounds: int, first: Ours, limit_s: float
-) -> tuple[float, float]:
-    """Predict a region in turns with the limit; return the share of the limit, and tissue pixels a second."""
-    ratios, rates = [], []
-    limit = Limit(scene, network, first)
+) -> tuple[dict[str, float], float]:
+    """Predict a region in turns with the limits; return the share of each, and tissue pixels a second."""
+    limits = {
+        "of_model_limit": Limit(scene, network, first, alone=False),
+        "of_network_alone": Limit(scene, network, first, alone=True),
+    }
+    shares, rates = defaultdict(list), []
     for _ in range(rounds):
-        before = limit.pixels_per_second(limit_s)
+        before = {name: limit.pixels_per_second(limit_s) for name, limit in limits.items()}
         ours = predict_ours(scene, network, region, precision)
-        fastest = (before + limit.pixels_per_second(limit_s)) / 2
-        ratios.append(ours.pushed / ours.seconds / fastest)
+        for name, limit in limits.items():
+            fastest = (before[name] + limit.pixels_per_second(limit_s)) / 2
+            shares[name].append(ours.pushed / ours.seconds / fastest)
         rates.append(tissue_area(scene.tissue, ours.box) / ours.seconds)
-    return median(ratios), median(rates)
+    return {name: round(median(found), 3) for name, found in shares.items()}, median(rates)
 
 
 def measure_defaults(scene: Scene, sizes: Sizes, monai: float | None) -> dict[str, Any]:
