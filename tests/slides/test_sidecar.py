@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_edited_tissue_is_used_instead_of_a_computed_one(picture):
         assert kept.downsample == found.downsample
         keep_tissue(slide, None)
         assert kept_tissue(slide) is None
+
+
+def test_a_computed_mask_is_remembered_until_a_person_keeps_another(picture):
+    with open_slide(picture, mpp=0.5) as slide:
+        computed = tissue_of(slide)
+    with open_slide(picture, mpp=0.5) as slide:
+        assert tissue_of(slide) is computed
+        keep_tissue(slide, replace(computed, mask=~computed.mask, min_piece_um2=10.0, min_hole_um2=20.0))
+        np.testing.assert_array_equal(tissue_of(slide).mask, ~computed.mask)
+    with open_slide(picture, mpp=1.0) as slide:
+        keep_tissue(slide, None)
+        assert tissue_of(slide) is not computed, "another scale"
 
 
 def test_sizes_in_square_micrometres(picture):
