@@ -17,6 +17,7 @@ from torch import Tensor
 
 from napari_kdseg.inference.blending import gaussian_weights
 from napari_kdseg.inference.engine import Engine
+from napari_kdseg.inference.memory import give_back
 from napari_kdseg.inference.samples import Centre
 
 #: Classes whose probabilities are nearer than this are a tie, which rounding decides.
@@ -100,6 +101,7 @@ def measure_halo(engine: Engine, read: Read, centres: list[Centre], radius: int,
     for halo in sorted({_up(halo, multiple) for halo in HALOS}):
         if halo >= radius:
             break
+        give_back()
         inside = slice(radius - halo, side - radius + halo)
         error, undecided, agree = 0.0, 0, True
         for window, exact in samples:

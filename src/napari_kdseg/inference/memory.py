@@ -29,8 +29,8 @@ _waiting: threading.Timer | None = None
 @contextlib.contextmanager
 def blocks_kept() -> Iterator[None]:
     """Keep freed memory for the next tile inside, and give it back a while later. Does nothing on other systems."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "mallopt"):
+    library = _glibc()
+    if library is None:
         yield
         return
     # One alone would be worse than none: setting either switches off what glibc learns by itself.
@@ -43,6 +43,18 @@ def blocks_kept() -> Iterator[None]:
         yield
     finally:
         _leave(library)
+
+
+def give_back() -> None:
+    """Give back what is free now: blocks of other sizes are of no use to what comes next."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if library is not None and hasattr(library, "mallopt") else None
 
 
 def _enter() -> None:

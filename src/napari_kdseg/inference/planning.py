@@ -15,6 +15,7 @@ from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.context import Context, measure_halo, measure_seams
 from napari_kdseg.inference.engine import Arithmetic, Engine, fast_arithmetic
 from napari_kdseg.inference.loading import LoadedNetwork
+from napari_kdseg.inference.memory import give_back
 from napari_kdseg.inference.receptive_field import LIMIT, receptive_field_radius
 from napari_kdseg.inference.samples import sample_centres
 from napari_kdseg.inference.tuning import Tuning, tune
@@ -147,6 +148,7 @@ class Planner:
             self._say(f"Measuring how much context tiles need for {network.path.name} on this slide …")
             card.contexts[key] = self._measure_context(network, radius)
             note(network.sha256, "contexts", card.contexts[key], key)
+            give_back()
         return card.contexts[key]
 
     def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
@@ -159,6 +161,7 @@ class Planner:
             radius = receptive_field_radius(network.module, network.spec.in_channels, network.multiple, LIMIT)
             card.reach = Reach(radius=radius)
             note(network.sha256, "reach", card.reach)
+            give_back()
         return card.reach.radius
 
     def _measure_context(self, network: LoadedNetwork, radius: int | None) -> Context:
@@ -181,6 +184,7 @@ class Planner:
         if agreement is None:
             agreement = self._agreement(network.engine("float32"), network.engine(chosen), network.multiple)
             note(network.sha256, "agreements", agreement, key)
+            give_back()
         if asked is None and "precision" not in begun and agreement < AGREEMENT:
             self._say(
                 f"{chosen} would be faster, but gave another class for {1 - agreement:.2%} of the pixels of sample "
@@ -219,6 +223,7 @@ class Planner:
             with carriers(self._config.threads, threads) as (pool, at_once):
                 found = tune(engine, halo, network.multiple, pool, at_once, tile=tile, batch_size=batch_size)
             note(network.sha256, "tunings", found, key)
+            give_back()
         return found
 
     def _read(self, y: int, x: int, height: int, width: int) -> Any:

@@ -13,6 +13,7 @@ from torch import nn
 
 from napari_kdseg.inference.blending import blending_halo
 from napari_kdseg.inference.engine import Engine
+from napari_kdseg.inference.memory import give_back
 from napari_kdseg.networks.onnx_network import OnnxNetwork
 
 #: A person who points at a place waits for one batch.
@@ -83,6 +84,7 @@ def tune(
             if best is not None and batch * window**2 > most_pixels:
                 break
             seconds = _seconds(engine, window, side, batch, pool, at_once)
+            give_back()
             if seconds is None or (best is not None and seconds > LONGEST_BATCH_S):
                 break
             found = Tuning(tile=side, batch_size=batch, mpx_per_s=at_once * batch * side**2 / 1e6 / seconds)
