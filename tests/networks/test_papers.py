@@ -200,6 +200,7 @@ def two_steps(method: str, teacher: str, student: str, side: int = 32) -> None:
     for _ in range(2):
         target = torch.randint(0, 2, (2, side, side))
         loss = stage.loss(torch.rand(2, 3, side, side), target)["loss"]
+        assert loss.isfinite()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -42,7 +42,7 @@ def blocks_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        _leave(library)
+        _leave()
 
 
 def give_back() -> None:
@@ -65,11 +65,11 @@ def _enter() -> None:
             _waiting.cancel()
 
 
-def _leave(library: ctypes.CDLL) -> None:
+def _leave() -> None:
     global _inside, _waiting
     with _lock:
         _inside -= 1
         if _inside == 0:
-            _waiting = threading.Timer(KEPT_S, library.malloc_trim, (0,))
+            _waiting = threading.Timer(KEPT_S, give_back)
             _waiting.name, _waiting.daemon = "give-memory-back", True
             _waiting.start()

@@ -223,7 +223,6 @@ class Planner:
             with carriers(self._config.threads, threads) as (pool, at_once):
                 found = tune(engine, halo, network.multiple, pool, at_once, tile=tile, batch_size=batch_size)
             note(network.sha256, "tunings", found, key)
-            give_back()
         return found
 
     def _read(self, y: int, x: int, height: int, width: int) -> Any:
