@@ -28,6 +28,7 @@ from napari_kdseg.masks.reduction import NOT_COMPUTED, quantise
 from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_mask_region
 from napari_kdseg.masks.writer import MaskWriter
+from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
 from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide, with_colours
 from napari_kdseg.slides.read_ahead import read_ahead
@@ -95,7 +96,7 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
     KdsegError
         If slide, annotation, team or output do not work together.
     """
-    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored:
+    with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, blocks_kept():
         slide = with_colours(stored, config.colours)
         annotation = open_annotation(config.annotation, stored)
         team = _load_team(config)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from napari_kdseg.inference.blending import gaussian_weights
 from napari_kdseg.inference.engine import Engine
-from napari_kdseg.inference.memory import give_back
 from napari_kdseg.inference.samples import Centre
+from napari_kdseg.memory import give_back
 
 #: Classes whose probabilities are nearer than this are a tie, which rounding decides.
 MARGIN = 1e-4

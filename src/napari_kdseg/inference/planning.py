@@ -15,10 +15,10 @@ from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.context import Context, measure_halo, measure_seams
 from napari_kdseg.inference.engine import Arithmetic, Engine, fast_arithmetic
 from napari_kdseg.inference.loading import LoadedNetwork
-from napari_kdseg.inference.memory import give_back
 from napari_kdseg.inference.receptive_field import LIMIT, receptive_field_radius
 from napari_kdseg.inference.samples import sample_centres
 from napari_kdseg.inference.tuning import Tuning, tune
+from napari_kdseg.memory import give_back
 from napari_kdseg.networks import sees_everything
 from napari_kdseg.slides import Slide, TissueMask
 

@@ -10,11 +10,11 @@ import torch
 
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.engine import choose_device
-from napari_kdseg.inference.memory import blocks_kept
 from napari_kdseg.inference.preparation import Preparation, Ready
 from napari_kdseg.inference.running import MaskResult, PredictResult, Run
 from napari_kdseg.jobs import Control, Emit
 from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.memory import blocks_kept
 from napari_kdseg.slides import Slide, open_slide
 
 

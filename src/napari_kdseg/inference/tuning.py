@@ -13,7 +13,7 @@ from torch import nn
 
 from napari_kdseg.inference.blending import blending_halo
 from napari_kdseg.inference.engine import Engine
-from napari_kdseg.inference.memory import give_back
+from napari_kdseg.memory import give_back
 from napari_kdseg.networks.onnx_network import OnnxNetwork
 
 #: A person who points at a place waits for one batch.

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, explain
-from napari_kdseg.training import AugmentationConfig, DataConfig, NetworkChoice, OptimiserConfig
+from napari_kdseg.training import DataConfig, NetworkChoice, OptimiserConfig, TrainingConfig
 
 TEST_FRACTION = 0.2
 """Share of the tiles kept for the test where neither the data nor the configuration say which."""
@@ -34,10 +34,8 @@ PLACES = ("output", "work", "device", "at_once", "threads", "keep_work")
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-class StudyConfig(BaseModel):
+class StudyConfig(TrainingConfig):
     """A grid of distillations: every student with every method, share of the labels, teacher and seed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     task: str = Field(
         default="segmentation",
@@ -98,7 +96,6 @@ class StudyConfig(BaseModel):
         title="Steps",
         description="Of every student, rounded up to whole passes over its tiles.",
     )
-    batch_size: int = Field(default=8, ge=2, title="Batch size", description="Tiles per step.")
     validations: int = Field(
         default=12,
         ge=1,
@@ -117,7 +114,6 @@ class StudyConfig(BaseModel):
     teacher_validations: int = Field(
         default=20, ge=1, title="Validations of a teacher", description="As of a student."
     )
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, title="Optimiser")
     teacher_optimiser: OptimiserConfig | None = Field(
         default=None, title="Optimiser of a teacher", description="Default: that of the students."
     )
@@ -126,24 +122,11 @@ class StudyConfig(BaseModel):
         title="Sampling",
         description="Which tiles come how often, for teacher and students alike; see 'kdseg distill'.",
     )
-    augment: bool = Field(default=True, title="Augment")
-    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig, title="Augmentation")
-    remember_teacher: bool = Field(
-        default=False,
-        title="Remember the teacher",
-        description="Keep on disk what teacher and assistants put out, for all runs of a seed. Needs an augmentation "
-        "of flips and quarter turns alone.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", title="Device")
-    precision: Literal["auto", "32", "bf16", "16"] = Field(default="auto", title="Precision")
     at_once: int | None = Field(
         default=None,
         ge=1,
         title="Runs at once",
         description="Each in a process of its own. Default: as many as there are GPUs, or one.",
-    )
-    threads: int | None = Field(
-        default=None, ge=1, title="CPU threads", description="Of a run. Default: the processors, divided."
     )
     limit: int | None = Field(
         default=None, ge=1, exclude=True, title="Limit", description="Stop after so many runs; go on later."

@@ -6,12 +6,13 @@ Configurations load without torch; what computes is imported when it is first as
 from importlib import import_module
 from typing import Any
 
-from napari_kdseg.training.config import (
+from napari_kdseg.training.config import DistillConfig
+from napari_kdseg.training.settings import (
     AugmentationConfig,
     DataConfig,
-    DistillConfig,
     NetworkChoice,
     OptimiserConfig,
+    TrainingConfig,
 )
 
 _LATER = {
@@ -39,4 +40,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
-__all__ = ["AugmentationConfig", "DataConfig", "DistillConfig", "NetworkChoice", "OptimiserConfig"]
+__all__ = [
+    "AugmentationConfig",
+    "DataConfig",
+    "DistillConfig",
+    "NetworkChoice",
+    "OptimiserConfig",
+    "TrainingConfig",
+]

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import hed_from_rgb, rgb_from_hed
 
-from napari_kdseg.training.config import AugmentationConfig
+from napari_kdseg.training.settings import AugmentationConfig
 
 _DENSITY = (-np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 

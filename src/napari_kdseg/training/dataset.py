@@ -20,10 +20,10 @@ from torch.utils.data import Dataset
 from napari_kdseg.errors import DataError
 from napari_kdseg.networks import shares
 from napari_kdseg.training.augmentation import augmented, crop
-from napari_kdseg.training.config import AugmentationConfig
 from napari_kdseg.training.data import IGNORE, TileCollection
 from napari_kdseg.training.pictures import PictureError, read_image, read_mask
 from napari_kdseg.training.sampling import Draw, epoch_order, tile_weights
+from napari_kdseg.training.settings import AugmentationConfig
 from napari_kdseg.training.tile import Tile, stable_hash
 
 Item = TypeVar("Item")

@@ -21,8 +21,9 @@ from torch import nn
 from napari_kdseg.distillation import AloneSettings, Stage, StudentStage, View, freeze, get_method
 from napari_kdseg.errors import DataError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started
+from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, NetworkSpec, Shares, inspect, save
-from napari_kdseg.training.config import RUN_ONLY, DistillConfig, NetworkChoice
+from napari_kdseg.training.config import RUN_ONLY, DistillConfig
 from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.dataset import TileDataset, batch_count
 from napari_kdseg.training.loop import Workplace, evaluate, fit
@@ -37,6 +38,7 @@ from napari_kdseg.training.processes import (
 from napari_kdseg.training.roles import Roles
 from napari_kdseg.training.run_folder import RunFolder
 from napari_kdseg.training.sampling import median_frequency_weights
+from napari_kdseg.training.settings import NetworkChoice
 from napari_kdseg.training.teacher_memory import TeacherMemory, changing_tiles
 from napari_kdseg.training.weights import load_weights, segments
 
@@ -81,7 +83,7 @@ def distill(config: DistillConfig, emit: Emit, control: Control) -> DistillResul
         If data, networks, settings or run folder do not work; the message says what to do.
     """
     fabric = make_fabric(config)
-    with _threads(config.threads), connected(fabric, config) as ours:
+    with _threads(config.threads), blocks_kept(), connected(fabric, config) as ours:
         emit = quiet_unless_first(emit, ours)
         emit(Started(f"{get_method(config.method).title}: distillation"))
         with RunFolder(config.output, config, writes=ours.first) as run:

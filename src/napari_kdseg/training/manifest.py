@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_kdseg.errors import DataError
-from napari_kdseg.training.config import DataConfig
+from napari_kdseg.training.settings import DataConfig
 from napari_kdseg.training.tile import refuse
 
 SPLITS = {

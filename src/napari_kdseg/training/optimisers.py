@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from napari_kdseg.training.config import OptimiserConfig
+from napari_kdseg.training.settings import OptimiserConfig
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 

@@ -20,8 +20,9 @@ from napari_kdseg.networks import (
     smallest_input,
 )
 from napari_kdseg.networks.foundation import encoder_of, patch_size
-from napari_kdseg.training.config import DistillConfig, NetworkChoice
+from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.data import TileCollection
+from napari_kdseg.training.settings import NetworkChoice
 from napari_kdseg.training.tile import stable_hash
 
 _FEWEST_PATCHES = 4

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from napari_kdseg.errors import DataError
-from napari_kdseg.training.config import DataConfig
+from napari_kdseg.training.settings import DataConfig
 from napari_kdseg.training.tile import Tile, refuse, stable_hash
 
 

@@ -19,7 +19,7 @@ from napari_kdseg.training import (
     NetworkChoice,
     OptimiserConfig,
 )
-from napari_kdseg.widgets.background import JobHandle, in_background
+from napari_kdseg.widgets.background import JobHandle, in_background, wait_for
 from napari_kdseg.widgets.cost_box import CostBox
 from napari_kdseg.widgets.export_model_box import ExportModelBox
 from napari_kdseg.widgets.form import SettingsForm
@@ -331,7 +331,7 @@ class DistilDock(Dock):
     def _launch(self, config: DistillConfig) -> JobHandle | None:
         allow_preferred_code()
         self.question.hide()
-        if needed := code_to_allow([*config.teachers.values(), config.student]):
+        if needed := wait_for(lambda: code_to_allow([*config.teachers.values(), config.student])):
             self.question.ask(needed, lambda: self._launch(config))
             return None
         title = f"{config.method} of {_network(config.student)}"

@@ -14,6 +14,7 @@ from napari_kdseg.networks.formats import read_spec, resolve
 from napari_kdseg.networks.foundation import encoder_of
 from napari_kdseg.networks.options import read_options, write_options
 from napari_kdseg.training import NetworkChoice
+from napari_kdseg.widgets.background import wait_for
 from napari_kdseg.widgets.form import SettingsForm
 from napari_kdseg.widgets.models import CHECKPOINT_PATTERNS
 from napari_kdseg.widgets.parts import Fold, Note, PathRow, button, clear, combo
@@ -105,7 +106,7 @@ class NetworkRow(QWidget):
         """Whether a file does not say what it is, so that the architecture chosen above says it; reads its header."""
         if checkpoint not in self._looked_at:
             try:
-                self._looked_at[checkpoint] = read_spec(resolve(checkpoint)) is None
+                self._looked_at[checkpoint] = wait_for(lambda: read_spec(resolve(checkpoint)) is None)
             except KdsegError:  # the run says what is wrong with it
                 return False
         return self._looked_at[checkpoint]

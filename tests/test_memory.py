@@ -1,4 +1,4 @@
-"""Large blocks stay in memory between predictions, and go back to the system a while after the last."""
+"""Large blocks stay in memory between jobs, and go back to the system a while after the last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_kdseg.inference import memory
+from napari_kdseg import memory
 
 BLOCK = 200 * 2**20
 
@@ -19,13 +19,13 @@ BLOCK = 200 * 2**20
 )
 def test_memory_stays_for_a_while_and_goes_back(monkeypatch):
     monkeypatch.setattr(memory, "KEPT_S", 1.0)
-    memory.give_back()  # what predictions before this one left
+    memory.give_back()  # what jobs before this one left
     process = psutil.Process()
     before = process.memory_info().rss
     with memory.blocks_kept():
         with memory.blocks_kept():
             np.ones(BLOCK, np.uint8)
-        assert process.memory_info().rss > before + BLOCK / 2, "another prediction goes on"
+        assert process.memory_info().rss > before + BLOCK / 2, "another job goes on"
     end = time.monotonic() + 30
     while process.memory_info().rss > before + BLOCK / 2:
         assert time.monotonic() < end, "it was never given back"

@@ -1,10 +1,10 @@
-"""Memory of large blocks kept between one tile and the next, where the system's allocator would give it back each time.
+"""Memory of large blocks kept between one tile or batch and the next, where the allocator would give it back each time.
 
 glibc returns blocks above a threshold to the kernel at once, so that every forward pass pays for clearing them anew:
-half of the time at tiles of a megapixel. Threads beside the main one have heaps of 64 MB of their own, which go back as
-soon as they are empty, and larger blocks do not fit in: they take from the main heap where that is still open to them,
-and keep theirs where not. A virtual machine pays ten times as much for memory that it has not used for a while: it is
-kept for the next prediction, too, if that comes soon.
+half of the time at tiles of a megapixel, and in the steps of a training. Threads beside the main one have heaps of
+64 MB of their own, which go back as soon as they are empty, and larger blocks do not fit in: they take from the main
+heap where that is still open to them, and keep theirs where not. A virtual machine pays ten times as much for memory
+that it has not used for a while: it is kept for the next job, too, if that comes soon.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import threading
 from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
-_KEPT = 1 << 30
+_KEPT = (1 << 31) - 1  # the most that glibc can be told: EMKD frees more than 1 GB a step
 _HEAP = 1 << 26
-#: Seconds after a prediction until its memory is given back.
+#: Seconds after a job until its memory is given back.
 KEPT_S = 20.0
 
 _lock = threading.Lock()
@@ -28,7 +28,7 @@ _waiting: threading.Timer | None = None
 
 @contextlib.contextmanager
 def blocks_kept() -> Iterator[None]:
-    """Keep freed memory for the next tile inside, and give it back a while later. Does nothing on other systems."""
+    """Keep freed memory for the next batch inside, and give it back a while later. Does nothing on other systems."""
     library = _glibc()
     if library is None:
         yield
