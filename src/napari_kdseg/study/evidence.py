@@ -11,7 +11,16 @@ from pathlib import Path
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, DataError, OutputError, explain
 from napari_kdseg.files import write_whole
-from napari_kdseg.study.page import Block, Figures, Heading, Picture, Text, to_html, to_markdown
+from napari_kdseg.study.page import (
+    Block,
+    Figures,
+    Heading,
+    Picture,
+    Text,
+    from_markdown,
+    to_html,
+    to_markdown,
+)
 from napari_kdseg.study.plan import TEACHER, is_variant, slug
 from napari_kdseg.study.plots import Scores, curves, dots
 from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
@@ -248,8 +257,7 @@ class _Task:
             blocks.append(Text("What was corrected, and what the student learnt from it: [why.md](why.md)."))
         notes = self.folder / f"notes-{slug(self.task)}.md"
         if notes.is_file():
-            paragraphs = notes.read_text(encoding="utf-8").strip().split("\n\n")
-            blocks += [Heading(3, "Notes"), *(Text(" ".join(text.split())) for text in paragraphs)]
+            blocks += [Heading(3, "Notes"), *from_markdown(notes.read_text(encoding="utf-8"))]
         return blocks
 
 

@@ -56,6 +56,20 @@ def to_markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
+def from_markdown(text: str) -> list[Block]:
+    """Read paragraphs and tables; whatever else Markdown knows is taken for a paragraph."""
+    blocks: list[Block] = []
+    for part in filter(None, (part.strip() for part in text.split("\n\n"))):
+        if part.startswith("|"):
+            header, _, *rows = (
+                tuple(map(str.strip, line.strip()[1:-1].split("|"))) for line in part.splitlines()
+            )
+            blocks.append(Figures(header, tuple(rows)))
+        else:
+            blocks.append(Text(" ".join(part.split())))
+    return blocks
+
+
 def to_html(blocks: Sequence[Block], folder: Path) -> str:
     """Write the blocks as one HTML file; pictures are read from ``folder``."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "Report")
