@@ -42,10 +42,11 @@ class CocoSettings(FeatureSettings):
         le=100000,
     )
     adversarial_weight: float = constant(
-        0.01,
+        0.001,
         "Adversarial weight",
         "Weight of the critic's score in the student's loss; 0 leaves the critic out. At the paper's 0.1 the critic "
-        "pulls four to eight times as hard as the labels on tiles of 96 pixels, on larger ones harder still.",
+        "pulls four to eight times as hard as the labels on tiles of 96 pixels, on larger ones harder still: watch "
+        "the segmentation loss when you raise this.",
         symbol="β",
         ge=0,
         le=10000,
