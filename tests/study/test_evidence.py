@@ -63,10 +63,17 @@ def test_the_page_says_what_the_table_says(tmp_path):
 def test_notes_of_a_person_become_part_of_the_page(tmp_path):
     made_up(tmp_path)
     table = "| weight | Dice |\n| --- | ---: |\n| 0.1 |  |\n| 1 | 0.5 |"
-    (tmp_path / "notes-blobs.md").write_text(f"A line and\nthe next.\n\n{table}\n\nThe end & more.\n")
+    notes = f"**A line** and\nthe next.\n\n{table}\n\nThe `end` & more."
+    (tmp_path / "notes-blobs.md").write_text(notes + "\n")
     page, web = write_evidence(tmp_path)
-    assert f"### Notes\n\nA line and the next.\n\n{table}\n\nThe end & more." in page.read_text()
-    assert '<td>0.1</td><td class="n"></td>' in web.read_text()
+    assert f"### Notes\n\n{notes}" in page.read_text()
+    for part in (
+        "<strong>A line</strong>",
+        "<code>end</code> &amp; more",
+        '<td style="text-align:right">0.5</td>',
+    ):
+        assert part in web.read_text()
+    assert web.read_text().count('src="data:image/svg+xml;base64,') == 1
 
 
 def test_a_row_is_there_once_and_read_again_as_written(tmp_path):

@@ -17,7 +17,6 @@ from napari_kdseg.study.page import (
     Heading,
     Picture,
     Text,
-    from_markdown,
     to_html,
     to_markdown,
 )
@@ -257,7 +256,7 @@ class _Task:
             blocks.append(Text("What was corrected, and what the student learnt from it: [why.md](why.md)."))
         notes = self.folder / f"notes-{slug(self.task)}.md"
         if notes.is_file():
-            blocks += [Heading(3, "Notes"), *from_markdown(notes.read_text(encoding="utf-8"))]
+            blocks += [Heading(3, "Notes"), Text(notes.read_text(encoding="utf-8").strip())]
         return blocks
 
 

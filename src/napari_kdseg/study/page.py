@@ -6,14 +6,17 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
+from urllib.parse import unquote
+
+from markdown_it import MarkdownIt
 
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:left}"
-    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%}"
+    "td{font-variant-numeric:tabular-nums}img{max-width:100%}"
 )
-TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph of plain words."""
+    """Words, in Markdown."""
 
     text: str
 
@@ -56,27 +59,19 @@ def to_markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(_markdown(block) for block in blocks) + "\n"
 
 
-def from_markdown(text: str) -> list[Block]:
-    """Read paragraphs and tables; whatever else Markdown knows is taken for a paragraph."""
-    blocks: list[Block] = []
-    for part in filter(None, (part.strip() for part in text.split("\n\n"))):
-        if part.startswith("|"):
-            header, _, *rows = (
-                tuple(map(str.strip, line.strip()[1:-1].split("|"))) for line in part.splitlines()
-            )
-            blocks.append(Figures(header, tuple(rows)))
-        else:
-            blocks.append(Text(" ".join(part.split())))
-    return blocks
-
-
 def to_html(blocks: Sequence[Block], folder: Path) -> str:
-    """Write the blocks as one HTML file; pictures are read from ``folder``."""
+    """Write the blocks as one HTML file; pictures are read from ``folder`` and lie within it."""
     title = next((block.text for block in blocks if isinstance(block, Heading)), "Report")
-    body = "\n".join(_html(block, folder) for block in blocks)
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = reader.parse(to_markdown(blocks))
+    for picture in (part for token in tokens for part in token.children or () if part.type == "image"):
+        path = folder / unquote(str(picture.attrs["src"]))
+        if path.is_file():
+            data = base64.b64encode(path.read_bytes()).decode()
+            picture.attrs["src"] = f"data:{guess_type(path.name)[0]};base64,{data}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        f"<style>{STYLE}</style></head>\n<body>\n{reader.renderer.render(tokens, reader.options, {})}</body></html>\n"
     )
 
 
@@ -90,25 +85,3 @@ def _markdown(block: Block) -> str:
             return f"![{block.caption}]({block.name})\n\n{block.caption}"
     sides = ["---" if number < block.words else "---:" for number in range(len(block.header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (block.header, tuple(sides), *block.rows))
-
-
-def _html(block: Block, folder: Path) -> str:
-    match block:
-        case Heading():
-            return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
-        case Text():
-            return f"<p>{html.escape(block.text)}</p>"
-        case Picture():
-            path = folder / block.name
-            data = base64.b64encode(path.read_bytes()).decode()
-            source = f"data:{TYPES[path.suffix]};base64,{data}"
-            words = html.escape(block.caption)
-            return f'<figure><img src="{source}" alt="{words}"><figcaption>{words}</figcaption></figure>'
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        marks = ["" if number < block.words else ' class="n"' for number in range(len(cells))]
-        pairs = zip(cells, marks, strict=True)
-        return "<tr>" + "".join(f"<{tag}{mark}>{html.escape(cell)}</{tag}>" for cell, mark in pairs) + "</tr>"
-
-    rows = "\n".join([line(block.header, "th"), *(line(row, "td") for row in block.rows)])
-    return f"<table>\n{rows}\n</table>"
