@@ -59,7 +59,7 @@ class TeacherMemory:
     def ask(
         self, teacher: str, name: str, network: nn.Module, image: Tensor, layers: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Return what ``network`` puts out for the batch: from disk if all of it is there, else by running it.
+        """Return what ``network`` puts out for the batch: from disk what is there, by running it for the rest.
 
         Parameters
         ----------
@@ -75,16 +75,16 @@ class TeacherMemory:
         files = [
             folder / f"{hashlib.blake2b(tile, digest_size=16).hexdigest()}.safetensors" for tile in pixels
         ]
-        if all(file.exists() for file in files):
-            known = [load_file(file) for file in files]
-            return {tap: torch.stack([one[tap] for one in known]).to(image.device) for tap in known[0]}
-        values = ask(name, network, image, layers)
-        if not self._has_room():
-            return values
-        for number, file in enumerate(files):
-            if not file.exists():
-                write_whole(file, to_bytes({tap: v[number].cpu().contiguous() for tap, v in values.items()}))
-        return values
+        new = [number for number, file in enumerate(files) if not file.exists()]
+        values = {n: load_file(files[n], device=str(image.device)) for n in range(len(files)) if n not in new}
+        if new:
+            fresh = ask(name, network, image[new], layers)
+            values |= {number: {tap: v[i] for tap, v in fresh.items()} for i, number in enumerate(new)}
+            if self._has_room():
+                for number in new:
+                    kept = {tap: v.cpu().contiguous() for tap, v in values[number].items()}
+                    write_whole(files[number], to_bytes(kept))
+        return {tap: torch.stack([values[n][tap] for n in range(len(files))]) for tap in values[0]}
 
     def _fingerprint(self, network: nn.Module) -> str:
         """Hash the weights of a frozen network, once."""
