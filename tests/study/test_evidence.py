@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_kdseg.study import StudyConfig, Table, write_evidence
-from napari_kdseg.study.evidence import report
+from napari_kdseg.study.evidence import goal, report
 from napari_kdseg.study.page import to_markdown
 from napari_kdseg.study.plan import plan
 from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
@@ -58,6 +58,13 @@ def test_the_page_says_what_the_table_says(tmp_path):
     assert (page.read_bytes(), web.read_bytes(), plot.read_bytes()) == before, (
         "the same figures give the same page"
     )
+
+
+def test_the_goal_compares_the_seeds_that_both_methods_have(tmp_path):
+    table = made_up(tmp_path, fractions=(0.1,))
+    rows = [row for row in table.rows if row.method != "kd" or row.seed == 2]
+    reached, _ = goal(rows)
+    assert "PLC-KD above Knowledge distillation (0.5500, 0.5000, over 1 of 3 seeds)" in reached
 
 
 def test_notes_of_a_person_become_part_of_the_page(tmp_path):
