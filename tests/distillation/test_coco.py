@@ -105,12 +105,13 @@ def test_every_variant_trains(method, classes, family):
 @pytest.mark.parametrize(
     ("variant", "before", "terms"),
     [
-        ("", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.1}),
-        ("cocod-advd", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.1}),
+        ("", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.001}),
+        ("cocod-advd", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.001}),
         ("cocod", ["paraphraser"], {"correlation": 1.0}),
         ("cmss", [], {"cmss": 1.0}),
         ("ss", [], {"ss": 1.0}),
-        ("no-paraphraser", ["critic"], {"correlation": 1.0, "adversarial": 0.1}),
+        ("no-paraphraser", ["critic"], {"correlation": 1.0, "adversarial": 0.001}),
+        ("paper", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.1}),
     ],
 )
 def test_rows_of_table_1(variant, before, terms):

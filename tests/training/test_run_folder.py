@@ -78,7 +78,7 @@ def test_a_run_of_other_settings_is_refused(config):
         run.record(Step("student", 1, 3, {"loss": 1.0}), 1)
     other = config.model_copy(update={"epochs": 99, "batch_size": 3})
     with (
-        pytest.raises(OutputError, match=r"other settings \(epochs, batch_size\)"),
+        pytest.raises(OutputError, match=r"other settings \(batch_size, epochs\)"),
         RunFolder(config.output, other),
     ):
         pass
