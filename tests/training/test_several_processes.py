@@ -154,7 +154,8 @@ def assert_same_losses(two: Path, method: str) -> None:
 
     Sums over a batch are rounded otherwise where they are made of two parts, by about 1e-7 of their size; batch
     normalisation and a few steps of AdamW, which divides small gradients by their size, make more of it, and a critic's
-    distance is a small difference of scores. An error of the division (a mean of means, statistics of a share, a draw out of step) shows in the second digit at once.
+    distance is a small difference of scores. An error of the division (a mean of means, statistics of a share, a draw
+    out of step) shows in the second digit at once.
     """
     running = run_inline(distill, configured(two, f"one-{method}", method))
     assert isinstance(running.end, Done), running.end
