@@ -153,9 +153,9 @@ def assert_same_losses(two: Path, method: str) -> None:
     """Step by step, within what rounding makes of other orders of adding up.
 
     Sums over a batch are rounded otherwise where they are made of two parts, by about 1e-7 of their size; batch
-    normalisation and a few steps of AdamW, which divides small gradients by their size, make more of it, and a critic's
-    distance is a small difference of scores. An error of the division (a mean of means, statistics of a share, a draw
-    out of step) shows in the second digit at once.
+    normalisation and a few steps of AdamW, which divides small gradients by their size, make more of it, and a critic,
+    whose scores are near zero here, steps by an Adam of its own. An error of the division (a mean of means, statistics
+    of a share, a draw out of step) shows in the second digit at once.
     """
     running = run_inline(distill, configured(two, f"one-{method}", method))
     assert isinstance(running.end, Done), running.end
@@ -163,7 +163,8 @@ def assert_same_losses(two: Path, method: str) -> None:
     assert [stage for stage, _ in alone] == [stage for stage, _ in together]
     for number, ((stage, expected), (_, found)) in enumerate(zip(alone, together, strict=True), start=1):
         for name in expected.keys() - {"images_per_s"}:
-            close = math.isclose(expected[name], found[name], rel_tol=1e-3, abs_tol=3e-4)
+            relative, absolute = (5e-3, 5e-4) if name.startswith("adversarial") else (1e-3, 1e-4)
+            close = math.isclose(expected[name], found[name], rel_tol=relative, abs_tol=absolute)
             assert close, f"{stage}, step {number}, {name}: {expected[name]} alone, {found[name]} together"
 
 
