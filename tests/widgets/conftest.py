@@ -29,6 +29,8 @@ def viewer(make_napari_viewer, qtbot):
     """A viewer in a real window. Widgets get the proxy napari hands to plugins, so private access would show."""
     viewer = make_napari_viewer(show=True)
     yield viewer
+    from napari.settings import get_settings
+
     from napari_kdseg.widgets.background import pending
     from napari_kdseg.widgets.session import session_of
 
@@ -37,6 +39,9 @@ def viewer(make_napari_viewer, qtbot):
         job.cancel()
         job.running.join(60)
     qtbot.waitUntil(lambda: not pending(), timeout=60_000)
+    # A slice that napari delivers after the window has closed keeps the window alive, and its fixture calls that a leak.
+    get_settings().experimental.async_ = False
+    qtbot.waitUntil(lambda: all(layer.loaded for layer in viewer.layers), timeout=60_000)
 
 
 @pytest.fixture
