@@ -13,9 +13,9 @@ from urllib.parse import unquote
 from markdown_it import MarkdownIt
 
 STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em;color:#222}"
+    "body{font:16px/1.5 sans-serif;max-width:76em;margin:2em auto;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;border-bottom:1px solid #ccc;text-align:left}"
-    "td{font-variant-numeric:tabular-nums}img{max-width:100%}"
+    "p{max-width:62em}td{font-variant-numeric:tabular-nums}td[style*=right]{white-space:nowrap}img{max-width:100%}"
 )
 
 

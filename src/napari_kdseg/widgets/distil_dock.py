@@ -277,13 +277,13 @@ class DistilDock(Dock):
         )
         if path:
             remember_folder("config", path)
-            self._guarded(lambda: config.save(path))
+            self._guarded(lambda: wait_for(lambda: config.save(path)))
 
     def _load(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Load settings", last_folder("config"), "JSON (*.json)")
         if path:
             remember_folder("config", path)
-            self._guarded(lambda: self.fill(DistillConfig.load(path)))
+            self._guarded(lambda: self.fill(wait_for(lambda: DistillConfig.load(path))))
 
     def _valid_configuration(self) -> DistillConfig | None:
         if not self.folder.path():
@@ -320,7 +320,7 @@ class DistilDock(Dock):
         """Go on with the run in ``folder`` from where it stopped."""
         self.problem.say("")
         try:
-            config = DistillConfig.load(Path(folder) / "config.json")
+            config = wait_for(lambda: DistillConfig.load(Path(folder) / "config.json"))
         except KdsegError as error:
             self.problem.warn(explain(error))
             return None
