@@ -42,8 +42,18 @@ def test_a_study_of_forty_tiles(make_study):
         "both variants use the same two assistants"
     )
     assert not (work / "memory").exists()
-    kept = {path.name for path in (work / "runs" / by_method["kd"].run.name / "checkpoints").iterdir()}
-    assert kept == {"student.safetensors"}
+    folders = {row.method: Places(work).run(row.run) / "checkpoints" for row in students}
+    kept = {method: {path.stem for path in folder.iterdir()} for method, folder in folders.items()}
+    team = {"teacher", "false_pixel_assistant", "boundary_assistant"}
+    assert kept == {
+        "alone": {"student"},
+        "kd": {"student", "teacher"},
+        "plc-kd": {"student", *team},
+        "plc-kd:f+b": {"student", *team},
+    }, "each run folder is whole, for the window and kdseg correct"
+    assert all((folders["plc-kd"] / f"{name}.safetensors").stat().st_nlink > 2 for name in team), (
+        "what runs share is on disk once"
+    )
 
     progress = [event for event in running.history if isinstance(event, StudyProgress)]
     assert progress[0].done == 0
@@ -84,6 +94,8 @@ def test_a_study_of_forty_tiles(make_study):
     ended = run_inline(study, config.model_copy(update=tuning)).end
     assert isinstance(ended, Done), ended
     again = Table(tuning["output"]).rows
+    copy = Places(tuning["output"] / "work").network(again[1].run).with_name("teacher.safetensors")
+    assert not copy.samefile(given.checkpoint), "a user's file is not linked: it may change"
     assert again[0].test_dice == pytest.approx(teacher.test_dice), (
         "a teacher that is given is scored, not trained"
     )

@@ -13,6 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_
 from napari_kdseg.study.progress import RunState, StudyProgress
 from napari_kdseg.study.results import finished, score_given, stage_seconds
 from napari_kdseg.study.shares import kinds, share, write_share
-from napari_kdseg.study.stages import shared_stages
+from napari_kdseg.study.stages import shared_networks, shared_stages
 from napari_kdseg.study.table import Row, Table
 from napari_kdseg.training import DataConfig, DistillConfig, distill
 from napari_kdseg.training.data import TileCollection, discover
@@ -355,7 +356,7 @@ class _Study:
             if run.method == TEACHER:
                 self._complain()
         elif isinstance(end, Done):
-            self._share_stages(run, running)
+            self._share_networks(run, running)
             kept = {name: self.places.stage(key) for name, key in shared_stages(self.config, run).items()}
             self._keep(*finished(run, running.config, kept))
             self._tidy(run)
@@ -369,11 +370,10 @@ class _Study:
         self._tell(always=True)
         self.emit(Step("runs", sum(state.status == "done" for state in self.states.values()), len(self.runs)))
 
-    def _share_stages(self, run: Run, running: _Running) -> None:
-        """Keep the stages that a run trained for the runs that can take them."""
+    def _share_networks(self, run: Run, running: _Running) -> None:
+        """Keep what a run trained, or copied, for the runs that have the same."""
         seconds = stage_seconds(running.config.output)
-        for name, key in shared_stages(self.config, run).items():
-            target = self.places.stage(key)
+        for name, target in shared_networks(self.config, run, self.places).items():
             source = running.config.output / "checkpoints" / f"{name}.safetensors"
             if not target.exists() and source.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -383,10 +383,15 @@ class _Study:
                 os.replace(source, target)
 
     def _tidy(self, run: Run) -> None:
-        """Take away what a finished run does not need: copies of its teachers, the state, what was remembered."""
-        for path in self.places.run(run).glob("checkpoints/*"):
-            if path.name != "student.safetensors" or not (self.config.keep_work or run.method == TEACHER):
+        """Leave a finished run its networks, as links those that others have too; take away what was for resuming."""
+        checkpoints = self.places.run(run) / "checkpoints"
+        keep = self.config.keep_work or run.method == TEACHER
+        for path in checkpoints.glob("*"):
+            if path.name != "student.safetensors" or not keep:
                 path.unlink(missing_ok=True)
+        for name, path in shared_networks(self.config, run, self.places).items() if keep else ():
+            with suppress(OSError):  # a disk that knows no links; the network is in the folder of the study
+                os.link(path, checkpoints / f"{name}.safetensors")
         memory = self.places.memory(run)
         users = [
             other for other in self.runs if other.method != TEACHER and self.places.memory(other) == memory

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.study.config import StudyConfig
-from napari_kdseg.study.plan import Run
+from napari_kdseg.study.plan import TEACHER, Places, Run, network_name, slug, teacher_run
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,19 @@ def shared_stages(config: StudyConfig, run: Run) -> dict[str, str]:
         for name, stage in stages.items()
         if settings[stage.switch]
     }
+
+
+def shared_networks(config: StudyConfig, run: Run, places: Places) -> dict[str, Path]:
+    """Return where the networks of a run lie that other runs have too, by their names in its folder.
+
+    A teacher that was given is kept as a copy: its file is the user's, and may change.
+    """
+    networks = {name: places.stage(key) for name, key in shared_stages(config, run).items()}
+    if run.teacher and run.method != TEACHER:
+        choice = next(teacher for teacher in config.teachers if network_name(teacher) == run.teacher)
+        trained = places.network(teacher_run(config, choice))
+        networks["teacher"] = places.stage(f"teacher-{slug(run.teacher)}") if choice.checkpoint else trained
+    return networks
 
 
 def _key(config: StudyConfig, run: Run, name: str, stage: SharedStage, settings: dict[str, Any]) -> str:
