@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from napari_kdseg.cli import main
+from napari_kdseg.cli.assigning import assign_all
 from napari_kdseg.masks import MaskSpec, MaskStore, plan_tiles
 from napari_kdseg.slides import open_slide
 
+STUDY = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "reduced.yaml"
 SLIDE = "synthetic:6000x5000?seed=3&mpp=0.5"
 
 
@@ -139,6 +141,26 @@ def test_configuration_of_a_run_runs_again_unchanged(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("20", 20),
+        ("true", True),
+        ("null", None),
+        ("unet/resnet34", "unet/resnet34"),
+        ('["kd", "plc-kd:f+b"]', ["kd", "plc-kd:f+b"]),
+        ("[kd, plc-kd:f+b]", ["kd", "plc-kd:f+b"]),
+        ("{emkd: {region_weight: 0.5}}", {"emkd": {"region_weight": 0.5}}),
+        ("[half a list", "[half a list"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_a_setting_is_json_or_a_list_without_quotes_or_a_text(typed, value):
+    values = {"a": {"b": 3, "c": 1}}
+    assign_all(values, [f"a.b={typed}"])
+    assert values == {"a": {"b": value, "c": 1}}
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("info", "nowhere.svs"), "nowhere.svs"),
@@ -153,6 +175,7 @@ def test_configuration_of_a_run_runs_again_unchanged(run, tmp_path):
         (("distill", "nowhere.json"), "configuration"),
         (("distill", "--data", ".", "--set", "epochs"), "name=value"),
         (("distill", "--data", ".", "--set", "epochs=-3"), "epochs"),
+        (("study", STUDY, "--set", "steps"), "name=value"),
         (
             ("predict", SLIDE, "--checkpoint", "nowhere.safetensors", "--output", "x.ome.zarr"),
             "nowhere.safetensors",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_kdseg.cli import processes as together
 from napari_kdseg.cli.app import AllowCode, app
+from napari_kdseg.cli.assigning import assign, assign_all
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from napari_kdseg.training import DistillResult
 
 
 @app.command()
@@ -92,13 +95,7 @@ def distill(
         for network in (values.get("teacher"), values.get("student"), *values.get("more_teachers", [])):
             if network and network.get("checkpoint"):
                 network["new_head"] = True
-    for assignment in set_ or []:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigurationError(
-                f"--set wants name=value, not {assignment!r}; for instance --set epochs=20."
-            )
-        assign(values, path, literal(text))
+    assign_all(values, set_ or ())
     if "data" not in values:
         raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
     checked = DistillConfig.model_validate(values)
@@ -108,6 +105,11 @@ def distill(
     result = run(job, checked)
     if together.number():
         return
+    _say(result)
+
+
+def _say(result: DistillResult) -> None:
+    """Print what came out of a run."""
     for role, metrics in result.metrics.items():
         chosen = [f"{split}_{score}" for split in ("val", "test") for score in ("dice", "iou", "tile_dice")]
         scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)
@@ -130,21 +132,3 @@ def _network(choice: str) -> dict[str, str]:
     if equals and not Path(choice).exists():
         return {"architecture": name, "checkpoint": file}
     return {"checkpoint" if Path(choice).exists() else "architecture": choice}
-
-
-def assign(values: dict[str, Any], path: str, value: Any) -> None:
-    """Set ``values[a][b] = value`` for the path ``a.b``; ``None`` leaves what is there."""
-    if value is None:
-        return
-    *parents, last = path.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-    values[last] = value
-
-
-def literal(text: str) -> Any:
-    """Read a value typed after ``--set``: JSON, else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from napari_kdseg.cli.app import app, console
+from napari_kdseg.cli.assigning import assign, assign_all
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.jobs import Done, Event, Failed, Message, start_in_thread
 from napari_kdseg.study.progress import StudyProgress
@@ -30,16 +31,13 @@ def study(
     ] = None,
 ) -> None:
     """Compare methods: all runs of a study that are not done yet, then the report."""
-    from napari_kdseg.cli.distillation import assign, literal
     from napari_kdseg.study import StudyConfig
 
     values: dict[str, Any] = StudyConfig.load(config).model_dump(mode="json")
     assign(values, "output", output and str(output))
     assign(values, "limit", limit)
     assign(values, "at_once", at_once)
-    for assignment in set_ or []:
-        path, _, text = assignment.partition("=")
-        assign(values, path, literal(text))
+    assign_all(values, set_ or ())
     result = run_study(StudyConfig.model_validate(values))
     print(f"{result.done} of {result.planned} runs are done.")
     for page in result.pages:
