@@ -175,6 +175,7 @@ def test_a_setting_is_json_or_a_list_without_quotes_or_a_text(typed, value):
         (("distill", "nowhere.json"), "configuration"),
         (("distill", "--data", ".", "--set", "epochs"), "name=value"),
         (("distill", "--data", ".", "--set", "epochs=-3"), "epochs"),
+        (("distill", "--data", ".", "--set", "method=kd", "--set", "method.x=1"), "'method' has no parts"),
         (("study", STUDY, "--set", "steps"), "name=value"),
         (
             ("predict", SLIDE, "--checkpoint", "nowhere.safetensors", "--output", "x.ome.zarr"),

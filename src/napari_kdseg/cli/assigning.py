@@ -24,7 +24,7 @@ def assign_all(values: dict[str, Any], assignments: Iterable[str]) -> None:
     Raises
     ------
     ConfigurationError
-        If there is no equals sign.
+        If there is no equals sign, or a path leads into a value.
     """
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -38,7 +38,11 @@ def assign_all(values: dict[str, Any], assignments: Iterable[str]) -> None:
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"There is no setting {path!r}: {parent!r} has no parts.")
     values[last] = value
 
 
