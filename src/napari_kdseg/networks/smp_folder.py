@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -43,6 +42,8 @@ def spec_from_config(folder: Path, config: dict[str, Any]) -> NetworkSpec:
     CheckpointError
         If the class of the network or its settings are not known.
     """
+    import segmentation_models_pytorch as smp  # seconds
+
     architecture = str(config["_model_class"]).lower()
     model_class = smp.MODEL_ARCHITECTURES_MAPPING.get(architecture)
     if model_class is None:

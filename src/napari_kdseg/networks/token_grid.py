@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
-from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError, is_out_of_memory
@@ -98,6 +96,9 @@ def create_encoder(encoder: Encoder, in_channels: int, options: Mapping[str, Any
     ConfigurationError
         If it cannot be built, or is no plain vision transformer.
     """
+    import timm  # seconds, which other networks need not wait for
+    from timm.layers import SwiGLUPacked
+
     arguments = {"dynamic_img_size": True, **encoder.arguments, **options}
     if arguments.pop("mlp", None) == "swiglu":
         arguments |= {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
@@ -134,10 +135,12 @@ def as_timm(state: Mapping[str, Tensor], network: TokenGrid) -> dict[str, Tensor
     dict
         Without what belongs to a classifier or to training (heads, the mask token).
     """
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
     vit = network.vit
     wanted = vit.state_dict()
     if "patch_embed.proj.weight" in state and _is_grid(state, vit):
-        state = timm.models.vision_transformer.checkpoint_filter_fn(dict(state), vit)
+        state = checkpoint_filter_fn(dict(state), vit)
     # pooling and classifiers: what a map of tokens does not pass through
     beside = ("head.", "head_dist.", "fc_norm.", "attn_pool.", "pooler.")
     return {
