@@ -109,7 +109,7 @@ def test_synth_convert_and_info(tmp_path):
 
 def test_predict_correct_and_view(run, tmp_path):
     store, picture = tmp_path / "slide.ome.zarr", tmp_path / "picture.png"
-    region = ("--region", "1000,1000,1000,1500")
+    region = ("--region", "1000,1000,512,768")
     tiles = ("--tile", "256", "--halo", "32", "--batch-size", "1", "--precision", "float32")
     for role in ("teacher", "student"):
         checkpoint = run / "checkpoints" / f"{role}.safetensors"
