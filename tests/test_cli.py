@@ -44,7 +44,7 @@ def run(tmp_path_factory):
         Image.fromarray(mask).save(folder / "tiles/masks" / f"{index}.png")
     small = '{"encoder_depth": 3, "decoder_channels": [16, 8, 8]}'
     done = kdseg(
-        "distill", "--data", folder / "tiles", "--output", folder / "run", "--teacher", "unet/resnet18",
+        "distill", "--data", folder / "tiles", "--output", folder / "run", "--teacher", "unet/tu-resnet18",
         "--set", f"teacher.options={small}", "--set", "data.input_size=64", "--set", "data.mpp=2.0",
         "--set", "epochs=2", "--set", "teacher_epochs=2", "--set", "batch_size=4", "--set", "settings.warm_up_epochs=1",
     )  # fmt: skip

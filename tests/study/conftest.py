@@ -16,7 +16,7 @@ data:
   folder: tiles
   input_size: 32
 teachers:
-  - architecture: unet/resnet18
+  - architecture: unet/tu-resnet18
     options: {encoder_depth: 3, decoder_channels: [16, 8, 8]}
 students: [enet]
 methods: [alone, kd, plc-kd, "plc-kd:f+b"]

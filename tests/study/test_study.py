@@ -30,7 +30,7 @@ def test_a_study_of_forty_tiles(make_study):
     table = Table(config.output)
     assert [row.method for row in table.rows] == ["teacher", *METHODS]
     teacher, *students = table.rows
-    assert (teacher.student, teacher.label_fraction) == ("unet/resnet18", 1.0)
+    assert (teacher.student, teacher.label_fraction) == ("unet/tu-resnet18", 1.0)
     assert {row.params for row in students} == {349_356}
     assert all(0 < row.macs < teacher.macs for row in students)
     by_method = {row.method: row for row in students}

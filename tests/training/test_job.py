@@ -36,7 +36,7 @@ from napari_kdseg.training import (
 )
 
 SMALL = NetworkChoice(
-    architecture="unet/resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+    architecture="unet/tu-resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 )
 STAGES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
 
@@ -264,7 +264,7 @@ def test_cancelled_while_validating(config, monkeypatch):
 @pytest.fixture
 def teacher(tmp_path):
     spec = NetworkSpec(
-        architecture="unet/resnet18",
+        architecture="unet/tu-resnet18",
         classes=("background", "gland"),
         options=SMALL.options,
         mean=(0.7, 0.5, 0.6),

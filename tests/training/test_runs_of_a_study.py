@@ -16,7 +16,7 @@ QUIET = {"stain_probability": 0, "light_probability": 0, "blur_probability": 0, 
 def test_a_run_takes_the_stages_and_the_memory_of_another(make_tiles, tmp_path):
     """The student becomes the same as if its own run had trained the assistants and asked the teacher."""
     options = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
-    spec = NetworkSpec(architecture="unet/resnet18", classes=("background", "foreground"), options=options)
+    spec = NetworkSpec(architecture="unet/tu-resnet18", classes=("background", "foreground"), options=options)
     torch.manual_seed(0)
     teacher = save(tmp_path / "teacher.safetensors", create_from(spec), spec)
     config = DistillConfig(

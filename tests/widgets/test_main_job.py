@@ -36,7 +36,7 @@ def fill_distil_dock(dock, tiles, output, method="plc-kd"):
         DistillConfig(
             data=DataConfig(folder=tiles, input_size=64, validation_fraction=0.2, mpp=MPP),
             teacher=NetworkChoice(
-                architecture="unet/resnet18", options={"encoder_depth": 3, "decoder_channels": [32, 16, 8]}
+                architecture="unet/tu-resnet18", options={"encoder_depth": 3, "decoder_channels": [32, 16, 8]}
             ),
             student=NetworkChoice(architecture="enet"),
             method=method,

@@ -48,6 +48,6 @@ def small_networks():
     from napari_kdseg.training import NetworkChoice
 
     teacher = NetworkChoice(
-        architecture="unet/resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
+        architecture="unet/tu-resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
     )
     return teacher, NetworkChoice(architecture="enet"), ()
