@@ -76,6 +76,40 @@ def test_gradient_penalty_interpolates_the_output_only():
     assert value.item() == pytest.approx(((np.sqrt((slopes**2).sum(1)) - 1) ** 2).mean(), rel=1e-5)
 
 
+def test_gradient_penalty_differentiates_the_sum_of_all_patches():
+    """Two patches with weights w and 2 w: the slope of their sum is 3 w, of their mean 1.5 w."""
+    w = torch.randn(3, 5, 4, dtype=torch.float64)
+    student, teacher = torch.randn(2, 3, 5, 4).double(), torch.randn(2, 3, 5, 4).double()
+
+    def patches(y, _):
+        score = (y * w).sum((1, 2, 3))
+        return torch.stack([score, 2 * score], dim=1)[:, None, None]
+
+    value = gradient_penalty(patches, student, teacher)
+    assert value.item() == pytest.approx((3 * np.sqrt((w.numpy() ** 2).sum()) - 1) ** 2)
+
+
+@pytest.mark.parametrize(("side", "published"), [(64, 0.9531), (96, 0.8456), (128, 0.7402), (256, 0.3858)])
+def test_gradient_penalty_is_the_published_one(side, published):
+    """The penalty of SKD's and IFVD's code (CriterionAdditionalGP, utils/criterion.py) of the critic's patch map.
+
+    The mean of the patches would give 0.9531, 0.9822, 0.9889 and 0.9955.
+    """
+    torch.manual_seed(0)
+    critic = Critic(2).eval()
+    student = torch.rand(2, 2, side, side).softmax(1)
+    teacher = (6 * torch.rand(2, 2, side, side)).softmax(1)
+    value = gradient_penalty(critic.patches, student, teacher, generator=generator(0))
+    assert value.item() == pytest.approx(published, abs=6e-5)
+    (distance, penalty) = (
+        critic_values(critic, student, teacher, None, 10.0, generator(0))[name]
+        for name in ("distance", "penalty")
+    )
+    assert penalty.item() == pytest.approx(published, abs=6e-5)
+    with torch.no_grad():
+        assert distance.item() == pytest.approx((critic(teacher) - critic(student)).mean().item(), abs=1e-6)
+
+
 # -- the critic ---------------------------------------------------------------------------------------------------
 
 
@@ -107,8 +141,10 @@ def test_critic_has_the_layers_of_its_lineage():
         largest = [torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() for layer in strided]
     assert largest == pytest.approx([1.0] * 4, abs=0.15)
     assert not any("BatchNorm" in type(module).__name__ for module in critic.modules())
-    patches = critic.score(critic.layers(torch.rand(1, 8, 96, 128)))
+    output, image = torch.rand(1, 5, 96, 128), torch.rand(1, 3, 96, 128)
+    patches = critic.eval().patches(output, image)
     assert patches.shape == (1, 1, 3, 5)
+    assert critic(output, image).item() == pytest.approx(patches.mean().item())
     assert not any(isinstance(module, SelfAttention) for module in Critic(2, attention=False).modules())
 
 
@@ -161,6 +197,85 @@ def test_critic_is_exact_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(critic(output, image), expected)
     assert torch.isfinite(critic(output.half(), image.half())).all()
+
+
+# -- the critic of SKD's code ------------------------------------------------------------------------------------
+
+# Values of SKD's code (github.com/irfanICMLL/structure_knowledge_distillation, networks/sagan_models.py and
+# utils/criterion.py, commit ce208e1) with the weights of `skd_critic`, in float64: the student's loss
+# (CriterionAdvForG) and the norm of its gradient, E[D(S)] - E[D(T)] (CriterionAdv), the gradient penalty
+# (CriterionAdditionalGP).
+SKD_CODE = {
+    (65, 2): (-0.007286678289851511, 0.015393412557955132, 0.021563927039773043, 0.9761586749856178),
+    (65, 7): (0.024910869693794968, 0.02131705170876811, 0.021998951452614844, 0.9678209435782957),
+    (96, 2): (-0.010082544056789789, 0.006046480251849077, 0.006766062987008163, 0.9202726363735692),
+    (96, 7): (0.02904536782691777, 0.008131662847989496, 0.008228292635065141, 0.8926064738743242),
+    (129, 7): (0.03485171085498741, 0.005044478728869437, -0.0007694211174704563, 0.8217605203687959),
+}
+
+
+def skd_critic(classes):
+    """A critic with working attention, its spectral norms exact: the code's power iteration takes another order."""
+    torch.manual_seed(0)
+    critic = Critic(classes, normalise=True)
+    for layer in critic.layers:
+        if isinstance(layer, SelfAttention):
+            layer.factor.data.fill_(0.5)
+        elif isinstance(layer, nn.Conv2d):
+            spectral = layer.parametrizations.weight
+            left, _, right = torch.linalg.svd(
+                spectral.original.detach().flatten(1).double(), full_matrices=False
+            )
+            spectral[0]._u.copy_(left[:, 0])
+            spectral[0]._v.copy_(right[0])
+    return critic
+
+
+@pytest.mark.parametrize(("side", "classes"), SKD_CODE)
+def test_critic_that_normalises_is_that_of_skds_code(side, classes):
+    critic = skd_critic(classes)
+    drawn = generator(1)
+    student = torch.randn(2, classes, side, side, generator=drawn).requires_grad_()
+    teacher = 3 * torch.randn(2, classes, side, side, generator=drawn)
+    module = AdversarialDistillation(critic, generator(5), reads="logits", optimiser="sgd")
+    value = module(student, teacher)
+    (gradient,) = torch.autograd.grad(value, student)
+    values = critic_values(critic.train(), student.detach(), teacher, None, 10.0, generator(5))
+    seen = value.item(), gradient.norm().item(), -values["distance"].item(), values["penalty"].item()
+    # float32 sums over up to 129 x 129 pixels and 512 channels: about 1e-6 of the scores' size, which is below 1
+    assert seen == pytest.approx(SKD_CODE[side, classes], rel=1e-5, abs=2e-6)
+
+
+def test_critic_that_normalises_does_not_see_the_scale():
+    critic = skd_critic(3).train()
+    output = logits(1)
+    of_student, of_teacher = critic.both(output, 5 * output + 2)
+    torch.testing.assert_close(of_student, of_teacher, rtol=1e-3, atol=1e-5)  # batch norm's epsilon is 1e-5
+
+
+def test_outputs_are_averaged_over_squares_before_they_are_scored():
+    module, student, teacher = make(channels=0, stride=8), logits(1, size=(64, 65)), logits(2, size=(64, 65))
+    value = module(student, teacher)
+    seen, _, _ = module._last
+    assert seen.shape == (2, 3, 8, 9)
+    means = student[:, :, :8, :8].mean((2, 3)).softmax(1)
+    torch.testing.assert_close(seen[:, :, 0, 0], means)
+    assert value.item() == pytest.approx(-module.critic.eval()(seen).mean().item())
+
+
+def test_the_critics_optimiser_is_a_setting():
+    """SGD with momentum, by hand: its weight scales the step."""
+    steps = {}
+    for weight in (1.0, 0.1):
+        module = make(channels=0, optimiser="sgd", learning_rate=0.01, weight=weight)
+        before = module.critic.score.weight.detach().clone()
+        module(logits(1), logits(2))
+        module.after_step(0, 10)
+        decay = 5e-4 * before
+        steps[weight] = (before - module.critic.score.weight.detach()) / 0.01 - decay
+    torch.testing.assert_close(steps[0.1], 0.1 * steps[1.0], rtol=1e-3, atol=1e-5)
+    (group,) = module._optimiser.param_groups
+    assert group["momentum"] == 0.9
 
 
 # -- beside the student -------------------------------------------------------------------------------------------

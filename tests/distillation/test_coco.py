@@ -236,6 +236,35 @@ def test_parts_of_skd(variant):
     assert "-".join(term.name for term in made["student"].terms) == variant
 
 
+def test_skd_of_its_authors():
+    """Each term of ``skd:authors`` by hand, from what the authors' code computes (its script: pi 10, pa 0.5, d 0.1)."""
+    stage = stages(SKD.preset("authors"), 7)["student"]
+    assert {term.name: term.weight for term in stage.terms} == {"pixel": 10.0, "pair": 0.5, "holistic": 0.1}
+    pixel, pair_term, holistic = stage.terms
+    student, teacher = torch.randn(2, 7, SIDE, SIDE), torch.randn(2, 7, SIDE, SIDE)
+    eighths = [nn.functional.avg_pool2d(z, 8).double() for z in (student, teacher)]
+    by_hand = -(eighths[1].softmax(1) * eighths[0].log_softmax(1)).sum() / (SIDE // 8) ** 2
+    assert pixel.loss(student, teacher).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+    feature_s, feature_t = torch.rand(2, 5, 9, 9, requires_grad=True), torch.rand(2, 6, 9, 9)
+    value = pair_term.loss(feature_s, feature_t)
+    value.backward()
+    graphs = []
+    for feature in (feature_s, feature_t):
+        nodes = nn.functional.max_pool2d(feature, 4, ceil_mode=True)
+        unit = (nodes / nodes.norm(dim=1, keepdim=True).detach()).flatten(2)
+        graphs.append(torch.einsum("nci,ncj->nij", unit, unit))
+    expected = (graphs[1].detach() - graphs[0]).square().sum() / 9**2 / 2
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(feature_s.grad, torch.autograd.grad(expected, feature_s)[0])
+
+    critic = stage.learned["holistic"]
+    assert holistic.student_taps == ("logits",)
+    assert critic.critic.normalise is not None
+    assert (critic.reads, critic.stride, critic.learning_rate, critic.weight) == ("logits", 8, 4e-4, 0.1)
+    assert isinstance(critic._optimiser, torch.optim.SGD)
+
+
 def test_more_pairs_of_layers():
     layers = ("encoder.0", "@shallow", "segmentation_head.0", "@deep")
     made = stages(COCO, student_layers=layers, teacher_layers=layers, adversarial_weight=0.0)

@@ -62,3 +62,31 @@ def test_resizes_a_smaller_teacher():
     student, teacher = torch.randn(1, 2, 8, 6), torch.randn(1, 2, 4, 3)
     resized = F.interpolate(teacher, size=(8, 6), mode="bilinear", align_corners=False)
     assert pixel_wise(student, teacher).item() == pytest.approx(naive(student, resized, None), rel=1e-5)
+
+
+# Value and norm of the gradient in SKD's code (github.com/irfanICMLL/structure_knowledge_distillation,
+# CriterionPixelWise in utils/criterion.py, commit ce208e1), in float64.
+SKD_CODE = {
+    (65, 2): (1.812204183459127, 0.014820019385915225),
+    (65, 7): (4.696987262459731, 0.01634504269052101),
+    (96, 7): (4.700459200541395, 0.011114887455278877),
+}
+
+
+@pytest.mark.parametrize(("side", "classes"), SKD_CODE)
+def test_sum_over_the_pixels_of_one_image_is_that_of_skds_code(side, classes):
+    generator = torch.Generator().manual_seed(1)
+    student = torch.randn(2, classes, side, side, generator=generator).requires_grad_()
+    teacher = 3 * torch.randn(2, classes, side, side, generator=generator)
+    value = pixel_wise(student, teacher, reduction="image")
+    (gradient,) = torch.autograd.grad(value, student)
+    assert (value.item(), gradient.norm().item()) == pytest.approx(SKD_CODE[side, classes], rel=1e-5)
+    assert pixel_wise(student, teacher).item() == pytest.approx(value.item() / 2)
+
+
+def test_logits_are_averaged_over_squares(case):
+    student, teacher, _ = case((2, 3, 6, 4))
+    squares = [z.unflatten(2, (3, 2)).unflatten(4, (2, 2)).mean((3, 5)) for z in (student, teacher)]
+    ours = pixel_wise(student, teacher, stride=2)
+    torch.testing.assert_close(ours, pixel_wise(*squares))
+    assert ours != pixel_wise(student, teacher)

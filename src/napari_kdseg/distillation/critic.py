@@ -5,8 +5,8 @@ CoCo DistillNet (Zou and Sun, BIBM 2021, sect. III-C) and the holistic part of S
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from napari_kdseg.distillation.losses.adversarial import critic_loss, gradient_penalty, student_loss
-from napari_kdseg.distillation.losses.common import same_shape
+from napari_kdseg.distillation.losses.common import averaged_squares, same_shape
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.distillation.stages import TrainingStage, random_generator
 from napari_kdseg.distillation.view import View
@@ -24,8 +24,6 @@ from napari_kdseg.networks import shares
 WIDTHS = (64, 128, 256, 512)
 SLOPE = 0.1
 SMALLEST_SIDE = 64
-WEIGHT_DECAY = 2e-4
-BETAS = (0.9, 0.99)
 POLY_POWER = 0.9
 
 
@@ -33,7 +31,7 @@ class Critic(nn.Module):
     """Score how much an output looks like the teacher's: four strided convolutions, two of them with self-attention.
 
     Four 4 x 4 convolutions of stride 2 (64, 128, 256, 512 channels; spectral norm, LeakyReLU 0.1), self-attention after
-    the third and fourth, a 4 x 4 convolution to a map of patch scores, and their mean. No batch normalisation.
+    the third and fourth, a 4 x 4 convolution to a map of patch scores, and their mean.
 
     Parameters
     ----------
@@ -46,6 +44,9 @@ class Critic(nn.Module):
         at 512 x 512.
     widths
         Channels of the four strided convolutions.
+    normalise
+        Whether a batch normalisation of the output comes first, as in SKD's code, whose critic reads logits: student
+        and teacher are then normalised each by itself, and what their scales differ by is not seen.
 
     Notes
     -----
@@ -61,9 +62,11 @@ class Critic(nn.Module):
         *,
         attention: bool = True,
         widths: tuple[int, int, int, int] = WIDTHS,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.image_channels = image_channels
+        self.normalise = nn.BatchNorm2d(classes) if normalise else None
         layers: list[nn.Module] = []
         before = classes + image_channels
         for level, width in enumerate(widths):
@@ -75,7 +78,7 @@ class Critic(nn.Module):
         self.score = nn.Conv2d(before, 1, 4)
 
     def forward(self, output: Tensor, image: Tensor | None = None) -> Tensor:
-        """Return the score of each image, ``[N]`` in float32.
+        """Return the score of each image, ``[N]`` in float32: the mean of its patch scores.
 
         Parameters
         ----------
@@ -89,15 +92,39 @@ class Critic(nn.Module):
         ConfigurationError
             If the critic is conditioned on an image and gets none.
         """
-        with torch.autocast(output.device.type, enabled=False):
-            seen = output.float()
+        return self.patches(output, image).mean(dim=(1, 2, 3))
+
+    def patches(self, output: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return the map of patch scores, ``[N, 1, h, w]`` in float32; parameters as those of :meth:`forward`.
+
+        An output of up to 79 pixels a side has one patch, one of 96 has 3 x 3, one of 256 has 13 x 13.
+        """
+        return self._patches([output], image)
+
+    def both(self, student: Tensor, teacher: Tensor, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Score two outputs of the same images in one pass: ``[N]`` each.
+
+        Spectral norm sharpens its estimate with each pass, and the difference between two passes would count as
+        distance.
+        """
+        scores = self._patches([student, teacher], image).mean(dim=(1, 2, 3))
+        of_student, of_teacher = scores.chunk(2)
+        return of_student, of_teacher
+
+    def _patches(self, outputs: list[Tensor], image: Tensor | None) -> Tensor:
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            each = [output.float() for output in outputs]
+            if self.normalise is not None:
+                each = [self.normalise(output) for output in each]
             if self.image_channels:
-                seen = torch.cat([seen, _condition(image, seen.shape[-2:])], dim=1)
+                condition = _condition(image, each[0].shape[-2:])
+                each = [torch.cat([output, condition], dim=1) for output in each]
+            seen = torch.cat(each)
             height, width = seen.shape[-2:]
             missing = max(SMALLEST_SIDE - width, 0), max(SMALLEST_SIDE - height, 0)
             if any(missing):
                 seen = F.pad(seen, (0, missing[0], 0, missing[1]), mode="replicate")
-            scores: Tensor = self.score(self.layers(seen)).mean(dim=(1, 2, 3))
+            scores: Tensor = self.score(self.layers(seen))
             return scores
 
 
@@ -139,12 +166,25 @@ def new_critic(classes: int, image_channels: int, seed: int, **options: Any) -> 
         return Critic(classes, image_channels, **options)
 
 
+def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Return the optimiser of CoCo DistillNet; the weight decay is its paper's for all three networks."""
+    return torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=2e-4)
+
+
+def _sgd(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Return the optimiser of SKD's code (its script's weight decay)."""
+    return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=5e-4)
+
+
+OPTIMISERS = {"adam": _adam, "sgd": _sgd}
+
+
 class AdversarialDistillation(nn.Module):
     r"""Student's loss :math:`-E[D(S)]`, with a critic that takes a step of its own after each of the student's.
 
-    A learned term: called with ``(logits, image)`` of the student, or its logits alone, and the teacher's logits. The
-    critic scores softmax probabilities, which are bounded and comparable between networks (the authors' code takes the
-    hyperbolic tangent of logits, SKD's a batch normalisation of them). It reads no labels.
+    A learned term: called with ``(logits, image)`` of the student, or its logits alone, and the teacher's logits. It
+    reads no labels. By default the critic scores softmax probabilities, which are bounded and comparable between
+    networks (the code of CoCo's authors takes the hyperbolic tangent of logits, SKD's a batch normalisation of them).
 
     The order is that of the authors' code: the student steps against a fixed critic, then the critic on the same
     outputs, detached.
@@ -158,7 +198,16 @@ class AdversarialDistillation(nn.Module):
     penalty
         Coefficient of the gradient penalty.
     learning_rate
-        Of the critic's Adam, in the first epoch; polynomial decay by epochs.
+        Of the critic's optimiser, in the first epoch; polynomial decay by epochs.
+    optimiser
+        ``"adam"`` (CoCo DistillNet's) or ``"sgd"`` (SKD's).
+    weight
+        Factor of all that the critic minimises; matters to SGD alone.
+    reads
+        What of the logits the critic scores: their softmax ``"probabilities"``, or the ``"logits"`` as they are, for a
+        critic that normalises.
+    stride
+        Side in pixels of the squares over which logits are averaged before.
     """
 
     own_optimiser = True
@@ -170,15 +219,20 @@ class AdversarialDistillation(nn.Module):
         *,
         penalty: float = 10.0,
         learning_rate: float = 2e-4,
+        optimiser: Literal["adam", "sgd"] = "adam",
+        weight: float = 1.0,
+        reads: Literal["probabilities", "logits"] = "probabilities",
+        stride: int = 1,
     ) -> None:
         super().__init__()
         self.critic = critic
         self.penalty = penalty
         self.learning_rate = learning_rate
+        self.weight = weight
+        self.reads = reads
+        self.stride = stride
         self._generator = generator
-        self._optimiser = torch.optim.Adam(
-            critic.parameters(), lr=learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
-        )
+        self._optimiser = OPTIMISERS[optimiser](critic.parameters(), learning_rate)
         self._last: tuple[Tensor, Tensor, Tensor | None] | None = None
 
     def forward(
@@ -197,15 +251,20 @@ class AdversarialDistillation(nn.Module):
         """
         logits, image = (student, None) if isinstance(student, Tensor) else student
         logits, teacher = same_shape(logits, teacher, "output")
-        output = logits.softmax(dim=1)
-        self.critic.eval().requires_grad_(False)
+        output = self._read(logits)
+        # The critic of SKD's code is in training mode here, too: its batch normalisation takes the batch's statistics.
+        self.critic.train(self.critic.normalise is not None).requires_grad_(False)
         try:
             value = student_loss(self.critic(output, image))
         finally:
             self.critic.requires_grad_(True)
         if torch.is_grad_enabled():
-            self._last = output.detach(), teacher.softmax(dim=1), image
+            self._last = output.detach(), self._read(teacher), image
         return value
+
+    def _read(self, logits: Tensor) -> Tensor:
+        logits = averaged_squares(logits, self.stride)
+        return logits if self.reads == "logits" else logits.softmax(dim=1)
 
     def after_step(self, epoch: int, epochs: int) -> dict[str, float]:
         """Take one step of the critic on the outputs of the last forward pass, and return its figures."""
@@ -219,7 +278,7 @@ class AdversarialDistillation(nn.Module):
         with torch.enable_grad():
             values = critic_values(self.critic, student, teacher, image, self.penalty, self._generator)
             self._optimiser.zero_grad(set_to_none=True)
-            values["loss"].backward()
+            (self.weight * values["loss"]).backward()
         shares().average(self.critic.parameters())
         self._optimiser.step()
         numbers = torch.stack([value.detach() for value in values.values()]).tolist()
@@ -243,22 +302,16 @@ class AdversarialDistillation(nn.Module):
 
 
 def critic_values(
-    critic: nn.Module,
+    critic: Critic,
     student: Tensor,
     teacher: Tensor,
     image: Tensor | None,
     penalty: float,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Return what the critic minimises as ``loss``, and of it ``distance`` E[D(T)] - E[D(S)] and ``penalty``.
-
-    Both outputs are scored in one pass: spectral norm sharpens its estimate with each pass, and the difference between
-    two passes would count as distance.
-    """
-    images = None if image is None else torch.cat([image, image])
-    of_student, of_teacher = critic(torch.cat([student, teacher]), images).chunk(2)
-    loss = critic_loss(of_student, of_teacher)
-    slope = gradient_penalty(critic, student, teacher, image, generator=generator)
+    """Return what the critic minimises as ``loss``, and of it ``distance`` E[D(T)] - E[D(S)] and ``penalty``."""
+    loss = critic_loss(*critic.both(student, teacher, image))
+    slope = gradient_penalty(critic.patches, student, teacher, image, generator=generator)
     return {"distance": -loss, "penalty": slope, "loss": loss + penalty * slope}
 
 

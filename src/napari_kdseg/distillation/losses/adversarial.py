@@ -24,7 +24,15 @@ def critic_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def student_loss(student: Tensor) -> Tensor:
-    r"""What the student minimises: :math:`-L_g = -E[D(S)]`, from the critic's scores ``[N]`` of its outputs."""
+    r"""What the student minimises: :math:`-L_g = -E[D(S)]`, from the critic's scores ``[N]`` of its outputs.
+
+    Notes
+    -----
+    The score of an image is the *mean* of its patch scores, as in the code of SKD, IFVD and CoCo's authors, while the
+    penalty below bounds the slope of their *sum*. So the more patches a tile has, the gentler is the critic's pull on
+    the student: with ``P`` patches the slope of the score is near ``1 / P``, and a weight chosen on small tiles does
+    less on large ones.
+    """
     return -student.float().mean()
 
 
@@ -41,7 +49,7 @@ def gradient_penalty(
     Parameters
     ----------
     critic
-        ``critic(output, image) -> scores [N]``.
+        ``critic(output, image) -> [N, ...]``, the scores of all patches of each image; :math:`D` is their sum.
     student, teacher
         Outputs ``[N, C, H, W]``; the gradient is taken at a random point between the two of each image.
     image
@@ -56,8 +64,10 @@ def gradient_penalty(
 
     Notes
     -----
-    The paper names no Lipschitz constraint; its authors' code takes this one. Only the output is interpolated, the
-    condition is one image for both.
+    - *Sum over patches.* SKD's and IFVD's code differentiates the map of patch scores with a gradient of ones, which is
+      the gradient of its sum. The mean would let a critic of P patches be P times as steep.
+    - The paper of CoCo names no Lipschitz constraint; its authors' code takes this one. Only the output is
+      interpolated, the condition is one image for both.
     """
     share = torch.rand(len(student), 1, 1, 1, generator=generator).to(student)
     between = torch.lerp(student.detach(), teacher.detach(), share).requires_grad_()

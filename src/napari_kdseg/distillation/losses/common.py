@@ -40,6 +40,14 @@ def same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Ten
     return same_size(student, teacher)
 
 
+def averaged_squares(output: Tensor, side: int) -> Tensor:
+    """Average ``[N, C, H, W]`` over squares of ``side`` pixels, to ``[N, C, ceil(H / side), ceil(W / side)]``."""
+    if side == 1:
+        return output
+    height, width = (-(-length // side) for length in output.shape[-2:])
+    return F.adaptive_avg_pool2d(output, (height, width))
+
+
 def labels_on_grid(target: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """Bring labels ``[N, H, W]`` to a feature grid ``(h, w)`` by nearest neighbour."""
     if tuple(target.shape[-2:]) == tuple(size):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from napari_kdseg.distillation.distiller import IMAGE, LOGITS, Method, Recipe, Term
 from napari_kdseg.distillation.settings import FeatureSettings, constant
@@ -11,7 +11,12 @@ from napari_kdseg.errors import ConfigurationError
 
 
 class SkdSettings(FeatureSettings):
-    """Constants of SKD, as in its authors' code. A weight of 0 leaves that part out."""
+    """Constants of SKD. A weight of 0 leaves that part out.
+
+    The weights and the gradient penalty are those of the authors' code, the rest is ours: losses are means over all
+    pixels of a batch at full size, with more nodes, and the critic reads probabilities and steps by Adam.
+    ``skd:authors`` is theirs.
+    """
 
     pixel_weight: float = constant(
         10.0, "Pixel-wise weight", "Weight of the cross entropy with the teacher's map.", ge=0, le=10000
@@ -27,8 +32,34 @@ class SkdSettings(FeatureSettings):
     holistic_weight: float = constant(
         0.1, "Holistic weight", "Weight of the critic's score.", symbol="λ2", ge=0, le=10000
     )
+    pixel_reduction: Literal["pixels", "image"] = constant(
+        "pixels",
+        "Pixel-wise mean over",
+        "All pixels of a batch, or those of one image: then the loss grows with the batch, as in the authors' code.",
+    )
+    output_stride: int = constant(
+        1,
+        "Outputs averaged over",
+        "Side in pixels of the squares over which outputs are averaged before they are compared and scored; the "
+        "authors' networks put out an eighth of the image (8).",
+        ge=1,
+        le=64,
+    )
     nodes: int = constant(
         8, "Nodes a side", "A feature is pooled to this many nodes along each side.", ge=1, le=128
+    )
+    window: float | None = constant(
+        None,
+        "Window",
+        "Side of the windows a feature is pooled over, in place of a number of nodes: below 1 a share of the map, 0.5 "
+        "in the authors' code, from 1 whole pixels. Empty: by the number of nodes.",
+        gt=0,
+        le=1024,
+    )
+    constant_norm: bool = constant(
+        False,
+        "Length of vectors is constant",
+        "Leave the nodes' length out of the gradient, as the authors' code does.",
     )
     condition_on_image: bool = constant(
         False,
@@ -40,9 +71,24 @@ class SkdSettings(FeatureSettings):
         "Self-attention in the critic",
         "Needs much memory on large tiles; off saves it.",
     )
+    critic_reads: Literal["probabilities", "logits"] = constant(
+        "probabilities",
+        "What the critic reads",
+        "The softmax of the outputs, or, as in the authors' code, logits that the critic's batch normalisation scales.",
+    )
     gradient_penalty: float = constant(10.0, "Gradient penalty", "Keeps the critic smooth.", ge=0, le=10000)
+    critic_optimiser: Literal["adam", "sgd"] = constant(
+        "adam", "Critic's optimiser", "Adam, or the authors' SGD with a momentum of 0.9."
+    )
     critic_learning_rate: float = constant(
-        2e-4, "Critic's learning rate", "Of the critic's own Adam beside the student.", gt=0, le=1
+        2e-4, "Critic's learning rate", "Of the critic's optimiser beside the student.", gt=0, le=1
+    )
+    critic_weight: float = constant(
+        1.0,
+        "Weight of the critic's own loss",
+        "Scales the critic's steps by SGD, and does nothing to those by Adam; the authors take 0.1.",
+        ge=0,
+        le=1000,
     )
 
 
@@ -52,7 +98,8 @@ def build(settings: SkdSettings, *, input_shape: tuple[int, int, int] = (3, 64, 
     if settings.pixel_weight:
         from napari_kdseg.distillation.losses.pixel_wise import pixel_wise
 
-        terms.append(Term("pixel", pixel_wise, weight=settings.pixel_weight))
+        pixel = partial(pixel_wise, stride=settings.output_stride, reduction=settings.pixel_reduction)
+        terms.append(Term("pixel", pixel, weight=settings.pixel_weight))
     if settings.pair_weight:
         terms += _pair_terms(settings)
     if settings.holistic_weight:
@@ -70,7 +117,9 @@ def _pair_terms(settings: SkdSettings) -> list[Term]:
             f"SKD compares layers in pairs, but there are {len(student)} of the student ({', '.join(student)}) and "
             f"{len(teacher)} of the teacher ({', '.join(teacher)}). Name as many of both."
         )
-    loss = partial(pair_wise, nodes=settings.nodes)
+    loss = partial(
+        pair_wise, nodes=settings.nodes, window=settings.window, constant_norm=settings.constant_norm
+    )
     return [
         Term(
             "pair" if number == 1 else f"pair_{number}",
@@ -84,7 +133,7 @@ def _pair_terms(settings: SkdSettings) -> list[Term]:
 
 
 def _holistic_term(settings: SkdSettings, image_channels: int) -> Term:
-    """Build the critic's term: of probabilities, without the image by default, as the authors' code reads them."""
+    """Build the critic's term, without the image by default, as in the authors' code."""
 
     def learned(student: Any, teacher: Any, generator: Any) -> Any:  # noqa: ARG001
         import torch
@@ -96,12 +145,17 @@ def _holistic_term(settings: SkdSettings, image_channels: int) -> Term:
             image_channels if settings.condition_on_image else 0,
             int(torch.randint(2**31, (), generator=generator)),
             attention=settings.critic_attention,
+            normalise=settings.critic_reads == "logits",
         )
         return AdversarialDistillation(
             critic,
             generator,
             penalty=settings.gradient_penalty,
             learning_rate=settings.critic_learning_rate,
+            optimiser=settings.critic_optimiser,
+            weight=settings.critic_weight,
+            reads=settings.critic_reads,
+            stride=settings.output_stride,
         )
 
     return Term(
@@ -129,5 +183,15 @@ SKD = Method(
         "pair": {"pixel_weight": 0.0, "holistic_weight": 0.0},
         "holistic": {"pixel_weight": 0.0, "pair_weight": 0.0},
         "pixel-pair": {"holistic_weight": 0.0},
+        "authors": {
+            "pixel_reduction": "image",
+            "output_stride": 8,
+            "window": 0.5,
+            "constant_norm": True,
+            "critic_reads": "logits",
+            "critic_optimiser": "sgd",
+            "critic_learning_rate": 4e-4,
+            "critic_weight": 0.1,
+        },
     },
 )
