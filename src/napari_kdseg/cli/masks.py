@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_kdseg.cli.app import AllowCode, Region, SlideMpp, app, console, region_of
+from napari_kdseg.cli.options import options_of
 from napari_kdseg.cli.running import run as run_job
+from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.errors import ConfigurationError, KdsegError
+from napari_kdseg.inference.config import PredictConfig
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference import PredictConfig, PredictResult
-
-Colours = Annotated[
-    str, typer.Option(help="What networks see: stored pixels, or srgb, after the slide's colour profile.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+    from napari_kdseg.inference import PredictResult
 
 
 @app.command()
@@ -46,6 +44,11 @@ def demo(
 
 
 @app.command()
+@options_of(
+    PredictConfig,
+    without=("slide", "networks", "first"),
+    flags={"skip_background": "--skip-background/--background"},
+)
 def predict(
     slides: Annotated[
         list[str], typer.Argument(help="Slides: files, folders, folders of slides, or synthetic:WxH.")
@@ -59,31 +62,6 @@ def predict(
         typer.Option(help="Name of the mask of each network in the store; that of its file."),
     ] = None,
     region: Region = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Resolution to work at in µm per pixel; the model's own.")
-    ] = None,
-    slide_mpp: SlideMpp = None,
-    colours: Colours = "stored",
-    tile: Annotated[str, typer.Option(help="Side of an output tile; auto: the fastest.")] = "auto",
-    halo: Annotated[
-        str,
-        typer.Option(
-            help="Context around a tile. auto: the least that gives the same classes as exact, which is as far as "
-            "the network looks."
-        ),
-    ] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Tiles in one forward pass; auto: the fastest.")] = "auto",
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="That compute, on a CPU; all processors.")] = None,
-    compile: Annotated[
-        bool, typer.Option(help="Compile the networks first: for many slides on a GPU.")
-    ] = False,
-    background: Annotated[bool, typer.Option(help="Also run the network where there is no tissue.")] = False,
-    probabilities: Annotated[bool, typer.Option(help="Keep the probability of the predicted class.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option(help="Replace a mask of this name made with other settings.")
-    ] = False,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -92,9 +70,10 @@ def predict(
         ),
     ] = None,
     allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Segment slides into mask pyramids (OME-Zarr)."""
-    from napari_kdseg.inference import PredictConfig
     from napari_kdseg.slides import slides_in
 
     names = [*(name or []), *(path.name.split(".")[0] for path in checkpoint[len(name or []) :])]
@@ -109,10 +88,7 @@ def predict(
             {
                 "slide": slide, "networks": dict(zip(names, checkpoint, strict=True)),
                 "output": output / f"{_stem(slide)}.ome.zarr" if several else output,
-                "region": region_of(region), "mpp": mpp, "slide_mpp": slide_mpp, "tile": _number(tile),
-                "halo": _number(halo), "batch_size": _number(batch_size), "device": device, "precision": precision,
-                "threads": threads, "compile": compile, "skip_background": not background,
-                "probabilities": probabilities, "overwrite": overwrite, "colours": colours,
+                "region": region_of(region), **settings,
             }
         )
         for slide in found
@@ -152,11 +128,6 @@ def _tell(result: PredictResult) -> None:
 def _stem(slide: str) -> str:
     name = Path(slide.removeprefix("synthetic:").replace("?", "-").replace("&", "-")).name
     return Path(name.removesuffix(".ome.zarr")).stem if Path(slide).exists() else name
-
-
-def _number(text: str) -> int | str:
-    """Return a number where ``text`` is one; other words are for the settings to judge."""
-    return int(text) if text.isdecimal() else text
 
 
 @app.command()
@@ -208,6 +179,7 @@ def export(
 
 
 @app.command()
+@options_of(CorrectConfig, without=("teacher", "false_pixel_assistant", "boundary_assistant", "settings"))
 def correct(
     slide: Annotated[str, typer.Argument(help="The slide.")],
     annotation: Annotated[
@@ -219,22 +191,15 @@ def correct(
         Path | None, typer.Option(help="Checkpoint of the teacher, without a run folder.")
     ] = None,
     region: Region = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Resolution to work at in µm per pixel; the teacher's own.")
-    ] = None,
-    slide_mpp: SlideMpp = None,
-    colours: Colours = "stored",
-    device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace a correction made with other settings.")] = False,
     allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Correct the teacher's soft labels on an annotated slide and count who mended what."""
-    from napari_kdseg.comparison import CorrectConfig
     from napari_kdseg.comparison import correct as job
 
     common: dict[str, Any] = {
-        "slide": slide, "annotation": annotation, "output": output, "region": region_of(region), "mpp": mpp,
-        "slide_mpp": slide_mpp, "colours": colours, "device": device, "overwrite": overwrite,
+        "slide": slide, "annotation": annotation, "output": output, "region": region_of(region), **settings,
     }  # fmt: skip
     if run is not None:
         config = CorrectConfig.from_run(run, **common)
