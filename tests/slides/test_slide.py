@@ -232,3 +232,8 @@ def test_a_pickled_slide_is_opened_again(files):
     with open_slide(files["tiff-pages"], mpp=0.7) as slide, pickle.loads(pickle.dumps(slide)) as other:
         assert other.mpp == (0.7, 0.7)
         np.testing.assert_array_equal(other.read(1, 5, 6, 20, 20), slide.read(1, 5, 6, 20, 20))
+
+
+def test_a_view_is_not_pickled(files):
+    with open_slide(files["tiff-pages"]) as slide, pytest.raises(TypeError, match="map it again"):
+        pickle.dumps(slide.mapped(np.negative, name="negative"))

@@ -53,11 +53,19 @@ def open_slide(
         If there is no such file, it is no slide, or it is damaged.
     """
     if str(path).startswith(SCHEME):
-        return Slide(SyntheticBackend.parse(str(path)), path, mpp=mpp, cache=cache, threads=threads)
-    place = Path(path).expanduser().absolute()
-    backend = choose_backend(place)
+        return Slide(
+            SyntheticBackend.parse(str(path)),
+            path,
+            name=str(path).partition("?")[0],
+            mpp=mpp,
+            cache=cache,
+            threads=threads,
+            reopen=open_slide,
+        )
+    file = Path(path).expanduser().absolute()
+    backend = choose_backend(file)
     try:
-        slide = Slide(backend, place, mpp=mpp, cache=cache, threads=threads)
+        slide = Slide(backend, file, mpp=mpp, cache=cache, threads=threads, reopen=open_slide)
         slide.check_readable()
         if mpp is None and (kept := kept_mpp(slide)) is not None:
             slide.mpp = kept

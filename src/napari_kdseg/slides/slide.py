@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Slide:
         Reads the tiles.
     path
         Where the slide comes from: a path or a ``synthetic:`` address.
+    name
+        For people; by default that of the file.
     mpp
         Micrometres per level-0 pixel, one number or (y, x), used instead of that of the file.
     cache
@@ -51,6 +54,8 @@ class Slide:
         Value of the pixels of a tile that cannot be read.
     threads
         That decode the tiles of one region; by default as many as :func:`set_decode_threads` says.
+    reopen
+        ``reopen(path, mpp=...)`` opens the slide where it is unpickled; a slide without it is not pickled.
     """
 
     def __init__(
@@ -58,17 +63,18 @@ class Slide:
         backend: Backend,
         path: str | Path,
         *,
+        name: str | None = None,
         mpp: float | Pair | None = None,
         cache: TileCache | None = None,
         bad_value: int = GREY,
         threads: int | None = None,
+        reopen: Callable[..., Slide] | None = None,
     ):
         self._backend = backend
         self.metadata = backend.metadata
         self.path = str(path)
-        self.name = (
-            Path(self.path).name if not self.path.startswith("synthetic:") else self.path.partition("?")[0]
-        )
+        self.name = Path(self.path).name if name is None else name
+        self._reopen = reopen
         self._cache = default_cache() if cache is None else cache
         self._tiles = Tiles(backend, self._cache, bad_value, threads)
         self._progressive = Progressive(self._tiles)
@@ -85,11 +91,11 @@ class Slide:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if isinstance(self._backend, MappedBackend):
-            raise TypeError("a mapped view is not pickled: pickle the slide and map it again")
-        from napari_kdseg.slides.opening import open_slide  # it makes slides: imported here to avoid a circle
-
-        return partial(open_slide, mpp=self.mpp), (self.path,)
+        if self._reopen is None:
+            raise TypeError(
+                "only a slide from open_slide is pickled; of a mapped view, pickle the slide and map it again"
+            )
+        return partial(self._reopen, mpp=self.mpp), (self.path,)
 
     def __repr__(self) -> str:
         height, width = self.shape
@@ -350,9 +356,11 @@ class Slide:
         channels, dtype, channel_names
             Of its result, where they differ.
         """
-        backend = MappedBackend(self, function, channels, dtype, channel_names)
-        view = Slide(backend, self.path, mpp=self.mpp, cache=self._cache)
-        view.name = name
+        known = replace(
+            self.metadata, levels=self.levels, background=self.background, brightfield=self.brightfield
+        )
+        backend = MappedBackend(known, self.tile, function, channels, dtype, channel_names)
+        view = Slide(backend, self.path, name=name, mpp=self.mpp, cache=self._cache)
         self._views.append(view)
         return view
 
