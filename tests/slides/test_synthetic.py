@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_kdseg.slides import Slide, SlideError, TileCache, open_annotation, open_slide
-from napari_kdseg.slides.synthesis.synthetic import SyntheticBackend
+from napari_kdseg.slides.readers.synthetic_backend import SyntheticBackend
 
 ADDRESS = "synthetic:100000x80000?seed=0&mpp=0.25"
 

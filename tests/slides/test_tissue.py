@@ -5,7 +5,7 @@ import pytest
 
 from napari_kdseg.slides import Slide, open_slide, tissue_mask
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
-from napari_kdseg.slides.synthesis.histology import Tissue
+from napari_kdseg.synthetic.histology import Tissue
 
 
 def test_finds_the_tissue_of_a_synthetic_slide():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.readers.zarr_backend import is_zarr
-from napari_kdseg.slides.synthesis.synthetic import SCHEME
+from napari_kdseg.synthetic.address import is_address
 
 #: Endings of files that slides come in; pictures of other kinds are opened only where they are named.
 SLIDE_SUFFIXES = (
@@ -35,7 +35,7 @@ def slides_in(place: str) -> list[str]:
         If a folder holds no slide.
     """
     path = Path(place).expanduser()
-    if place.startswith(SCHEME) or not path.is_dir() or _is_slide(path):
+    if is_address(place) or not path.is_dir() or _is_slide(path):
         return [place]
     found = [
         str(item) for item in sorted(path.iterdir()) if not item.name.startswith(".") and _looks_so(item)

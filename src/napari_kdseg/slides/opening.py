@@ -13,12 +13,13 @@ from napari_kdseg.slides.readers.backend import Backend
 from napari_kdseg.slides.readers.image_backend import read_picture
 from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
 from napari_kdseg.slides.readers.scanner_tiff import VENDORS, NotDirectError, ScannerTiffBackend
+from napari_kdseg.slides.readers.synthetic_backend import SyntheticBackend
 from napari_kdseg.slides.readers.tiff_backend import TiffBackend
 from napari_kdseg.slides.readers.tiff_check import check_tiff, is_tiff
 from napari_kdseg.slides.readers.zarr_backend import ZarrBackend, is_zarr
 from napari_kdseg.slides.sidecar import kept_mpp
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.synthesis.synthetic import SCHEME, SyntheticBackend
+from napari_kdseg.synthetic.address import is_address
 
 
 def open_slide(
@@ -52,7 +53,7 @@ def open_slide(
     SlideError
         If there is no such file, it is no slide, or it is damaged.
     """
-    if str(path).startswith(SCHEME):
+    if is_address(path):
         return Slide(
             SyntheticBackend.parse(str(path)),
             path,

@@ -23,6 +23,7 @@ from napari_kdseg.files import results_folder, write_whole
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.tissue import TissueMask, tissue_mask
+from napari_kdseg.synthetic.address import is_address
 
 NOTES = ".kdseg.json"
 TISSUE = ".kdseg-tissue.png"
@@ -165,7 +166,7 @@ def _places(slide: Slide, suffix: str) -> Iterator[Path]:
     folder = _results_folder()
     if folder.is_dir():  # otherwise there is no need to hash the slide
         yield _kept_away(slide, suffix)
-    if not slide.path.startswith("synthetic:"):
+    if not is_address(slide.path):
         yield _beside(slide, suffix)
 
 
@@ -186,7 +187,7 @@ def _beside(slide: Slide, suffix: str) -> Path:
 def _write(slide: Slide, suffix: str, content: bytes) -> Path:
     """Write beside the slide, or else into the results folder; only one of the two remains."""
     away = _kept_away(slide, suffix)
-    if not slide.path.startswith("synthetic:"):
+    if not is_address(slide.path):
         try:
             write_whole(_beside(slide, suffix), content)
         except OSError:  # a folder that belongs to others, as slide archives do: the results folder then

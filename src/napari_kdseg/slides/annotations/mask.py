@@ -27,7 +27,8 @@ from napari_kdseg.slides.readers.tiff_backend import TiffBackend
 from napari_kdseg.slides.readers.tiff_check import check_tiff, is_tiff
 from napari_kdseg.slides.readers.zarr_backend import is_zarr, label_names
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.synthesis.synthetic import SCHEME, SyntheticBackend
+from napari_kdseg.synthetic.address import is_address
+from napari_kdseg.synthetic.slide import SyntheticSlide
 
 COARSEST = 1024
 BLOCK = 512
@@ -135,7 +136,7 @@ def open_mask(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, slide, "array")
-    if str(source).startswith(SCHEME):
+    if is_address(source):
         return _from_address(str(source), slide)
     path = Path(source).expanduser().absolute()
     if not path.exists():
@@ -148,7 +149,7 @@ def open_mask(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
 
 
 def _from_address(address: str, slide: Slide) -> Annotation:
-    truth = SyntheticBackend.parse(address)
+    truth = SyntheticSlide.parse(address)
     if truth.shape != slide.shape:
         raise _misfit(truth.shape, slide.shape)
     return Annotation(truth.sample_classes, slide.shape, truth.shape, truth.classes, address)

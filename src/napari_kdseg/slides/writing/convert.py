@@ -24,11 +24,11 @@ from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.opening import choose_backend, open_slide
 from napari_kdseg.slides.readers.backend import Backend, make_level
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.synthesis.synthetic import SCHEME
 from napari_kdseg.slides.tiles import MAX_COMPUTED_PIXELS
 from napari_kdseg.slides.writing.pyramid import Pyramid, slide_pyramid
 from napari_kdseg.slides.writing.write_tiff import TiffContent, write_ome_tiff, write_plain_tiff, write_svs
 from napari_kdseg.slides.writing.write_zarr import write_image
+from napari_kdseg.synthetic.address import is_address
 
 Format = Literal["svs", "ome-tiff", "tiff", "ome-zarr"]
 SUFFIXES: dict[str, Format] = {
@@ -309,7 +309,7 @@ class _WithoutOverview:
 def _open(config: ConvertConfig) -> Slide:
     """Open the slide; one of a single enormous level, too, which is what most needs to be converted."""
     cache = TileCache(CACHE_BYTES)
-    if not config.slide.startswith(SCHEME):
+    if not is_address(config.slide):
         place = Path(config.slide).expanduser().absolute()
         backend = choose_backend(place)
         if math.prod(backend.metadata.levels[-1].shape) > MAX_COMPUTED_PIXELS:

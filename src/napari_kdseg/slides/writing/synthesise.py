@@ -15,7 +15,6 @@ from napari_kdseg.slides.annotations.mask import Annotation
 from napari_kdseg.slides.annotations.opening import open_annotation
 from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.opening import open_slide
-from napari_kdseg.slides.synthesis.synthetic import Look, SyntheticBackend
 from napari_kdseg.slides.writing.convert import (
     CACHE_BYTES,
     ConvertConfig,
@@ -31,6 +30,7 @@ from napari_kdseg.slides.writing.convert import (
 from napari_kdseg.slides.writing.pyramid import Pyramid, mask_pyramid, slide_pyramid
 from napari_kdseg.slides.writing.write_tiff import TiffContent, write_plain_tiff
 from napari_kdseg.slides.writing.write_zarr import write_label
+from napari_kdseg.synthetic.address import Look, format_address
 
 MaskName = Literal["tissue", "gland", "tumour", "classes"]
 COLOURS = ((0, 0, 0), (0, 158, 115), (230, 159, 0))
@@ -72,10 +72,10 @@ class SynthConfig(WriteConfig):
             raise ValueError("every mask can be written once")
         return self
 
-    def backend(self) -> SyntheticBackend:
-        """Return the slide that is meant."""
+    def address(self, mask: str = "gland") -> str:
+        """Return the address of the slide that is meant, with one of its masks."""
         look = Look(self.seed, self.mpp, self.stain, self.folds, self.pen, self.blur)
-        return SyntheticBackend((self.height, self.width), look)
+        return format_address((self.height, self.width), look, mask)
 
     def mask_path(self, name: str) -> Path:
         """Return where a mask goes that is a file of its own."""
@@ -116,19 +116,18 @@ def synthesise(config: SynthConfig, emit: Emit, control: Control) -> Synthesised
     files = {} if inside else {name: config.mask_path(name).expanduser().absolute() for name in config.masks}
     for place in (output, *files.values()):
         check_place(place, config.overwrite)
-    backend = config.backend()
     written = ConvertConfig(
-        slide=backend.address(),
+        slide=config.address(),
         pictures=True,
         **config.model_dump(include=set(WriteConfig.model_fields)),
     )
     with (
-        open_slide(backend.address(), cache=TileCache(CACHE_BYTES)) as slide,
+        open_slide(config.address(), cache=TileCache(CACHE_BYTES)) as slide,
         scratch_beside(output) as scratch,
     ):
         tile = config.tile_side
         pyramid = slide_pyramid(slide, step=config.level_step, tile=tile, scratch=scratch)
-        annotations = {name: open_annotation(backend.address(name), slide) for name in config.masks}
+        annotations = {name: open_annotation(config.address(name), slide) for name in config.masks}
         masks = {name: mask_pyramid(each, tile=tile, scratch=scratch) for name, each in annotations.items()}
         total = pyramid.tile_count + sum(mask.tile_count for mask in masks.values())
         emit(Started(f"Write {output.name}", total))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_kdseg.slides.synthesis.noise import hash_unit
-from napari_kdseg.slides.synthesis.texture import either
+from napari_kdseg.synthetic.noise import hash_unit
+from napari_kdseg.synthetic.texture import either
 
 TABLE = 1 << 16
 LAST = np.int32(TABLE - 1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_kdseg.slides.synthesis.histology import Region
-from napari_kdseg.slides.synthesis.noise import lattice_noise, look_up, noise_table
+from napari_kdseg.synthetic.histology import Region
+from napari_kdseg.synthetic.noise import lattice_noise, look_up, noise_table
 
 PERIOD_UM = 262_144.0
 """Coordinates start again after 26 cm, longer than any slide, so that float32 stays fine enough."""

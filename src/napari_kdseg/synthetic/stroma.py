@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_kdseg.slides.synthesis.histology import MUCOSA_ABOVE, MUSCLE_BELOW, Region
-from napari_kdseg.slides.synthesis.nuclei import Nuclei, seen
-from napari_kdseg.slides.synthesis.texture import Texture, step
+from napari_kdseg.synthetic.histology import MUCOSA_ABOVE, MUSCLE_BELOW, Region
+from napari_kdseg.synthetic.nuclei import Nuclei, seen
+from napari_kdseg.synthetic.texture import Texture, step
 
 FAT_CELL_UM = 62.0
 

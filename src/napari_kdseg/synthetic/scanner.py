@@ -1,9 +1,14 @@
-"""The label and the macro picture of a synthetic slide, as a scanner takes them."""
+"""What a scanner adds to a slide: its noise, a picture of the label and one of the whole glass."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image, ImageDraw
+
+NOISE = 1.3
+"""Standard deviation of the noise at level 0, in grey values."""
 
 LABEL_SIDE = 400
 MACRO_SIZE = (1280, 420)
@@ -37,3 +42,18 @@ def macro_picture(overview: np.ndarray, label: np.ndarray) -> np.ndarray:
     side = height - 40
     picture.paste(Image.fromarray(label).resize((side, side), Image.Resampling.BOX), (10, 20))
     return np.asarray(picture)
+
+
+def with_noise(pixels: np.ndarray, level: int, side: int) -> np.ndarray:
+    """Add the noise of the scanner to a tile, uint8 ``[<= side, <= side, 3]``; from level 2 on there is none to see."""
+    if level > 1:
+        return pixels
+    noise = _noise(level, side)[: pixels.shape[0], : pixels.shape[1]]
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=2)
+def _noise(level: int, side: int) -> np.ndarray:
+    """Noise of one tile, int16 ``[side, side, 3]``: the same in all, which nobody sees in white noise."""
+    random = np.random.default_rng(level)
+    return np.rint(random.normal(0, NOISE / 2**level, (side, side, 3))).astype(np.int16)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from napari_kdseg.slides.synthesis.histology import Tissue
-from napari_kdseg.slides.synthesis.noise import hash_unit, lattice_noise
-from napari_kdseg.slides.synthesis.texture import step
+from napari_kdseg.synthetic.histology import Tissue
+from napari_kdseg.synthetic.noise import hash_unit, lattice_noise
+from napari_kdseg.synthetic.texture import step
 
 INKS = ((38, 74, 148), (22, 112, 82), (42, 42, 48))
 BLUR_UM = 2.6

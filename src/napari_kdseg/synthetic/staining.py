@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_kdseg.slides.synthesis.glands import Glands
-from napari_kdseg.slides.synthesis.histology import Tissue
-from napari_kdseg.slides.synthesis.noise import hash_unit, lattice_noise
-from napari_kdseg.slides.synthesis.nuclei import Nuclei
-from napari_kdseg.slides.synthesis.stroma import Stroma
-from napari_kdseg.slides.synthesis.texture import Texture, step
+from napari_kdseg.synthetic.glands import Glands
+from napari_kdseg.synthetic.histology import Tissue
+from napari_kdseg.synthetic.noise import hash_unit, lattice_noise
+from napari_kdseg.synthetic.nuclei import Nuclei
+from napari_kdseg.synthetic.stroma import Stroma
+from napari_kdseg.synthetic.texture import Texture, step
 
 GLASS = (244, 243, 245)
 HAEMATOXYLIN = (0.64, 0.72, 0.30)

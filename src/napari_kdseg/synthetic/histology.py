@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_kdseg.slides.synthesis.noise import hash_unit, lattice_noise, lattice_noise_at
+from napari_kdseg.synthetic.noise import hash_unit, lattice_noise, lattice_noise_at
 
 BACKGROUND, GLAND, TUMOUR_GLAND = 0, 1, 2
 CELL_UM = 118.0
@@ -37,7 +37,7 @@ class Region:
         Distance inside the outline of the nearest gland or vessel; negative outside.
     dy, dx
         Position from its centre.
-    place
+    cell
         Which cell of ``cells`` a position lies in.
     cells
         Table of the cells of the lattice: ``kind``, mean ``radius`` and a ``number`` in [0, 1) of what sits in each.
@@ -51,7 +51,7 @@ class Region:
     depth: np.ndarray
     dy: np.ndarray
     dx: np.ndarray
-    place: np.ndarray
+    cell: np.ndarray
     cells: dict[str, np.ndarray]
     warp_y: np.ndarray
     warp_x: np.ndarray
@@ -60,7 +60,7 @@ class Region:
 
     def classes(self) -> np.ndarray:
         """Return the ground truth, uint8: background, gland, tumour gland. A gland includes its lumen."""
-        kind = self.cells["kind"].take(self.place)
+        kind = self.cells["kind"].take(self.cell)
         return np.where((self.depth > 0) & (self.tissue > 0) & (kind <= TUMOUR), kind, np.uint8(BACKGROUND))
 
 
@@ -115,8 +115,8 @@ class Tissue:
         warp_y += lattice_noise(seed + 6, y, x, 850.0) * 170
         warp_x = lattice_noise(seed + 7, y, x, 900.0) * 120
         warp_x += lattice_noise(seed + 2, y, x, 230.0) * 38 + lattice_noise(seed + 4, y, x, 62.0) * bend
-        cells, place, dy, dx = self._cells(y, x, warp_y, warp_x)
-        p, q, r = (cells[name].take(place) for name in ("yy", "yx", "xx"))
+        cells, cell, dy, dx = self._cells(y, x, warp_y, warp_x)
+        p, q, r = (cells[name].take(cell) for name in ("yy", "yx", "xx"))
         gy, gx = p * dy + q * dx, q * dy + r * dx
         squared = gy * dy + gx * dx
         # first-order distance to the ellipse: (1 - rho) / |gradient of rho|
@@ -124,7 +124,7 @@ class Tissue:
         depth = (1 - root) * root / (np.sqrt(gy * gy + gx * gx) + np.float32(1e-6))
         inside = self.tissue(y, x) if tissue is None else tissue
         layer = lattice_noise(seed + 22, y, x, self._layers) + np.float32(self._mucosa)
-        return Region(inside, depth, dy, dx, place, cells, warp_y, warp_x, layer, tumour.astype(np.float32))
+        return Region(inside, depth, dy, dx, cell, cells, warp_y, warp_x, layer, tumour.astype(np.float32))
 
     def _cells(
         self, y: np.ndarray, x: np.ndarray, warp_y: np.ndarray, warp_x: np.ndarray
@@ -144,10 +144,10 @@ class Tissue:
         first, left = int(row.min()), int(column.min())
         rows, columns = int(row.max()) - first + 1, int(column.max()) - left + 1
         cells = self._cell_table(np.arange(first, first + rows)[:, None], np.arange(left, left + columns))
-        place = (row - first) * columns + (column - left)
-        dy = (v - row_f) * np.float32(CELL_UM) - cells["y"].take(place)
-        dx = (u - column_f) * np.float32(CELL_UM) - cells["x"].take(place)
-        return cells, place, dy, dx
+        cell = (row - first) * columns + (column - left)
+        dy = (v - row_f) * np.float32(CELL_UM) - cells["y"].take(cell)
+        dx = (u - column_f) * np.float32(CELL_UM) - cells["x"].take(cell)
+        return cells, cell, dy, dx
 
     def _cell_table(self, row: np.ndarray, column: np.ndarray) -> dict[str, np.ndarray]:
         """Draw what sits in each cell: its kind, centre, size and direction."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_kdseg.slides.synthesis.histology import TUMOUR, VESSEL, Region
-from napari_kdseg.slides.synthesis.nuclei import Nuclei, seen
-from napari_kdseg.slides.synthesis.texture import Texture, either, step
+from napari_kdseg.synthetic.histology import TUMOUR, VESSEL, Region
+from napari_kdseg.synthetic.nuclei import Nuclei, seen
+from napari_kdseg.synthetic.texture import Texture, either, step
 
 
 class Glands:
@@ -17,7 +17,7 @@ class Glands:
 
     def lay(self, at: np.ndarray, region: Region, texture: Texture, stains: np.ndarray) -> None:
         """Put glands and vessels over the stroma, in place."""
-        kind = region.cells["kind"].take(region.place.ravel()[at])
+        kind = region.cells["kind"].take(region.cell.ravel()[at])
         vessel = kind == VESSEL
         for chosen, paint in ((at[~vessel], self._glands), (at[vessel], self._vessels)):
             if not len(chosen):
@@ -34,7 +34,7 @@ class Glands:
         self, at: np.ndarray, depth: np.ndarray, region: Region, texture: Texture
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Epithelium around a lumen: goblet cells full of mucus, or the crowded cells of a tumour."""
-        cell, pixel = region.place.ravel()[at], texture.pixel
+        cell, pixel = region.cell.ravel()[at], texture.pixel
         malignant = region.cells["kind"].take(cell) == TUMOUR
         radius, number = region.cells["radius"].take(cell), region.cells["number"].take(cell)
         dy, dx = region.dy.ravel()[at], region.dx.ravel()[at]
@@ -126,7 +126,7 @@ class Glands:
         self, at: np.ndarray, depth: np.ndarray, region: Region, texture: Texture
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A wall of muscle, flat nuclei, and red cells where blood is left."""
-        cell, pixel = region.place.ravel()[at], texture.pixel
+        cell, pixel = region.cell.ravel()[at], texture.pixel
         radius, number = region.cells["radius"].take(cell), region.cells["number"].take(cell)
         grain = texture.grain(at)
         thick = np.minimum(2.5 + radius * number * 0.4, radius * 0.5)
