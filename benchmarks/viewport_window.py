@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 
 from napari_kdseg.slides import Slide, TileCache, open_slide
-from napari_kdseg.slides.decoding import set_decode_threads
-from napari_kdseg.slides.progressive import PATIENCE
+from napari_kdseg.slides.pixels.decoding import set_decode_threads
+from napari_kdseg.slides.pixels.progressive import PATIENCE
 from viewport_slides import covered_tiles, random_views
 
 SIDE = 1024

@@ -21,7 +21,8 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.slides.annotations import bounded, model
+from napari_kdseg.slides.annotations import model
+from napari_kdseg.slides.annotations.formats import bounded
 
 RING = [[10, 10], [60, 10.25], [60, 50], [10, 50], [10, 10]]
 HOLE = [[20, 20], [30, 20], [30, 30], [20, 30], [20, 20]]

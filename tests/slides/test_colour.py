@@ -11,8 +11,8 @@ from PIL import Image, ImageCms
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides import Slide, in_srgb, open_slide, with_colours
-from napari_kdseg.slides.colour import changes_colours, profile_name
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
+from napari_kdseg.slides.views.colour import changes_colours, profile_name
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, SlideError
 from napari_kdseg.files import file_aside
 from napari_kdseg.jobs import Control, JobCancelled, Message, Step
-from napari_kdseg.slides import open_annotation, open_slide, tiles
-from napari_kdseg.slides.resample import halve
+from napari_kdseg.slides import open_annotation, open_slide
+from napari_kdseg.slides.pixels import tiles
+from napari_kdseg.slides.pixels.resample import halve
 from napari_kdseg.slides.writing import convert as convert_module
 from napari_kdseg.slides.writing.convert import ConvertConfig, convert
 from napari_kdseg.slides.writing.synthesise import SynthConfig, synthesise

@@ -15,8 +15,8 @@ import zarr
 
 from napari_kdseg.slides import Slide, SlideError, TileCache, open_slide
 from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.readers.tiff.tile_check import check_tile, jpeg_2000_size, jpeg_size
 from napari_kdseg.slides.readers.tiff_backend import TiffBackend
-from napari_kdseg.slides.readers.tile_check import check_tile, jpeg_2000_size, jpeg_size
 
 OPENED = {  # (height, width, channels), CRC of the pixels: those of tifffile
     "napari-lazy-openslide-bad-omexml.ome.tif": ((50, 50, 1), 4154540943),

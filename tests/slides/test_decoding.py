@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from napari_kdseg.slides.decoding import DecodePool, decode_pool, set_decode_threads
-from napari_kdseg.slides.readers import file_bytes
-from napari_kdseg.slides.readers.file_bytes import FileBytes
+from napari_kdseg.slides.pixels.decoding import DecodePool, decode_pool, set_decode_threads
+from napari_kdseg.slides.readers.tiff import file_bytes
+from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 
 
 def test_one_processor_is_left_to_the_window():

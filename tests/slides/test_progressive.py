@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from napari_kdseg.slides import Slide, SlideError, TileCache, decoding
-from napari_kdseg.slides.progressive import MAX_WAITING
+from napari_kdseg.slides import Slide, SlideError, TileCache
+from napari_kdseg.slides.pixels import decoding
+from napari_kdseg.slides.pixels.progressive import MAX_WAITING
 from napari_kdseg.slides.readers.backend import Level, Metadata
 
 SIDE, TILE = 4096, 256

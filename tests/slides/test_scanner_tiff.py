@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from napari_kdseg.slides import open_slide
-from napari_kdseg.slides.readers.tiff_page import PageTiles
+from napari_kdseg.slides.readers.tiff.page import PageTiles
 
 TILE = 256
 

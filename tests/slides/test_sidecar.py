@@ -11,7 +11,8 @@ from PIL import Image
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides import open_slide, sidecar, tissue_mask, tissue_of
-from napari_kdseg.slides.sidecar import keep_mpp, keep_tissue, kept_tissue
+from napari_kdseg.slides.sidecar import keep_mpp
+from napari_kdseg.slides.tissue.kept import keep_tissue, kept_tissue
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from skimage.color import hed_from_rgb, rgb_from_hed, separate_stains
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides import Slide, open_slide, stain_view
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
-from napari_kdseg.slides.stain_view import STEPS
+from napari_kdseg.slides.views.stain import STEPS
 
 
 def test_amounts_that_were_mixed_come_out_again():

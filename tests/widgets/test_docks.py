@@ -157,7 +157,7 @@ def test_what_the_form_does_not_show_is_kept(dock, tiles, tmp_path):
 
 
 def test_gigapixel_sample_computes_only_what_is_shown(viewer, qtbot):
-    from napari_kdseg.slides.cache import default_cache
+    from napari_kdseg.slides.pixels.cache import default_cache
 
     viewer.open_sample("napari-kdseg", "annotated-synthetic-slide")
     session = session_of(viewer)

@@ -10,7 +10,7 @@ import tifffile
 import zarr
 
 from napari_kdseg.slides import open_slide
-from napari_kdseg.slides.resample import halve
+from napari_kdseg.slides.pixels.resample import halve
 from napari_kdseg.widgets import layers
 from napari_kdseg.widgets.session import session_of
 

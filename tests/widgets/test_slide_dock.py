@@ -12,7 +12,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QMessageBox
 
 from napari_kdseg.slides import open_slide
-from napari_kdseg.slides.sidecar import kept_tissue
+from napari_kdseg.slides.tissue.kept import kept_tissue
 from napari_kdseg.widgets import layers
 from napari_kdseg.widgets.magnification import in_words, status_line
 from napari_kdseg.widgets.session import session_of
@@ -214,7 +214,7 @@ def test_fluorescence_opens_as_channels_and_a_network_for_stains_is_warned_about
 def test_tile_cache_follows_the_preference(viewer, dock):
     from napari.settings import get_plugin_settings
 
-    from napari_kdseg.slides.cache import default_cache
+    from napari_kdseg.slides.pixels.cache import default_cache
     from napari_kdseg.widgets.preferences import follow_cache_size
 
     tiles = get_plugin_settings("napari-kdseg").tiles

@@ -31,7 +31,7 @@ from napari_kdseg.masks.writer import MaskWriter
 from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
 from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide, with_colours
-from napari_kdseg.slides.read_ahead import read_ahead
+from napari_kdseg.slides.pixels.read_ahead import read_ahead
 
 STAGE, TEACHER, CORRECTED = "stage", "teacher_on_annotated", "corrected_on_annotated"
 #: Names and colours (Okabe-Ito) of the stage map; the first is shown transparent.

@@ -12,18 +12,18 @@ from napari_kdseg.slides.annotations import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.colour import in_srgb, with_colours
-from napari_kdseg.slides.describe import describe, describe_in_full
+from napari_kdseg.slides.facts import describe, describe_in_full
 from napari_kdseg.slides.folder import slides_in
 from napari_kdseg.slides.geometry import layer_transform
-from napari_kdseg.slides.level_array import LevelArray
 from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.pixels.cache import TileCache
+from napari_kdseg.slides.pixels.level_array import LevelArray
 from napari_kdseg.slides.readers.backend import Level
-from napari_kdseg.slides.sidecar import tissue_of
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.stain_view import stain_view
-from napari_kdseg.slides.tissue import TissueMask, tissue_mask
+from napari_kdseg.slides.tissue.kept import tissue_of
+from napari_kdseg.slides.tissue.mask import TissueMask, tissue_mask
+from napari_kdseg.slides.views.colour import in_srgb, with_colours
+from napari_kdseg.slides.views.stain import stain_view
 
 __all__ = [
     "ANNOTATION_SUFFIXES",

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.cache import TileCache, default_cache
 from napari_kdseg.slides.fingerprint import fingerprint
 from napari_kdseg.slides.geometry import Pair, as_pair
-from napari_kdseg.slides.level_array import LevelArray
-from napari_kdseg.slides.mapped import MappedBackend
-from napari_kdseg.slides.progressive import PATIENCE, Arrivals, Progressive
+from napari_kdseg.slides.pixels.cache import TileCache, default_cache
+from napari_kdseg.slides.pixels.level_array import LevelArray
+from napari_kdseg.slides.pixels.mapped import MappedBackend
+from napari_kdseg.slides.pixels.progressive import PATIENCE, Arrivals, Progressive
+from napari_kdseg.slides.pixels.resample import resample
+from napari_kdseg.slides.pixels.tiles import BadTile, Tiles
 from napari_kdseg.slides.readers.backend import Backend, block_of
-from napari_kdseg.slides.resample import resample
-from napari_kdseg.slides.tiles import BadTile, Tiles
 
 DARK = 60
 """RGB slides whose median brightest channel is below this are fluorescence: H&E lies far above, on tissue too."""

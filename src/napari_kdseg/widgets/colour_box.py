@@ -54,7 +54,7 @@ class ColourBox(QWidget):
         self.setVisible(slide is not None and slide.brightfield)
         if slide is None or not slide.brightfield:
             return
-        from napari_kdseg.slides.colour import changes_colours, profile_name
+        from napari_kdseg.slides.views.colour import changes_colours, profile_name
 
         name = profile_name(slide)
         self.colours.clear()

@@ -15,7 +15,7 @@ from napari.utils.notifications import show_warning
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import allow_code
-from napari_kdseg.slides.cache import default_cache
+from napari_kdseg.slides.pixels.cache import default_cache
 
 
 @dataclass(frozen=True)

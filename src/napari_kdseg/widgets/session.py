@@ -25,7 +25,7 @@ from napari_kdseg.widgets.preferences import preferences
 if TYPE_CHECKING:
     from napari_kdseg.networks import NetworkSpec
     from napari_kdseg.slides import Slide
-    from napari_kdseg.slides.colour import Colours
+    from napari_kdseg.slides.views.colour import Colours
 
 ROLES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
 ROLE_TITLES = {

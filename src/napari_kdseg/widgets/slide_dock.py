@@ -240,7 +240,7 @@ class SlideDock(Dock):
 
     def _read_overview(self, slide: Slide) -> None:
         def work() -> np.ndarray:
-            from napari_kdseg.slides.overview import overview
+            from napari_kdseg.slides.views.overview import overview
 
             return overview(slide)
 

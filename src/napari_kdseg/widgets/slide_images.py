@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_kdseg.slides.progressive import PATIENCE
+from napari_kdseg.slides.pixels.progressive import PATIENCE
 from napari_kdseg.widgets._compat import as_multiscale, napari_is_slicing
 from napari_kdseg.widgets.parts import settings
 from napari_kdseg.widgets.placement import (
@@ -28,7 +28,7 @@ from napari_kdseg.widgets.placement import (
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import LevelArray, Slide
-    from napari_kdseg.slides.colour import Colours
+    from napari_kdseg.slides.views.colour import Colours
 
 SHOWN_CHANNELS = 6
 CHANNEL_COLOURS = (
@@ -56,7 +56,7 @@ def image_layers(slide: Slide, colours: Colours | None = None) -> list[LayerTupl
     if not slide.brightfield:
         slide.prepare()
         return _channel_layers(slide)
-    from napari_kdseg.slides.colour import changes_colours, profile_name, with_colours
+    from napari_kdseg.slides.views.colour import changes_colours, profile_name, with_colours
 
     chosen = colours or remembered_colours()
     if profile_name(slide) is None or not changes_colours(slide):

@@ -131,7 +131,7 @@ class TissueBox(Fold):
 
     def _look_for_kept(self, slide: Slide) -> None:
         def work() -> TissueMask | None:
-            from napari_kdseg.slides.sidecar import kept_tissue
+            from napari_kdseg.slides.tissue.kept import kept_tissue
 
             return kept_tissue(slide)
 
@@ -161,7 +161,7 @@ class TissueBox(Fold):
             return
 
         def work() -> str:
-            from napari_kdseg.slides.sidecar import keep_tissue
+            from napari_kdseg.slides.tissue.kept import keep_tissue
 
             return f"{in_words(slide, mask)} Kept in {keep_tissue(slide, mask).name}."
 
@@ -177,7 +177,7 @@ class TissueBox(Fold):
             return
 
         def work() -> None:
-            from napari_kdseg.slides.sidecar import keep_tissue
+            from napari_kdseg.slides.tissue.kept import keep_tissue
 
             keep_tissue(slide, None)
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.files import write_whole
-from napari_kdseg.slides.annotations.asap import ROOT as ASAP_ROOT
-from napari_kdseg.slides.annotations.asap import format_asap, parse_asap
-from napari_kdseg.slides.annotations.bounded import read_bounded
-from napari_kdseg.slides.annotations.geojson import format_geojson, parse_geojson
-from napari_kdseg.slides.annotations.imagescope import ROOT as IMAGESCOPE_ROOT
-from napari_kdseg.slides.annotations.imagescope import format_imagescope, parse_imagescope
+from napari_kdseg.slides.annotations.formats.asap import ROOT as ASAP_ROOT
+from napari_kdseg.slides.annotations.formats.asap import format_asap, parse_asap
+from napari_kdseg.slides.annotations.formats.bounded import read_bounded
+from napari_kdseg.slides.annotations.formats.geojson import format_geojson, parse_geojson
+from napari_kdseg.slides.annotations.formats.imagescope import ROOT as IMAGESCOPE_ROOT
+from napari_kdseg.slides.annotations.formats.imagescope import format_imagescope, parse_imagescope
+from napari_kdseg.slides.annotations.formats.xml_elements import elements
 from napari_kdseg.slides.annotations.model import AnnotationShape, moved
-from napari_kdseg.slides.annotations.xml_parts import elements
 from napari_kdseg.slides.geometry import Pair
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.annotations.annotation import Annotation
 from napari_kdseg.slides.annotations.classes import (
     Classes,
     Overlap,
@@ -19,7 +20,7 @@ from napari_kdseg.slides.annotations.classes import (
     painting_order,
 )
 from napari_kdseg.slides.annotations.files import is_annotation_file, read_annotations
-from napari_kdseg.slides.annotations.mask import Annotation, open_mask
+from napari_kdseg.slides.annotations.mask import open_mask
 from napari_kdseg.slides.annotations.model import AnnotationShape
 from napari_kdseg.slides.annotations.raster import ShapeRaster
 from napari_kdseg.slides.geometry import Pair

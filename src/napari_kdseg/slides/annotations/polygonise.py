@@ -13,11 +13,11 @@ import numpy as np
 import shapely
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.annotations.annotation import Annotation
 from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED
-from napari_kdseg.slides.annotations.mask import Annotation
 from napari_kdseg.slides.annotations.model import MAX_VERTICES, AnnotationShape
 from napari_kdseg.slides.geometry import Pair
-from napari_kdseg.slides.level_array import ReadRegion
+from napari_kdseg.slides.pixels.level_array import ReadRegion
 
 TILE = 2048
 

@@ -14,11 +14,11 @@ import openslide
 import tifffile
 
 from napari_kdseg.slides.readers.backend import make_level
-from napari_kdseg.slides.readers.file_bytes import FileBytes
 from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
+from napari_kdseg.slides.readers.tiff.check import quiet_tifffile
+from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
+from napari_kdseg.slides.readers.tiff.page import PageTiles
 from napari_kdseg.slides.readers.tiff_backend import plain_pixels
-from napari_kdseg.slides.readers.tiff_check import quiet_tifffile
-from napari_kdseg.slides.readers.tiff_page import PageTiles
 
 VENDORS = ("aperio", "philips")
 WHITE = 255

@@ -14,16 +14,16 @@ import numpy as np
 import tifffile
 
 from napari_kdseg.slides.readers.backend import Level, Metadata, make_level, plane_in_words
-from napari_kdseg.slides.readers.file_bytes import FileBytes
-from napari_kdseg.slides.readers.tiff_check import damaged, quiet_tifffile
-from napari_kdseg.slides.readers.tiff_metadata import (
+from napari_kdseg.slides.readers.tiff.check import damaged, quiet_tifffile
+from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
+from napari_kdseg.slides.readers.tiff.metadata import (
     ome_channels,
     ome_mpp,
     ome_pixels,
     properties,
     resolution_mpp,
 )
-from napari_kdseg.slides.readers.tiff_page import PageTiles
+from napari_kdseg.slides.readers.tiff.page import PageTiles
 
 MAX_CHANNELS = 64
 

@@ -6,25 +6,29 @@ The result appears under its name when all of it is there; a job that is stopped
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, explain
-from napari_kdseg.files import file_aside, made_aside
-from napari_kdseg.jobs import Control, Emit, Message, Started, Step
-from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.opening import choose_backend, open_slide
+from napari_kdseg.errors import ConfigurationError, OutputError
+from napari_kdseg.jobs import Control, Emit, Message, Started
+from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.pixels.cache import TileCache
+from napari_kdseg.slides.pixels.tiles import MAX_COMPUTED_PIXELS
 from napari_kdseg.slides.readers.backend import Backend, make_level
+from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.slide import Slide
-from napari_kdseg.slides.tiles import MAX_COMPUTED_PIXELS
+from napari_kdseg.slides.writing.output import (
+    check_output,
+    counted,
+    scratch_beside,
+    size_on_disk,
+    written_whole,
+)
 from napari_kdseg.slides.writing.pyramid import Pyramid, slide_pyramid
 from napari_kdseg.slides.writing.write_tiff import TiffContent, write_ome_tiff, write_plain_tiff, write_svs
 from napari_kdseg.slides.writing.write_zarr import write_image
@@ -45,8 +49,6 @@ Compression = Literal["auto", "jpeg", "deflate", "lzw", "zstd", "none"]
 DEFAULT_TILE = {"ome-zarr": 512}
 CACHE_BYTES = 2**28
 """Tiles of the source that are kept: two rows of them on a slide 100,000 px wide, so that each is decoded once."""
-
-STEPS_A_REPORT = 8
 
 
 def format_of(output: Path) -> Format:
@@ -109,6 +111,11 @@ class WriteConfig(BaseModel):
         return format_of(self.output)
 
     @property
+    def in_folder(self) -> bool:
+        """Whether the format is a folder of many files."""
+        return self.format == "ome-zarr"
+
+    @property
     def tile_side(self) -> int:
         """Side of a tile."""
         return self.tile or DEFAULT_TILE.get(self.format, 256)
@@ -166,10 +173,10 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
     InTheWayError
         If something is there and may not be replaced.
     OutputError
-        If the format cannot hold the slide, or the place cannot be written.
+        If the format cannot hold the slide, or it cannot be written there.
     """
     output = config.output.expanduser().absolute()
-    check_place(output, config.overwrite)
+    check_output(output, config.overwrite)
     with _open(config) as slide:
         _check_fit(slide, config)
         _tell_losses(slide, config, emit)
@@ -179,8 +186,8 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
             total = pyramid.tile_count * planes
             emit(Started(f"Write {output.name}", total))
             progress = counted("convert", total, emit, control)
-            with placed(output, config.format, config.overwrite) as part:
-                write_slide(slide, pyramid, part, config, progress)
+            with written_whole(output, folder=config.in_folder, overwrite=config.overwrite) as unfinished:
+                write_slide(slide, pyramid, unfinished, config, progress)
         if slide.bad_tiles:
             text = f"{len(slide.bad_tiles)} tiles of {slide.name} could not be read and are grey in {output.name}."
             emit(Message(text, "warning"))
@@ -188,12 +195,12 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
 
 
 def write_slide(
-    slide: Slide, pyramid: Pyramid, part: Path, config: ConvertConfig, progress: Callable[[], None]
+    slide: Slide, pyramid: Pyramid, output: Path, config: ConvertConfig, progress: Callable[[], None]
 ) -> None:
-    """Write the levels of ``pyramid`` and what else the format keeps of ``slide`` to the new place ``part``."""
+    """Write the levels of ``pyramid`` and what else the format keeps of ``slide`` to ``output``."""
     if config.format == "ome-zarr":
         write_image(
-            part,
+            output,
             pyramid,
             version=config.ome_zarr,
             name=slide.name,
@@ -220,72 +227,7 @@ def write_slide(
         for name in {"label", "macro"} & set(slide.associated):
             content.pictures[name] = slide.read_associated(name)
     writers = {"svs": write_svs, "ome-tiff": write_ome_tiff, "tiff": write_plain_tiff}
-    writers[config.format](part, pyramid, content)
-
-
-# -- what synthetic slides and masks are written with, too -----------------------------------------------
-
-
-def check_place(output: Path, overwrite: bool) -> None:
-    """Refuse a place that cannot be written to, before any work.
-
-    Raises
-    ------
-    InTheWayError, OutputError
-        If something is there, or its folder cannot be made.
-    """
-    if output.exists() and not overwrite:
-        raise InTheWayError(f"{output.name} is there already. Choose another name, or add --overwrite.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output.name} cannot be written. {explain(error)}") from error
-
-
-@contextmanager
-def placed(output: Path, kind: Format, overwrite: bool) -> Iterator[Path]:
-    """Give a new place beside ``output`` that becomes it when all is written; otherwise nothing is left."""
-    try:
-        if kind != "ome-zarr":
-            with file_aside(output) as part:
-                yield part
-            return
-        with made_aside(output.parent, output, replace=overwrite) as part:
-            yield part
-    except OSError as error:
-        raise OutputError(f"{output.name} could not be written. {explain(error)}") from error
-
-
-@contextmanager
-def scratch_beside(output: Path) -> Iterator[Path]:
-    """Give a folder for levels that are made on the way, on the disk of the output; it goes away at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".levels", dir=output.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def counted(stage: str, total: int, emit: Emit, control: Control) -> Callable[[], None]:
-    """Return what is called after every tile: it reports progress now and then, and stops the job when asked to."""
-    done = 0
-
-    def progress() -> None:
-        nonlocal done
-        control.check()
-        done += 1
-        if done % STEPS_A_REPORT == 0 or done == total:
-            emit(Step(stage, done, total))
-
-    return progress
-
-
-def size_on_disk(output: Path) -> int:
-    """Bytes that a file or folder takes."""
-    files: list[Any] = (
-        [output] if output.is_file() else [file for file in output.rglob("*") if file.is_file()]
-    )
-    return sum(file.stat().st_size for file in files)
+    writers[config.format](output, pyramid, content)
 
 
 # -- small things ------------------------------------------------------------------------------------
@@ -310,10 +252,10 @@ def _open(config: ConvertConfig) -> Slide:
     """Open the slide; one of a single enormous level, too, which is what most needs to be converted."""
     cache = TileCache(CACHE_BYTES)
     if not is_address(config.slide):
-        place = Path(config.slide).expanduser().absolute()
-        backend = choose_backend(place)
+        path = Path(config.slide).expanduser().absolute()
+        backend = choose_backend(path)
         if math.prod(backend.metadata.levels[-1].shape) > MAX_COMPUTED_PIXELS:
-            return Slide(_WithoutOverview(backend), place, mpp=config.mpp, cache=cache)
+            return Slide(_WithoutOverview(backend), path, mpp=config.mpp, cache=cache)
         backend.close()
     return open_slide(config.slide, mpp=config.mpp, cache=cache)
 

@@ -17,9 +17,9 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
-from napari_kdseg.slides.annotations.mask import Annotation
-from napari_kdseg.slides.read_ahead import read_ahead
-from napari_kdseg.slides.resample import halve
+from napari_kdseg.slides.annotations.annotation import Annotation
+from napari_kdseg.slides.pixels.read_ahead import read_ahead
+from napari_kdseg.slides.pixels.resample import halve
 from napari_kdseg.slides.slide import Slide
 
 THREADS = max(1, (os.cpu_count() or 2) - 1)
@@ -107,7 +107,7 @@ class Pyramid:
         return math.ceil(height / self.tile), math.ceil(width / self.tile)
 
     def tiles(self, level: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-        """Go through the tiles of a level in rows: the place (y, x) and the pixels ``[<= tile, <= tile, channels]``.
+        """Go through the tiles of a level in rows: the corner (y, x) and the pixels ``[<= tile, <= tile, channels]``.
 
         Levels must be gone through from fine to coarse, each to its end.
         """
@@ -117,14 +117,14 @@ class Pyramid:
             raise RuntimeError(f"level {level} is not made until level {level - 1} was gone through")
         below = self._below(level)
         rows, columns = self.grid(level)
-        places = ((row * self.tile, column * self.tile) for row in range(rows) for column in range(columns))
+        corners = ((row * self.tile, column * self.tile) for row in range(rows) for column in range(columns))
 
-        def cut(place: tuple[int, int]) -> np.ndarray:
-            y, x = place
+        def cut(corner: tuple[int, int]) -> np.ndarray:
+            y, x = corner
             return read(y, x, min(self.tile, here.shape[0] - y), min(self.tile, here.shape[1] - x))
 
         left = rows * columns
-        for (y, x), pixels in read_ahead(cut, places, ahead=2 * THREADS, threads=THREADS):
+        for (y, x), pixels in read_ahead(cut, corners, ahead=2 * THREADS, threads=THREADS):
             left -= 1
             if level == 0 and self._overview is not None:
                 self._overview.put(y, x, pixels)

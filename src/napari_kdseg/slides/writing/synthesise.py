@@ -11,21 +11,23 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from napari_kdseg.jobs import Control, Emit, Started
-from napari_kdseg.slides.annotations.mask import Annotation
+from napari_kdseg.slides.annotations.annotation import Annotation
 from napari_kdseg.slides.annotations.opening import open_annotation
-from napari_kdseg.slides.cache import TileCache
 from napari_kdseg.slides.opening import open_slide
+from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.writing.convert import (
     CACHE_BYTES,
     ConvertConfig,
     Converted,
     WriteConfig,
-    check_place,
+    write_slide,
+)
+from napari_kdseg.slides.writing.output import (
+    check_output,
     counted,
-    placed,
     scratch_beside,
     size_on_disk,
-    write_slide,
+    written_whole,
 )
 from napari_kdseg.slides.writing.pyramid import Pyramid, mask_pyramid, slide_pyramid
 from napari_kdseg.slides.writing.write_tiff import TiffContent, write_plain_tiff
@@ -109,13 +111,13 @@ def synthesise(config: SynthConfig, emit: Emit, control: Control) -> Synthesised
     Raises
     ------
     InTheWayError, OutputError
-        If something is there and may not be replaced, or the place cannot be written.
+        If something is there and may not be replaced, or it cannot be written there.
     """
     output = config.output.expanduser().absolute()
-    inside = config.format == "ome-zarr"
+    inside = config.in_folder
     files = {} if inside else {name: config.mask_path(name).expanduser().absolute() for name in config.masks}
-    for place in (output, *files.values()):
-        check_place(place, config.overwrite)
+    for path in (output, *files.values()):
+        check_output(path, config.overwrite)
     written = ConvertConfig(
         slide=config.address(),
         pictures=True,
@@ -132,21 +134,23 @@ def synthesise(config: SynthConfig, emit: Emit, control: Control) -> Synthesised
         total = pyramid.tile_count + sum(mask.tile_count for mask in masks.values())
         emit(Started(f"Write {output.name}", total))
         progress = counted("synthesise", total, emit, control)
-        with ExitStack() as parts:  # all of them appear together, or none
-            part = parts.enter_context(placed(output, config.format, config.overwrite))
-            write_slide(slide, pyramid, part, written, progress)
+        with ExitStack() as stack:  # all of them appear together, or none
+            image = stack.enter_context(written_whole(output, folder=inside, overwrite=config.overwrite))
+            write_slide(slide, pyramid, image, written, progress)
             for name, mask in masks.items():
                 if inside:
-                    _write_label(part, name, mask, annotations[name], config, progress)
+                    _write_label(image, name, mask, annotations[name], config, progress)
                     continue
-                file = parts.enter_context(placed(files[name], "tiff", config.overwrite))
+                file = stack.enter_context(
+                    written_whole(files[name], folder=False, overwrite=config.overwrite)
+                )
                 content = TiffContent(name, slide.mpp, compression="deflate", progress=progress)
                 write_plain_tiff(file, mask, content)
-    places: dict[str, Path] = {
+    where: dict[str, Path] = {
         name: output / "labels" / name if inside else files[name] for name in config.masks
     }
     shapes = tuple(level.shape for level in pyramid.levels)
-    return Synthesised(Converted(output, shapes, size_on_disk(output)), places)
+    return Synthesised(Converted(output, shapes, size_on_disk(output)), where)
 
 
 def _write_label(

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.cache import TileCache
-from napari_kdseg.slides.decoding import decode_pool
+from napari_kdseg.slides.pixels.cache import TileCache
+from napari_kdseg.slides.pixels.decoding import decode_pool
+from napari_kdseg.slides.pixels.resample import halve
 from napari_kdseg.slides.readers.backend import Backend, Level, block_of, make_level
-from napari_kdseg.slides.resample import halve
 
 COARSEST_SIDE = 2048
 """napari keeps the coarsest level in memory: slides without one this small are given further levels."""

@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from napari_kdseg.slides.annotations.formats.xml_elements import allowed, elements, points_of, text_of
 from napari_kdseg.slides.annotations.holes import cut_holes
 from napari_kdseg.slides.annotations.model import (
     AnnotationShape,
@@ -21,7 +22,6 @@ from napari_kdseg.slides.annotations.model import (
     areal_or_less,
     rings_of,
 )
-from napari_kdseg.slides.annotations.xml_parts import allowed, elements, points_of, text_of
 
 ROOT = "Annotations"
 RECTANGLES, ELLIPSES, LINES = ("1", "Rectangle"), ("2", "Ellipse"), ("3", "4", "Arrow", "Ruler")

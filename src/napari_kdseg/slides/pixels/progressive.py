@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.decoding import decode_pool
-from napari_kdseg.slides.tiles import Place, Tiles
+from napari_kdseg.slides.pixels.decoding import decode_pool
+from napari_kdseg.slides.pixels.tiles import Place, Tiles
 
 PATIENCE = 0.004
 """Seconds that a region waits for its tiles: a quarter of a frame of a window that draws 60 of them a second."""

@@ -1,0 +1,1 @@
+"""Files of outlines, one program a file: QuPath, ASAP, ImageScope."""
