@@ -11,6 +11,7 @@ import typer
 from napari_kdseg.cli.app import AllowCode, SlideMpp, app
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError, KdsegError
+from napari_kdseg.slides.formats import written_endings
 
 annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
 app.add_typer(annotation_commands, name="annotations")
@@ -66,7 +67,7 @@ def info(
 @app.command()
 def convert(
     slide: Annotated[str, typer.Argument(help="The slide.")],
-    output: Annotated[Path, typer.Argument(help="Name ending in .svs, .ome.tif, .tif or .ome.zarr.")],
+    output: Annotated[Path, typer.Argument(help=f"Name ending in {written_endings()}.")],
     compression: Compression = "auto",
     quality: Quality = 85,
     tile: TileSide = None,
@@ -93,7 +94,7 @@ def convert(
 
 @app.command()
 def synth(
-    output: Annotated[Path, typer.Argument(help="Name ending in .svs, .ome.tif, .tif or .ome.zarr.")],
+    output: Annotated[Path, typer.Argument(help=f"Name ending in {written_endings()}.")],
     size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "20000x16000",
     seed: Annotated[int, typer.Option(help="Another seed is another tissue.")] = 0,
     mpp: Annotated[float, typer.Option(help="Pixel size in µm; 0.25 is 40x.")] = 0.25,

@@ -6,21 +6,17 @@ import json
 from pathlib import Path
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.formats import suffixes
 from napari_kdseg.slides.readers.zarr_backend import is_zarr
 from napari_kdseg.synthetic.address import is_address
 
-#: Endings of files that slides come in; pictures of other kinds are opened only where they are named.
-SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".tif", ".tiff", ".btf", ".qptiff",
-)  # fmt: skip
 
-
-def slides_in(place: str) -> list[str]:
+def slides_in(path: str) -> list[str]:
     """Return the slides that a person means by a path.
 
     Parameters
     ----------
-    place
+    path
         A slide (a file, an OME-Zarr folder, a folder of the DICOM files of one slide, ``synthetic:...``), or a folder
         of slides.
 
@@ -34,21 +30,21 @@ def slides_in(place: str) -> list[str]:
     SlideError
         If a folder holds no slide.
     """
-    path = Path(place).expanduser()
-    if is_address(place) or not path.is_dir() or _is_slide(path):
-        return [place]
+    folder = Path(path).expanduser()
+    if is_address(path) or not folder.is_dir() or _is_slide(folder):
+        return [path]
     found = [
-        str(item) for item in sorted(path.iterdir()) if not item.name.startswith(".") and _looks_so(item)
+        str(item) for item in sorted(folder.iterdir()) if not item.name.startswith(".") and _looks_so(item)
     ]
     if not found:
-        raise SlideError(f"The folder {path.name} holds no slide. Choose a slide, or a folder of slides.")
+        raise SlideError(f"The folder {folder.name} holds no slide. Choose a slide, or a folder of slides.")
     return found
 
 
 def _looks_so(path: Path) -> bool:
     if path.is_dir():
         return _is_slide(path) and not _is_mask_store(path)
-    return path.suffix.lower() in SLIDE_SUFFIXES
+    return path.suffix.lower() in suffixes("scanner", "tiff")
 
 
 def _is_slide(folder: Path) -> bool:

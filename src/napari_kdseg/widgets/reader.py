@@ -9,11 +9,9 @@ from typing import Any
 import tifffile
 from napari import current_viewer
 
+from napari_kdseg.slides.formats import suffixes
 from napari_kdseg.widgets.background import wait_for
 from napari_kdseg.widgets.session import session_of
-
-SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
-TIFF_SUFFIXES = {".tif", ".tiff", ".btf"}
 
 
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[Any]] | None:
@@ -27,9 +25,9 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[Any]] 
         path = path[0]
     place = Path(path)
     suffix = place.suffix.lower()
-    if suffix in SLIDE_SUFFIXES or (suffix == ".zarr" and place.is_dir()):
+    if suffix in suffixes("scanner", "instance") or (suffix in suffixes("folder") and place.is_dir()):
         return read_slide
-    if suffix in TIFF_SUFFIXES and _is_slide_tiff(place):
+    if suffix in suffixes("tiff") and _is_slide_tiff(place):
         return read_slide
     return None
 

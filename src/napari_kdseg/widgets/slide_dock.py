@@ -10,6 +10,7 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QWidget
 
+from napari_kdseg.slides.formats import FILES, patterns, titles
 from napari_kdseg.widgets.annotation_box import AnnotationBox
 from napari_kdseg.widgets.background import in_background
 from napari_kdseg.widgets.colour_box import ColourBox
@@ -37,10 +38,7 @@ if TYPE_CHECKING:
     from napari_kdseg.slides import Slide
 
 MAGNIFICATIONS = (1, 2.5, 5, 10, 20, 40)
-SLIDE_PATTERNS = (
-    "Slides (*.svs *.ndpi *.tif *.tiff *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.czi *.dcm *.btf *.png *.jpg);;"
-    "All files (*)"
-)
+SLIDE_PATTERNS = f"Slides ({' '.join(patterns(*FILES))});;All files (*)"
 RECENT = 8
 FOLLOW_MS = 50
 """The rectangle follows the camera at most this often."""
@@ -52,9 +50,7 @@ class SlideDock(Dock):
     def __init__(self, napari_viewer: Any):
         super().__init__(napari_viewer)
         self.setAcceptDrops(True)
-        self.note = Note(
-            "Open a slide, or drop one here: SVS, NDPI, MRXS, SCN, DICOM, TIFF, OME-TIFF, OME-Zarr, PNG."
-        )
+        self.note = Note(f"Open a slide, or drop one here: {', '.join(titles())}.")
         self._build_open()
         self.thumbnail = Thumbnail()
         self.thumbnail.went.connect(self._go)

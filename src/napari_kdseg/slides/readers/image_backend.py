@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.formats import titles
 from napari_kdseg.slides.readers.backend import Level, Metadata
 
 
@@ -71,15 +72,14 @@ def open_picture(path: Path) -> Image.Image:
         As :func:`read_picture`.
     """
     try:
-        image = Image.open(path, formats=("PNG", "JPEG", "BMP"))
+        image = Image.open(path, formats=titles("picture"))
     except Image.DecompressionBombError as error:
         raise SlideError(
             f"{path.name} is too large for a plain picture. Convert it to a pyramidal TIFF."
         ) from error
     except (Image.UnidentifiedImageError, OSError, ValueError) as error:
         raise SlideError(
-            f"{path.name} is not a slide in a format that is known here. Whole-slide formats of all common scanners, "
-            "tiled TIFF, OME-TIFF, OME-Zarr, DICOM, PNG and JPEG can be opened."
+            f"{path.name} is not a slide in a format that is known here, which are {', '.join(titles())}."
         ) from error
     try:
         image.load()

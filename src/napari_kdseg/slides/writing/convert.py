@@ -14,8 +14,9 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_kdseg.errors import ConfigurationError, OutputError
+from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import Control, Emit, Message, Started
+from napari_kdseg.slides.formats import WrittenFormat, written_format
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.pixels.tiles import MAX_COMPUTED_PIXELS
@@ -34,37 +35,10 @@ from napari_kdseg.slides.writing.write_tiff import TiffContent, write_ome_tiff, 
 from napari_kdseg.slides.writing.write_zarr import write_image
 from napari_kdseg.synthetic.address import is_address
 
-Format = Literal["svs", "ome-tiff", "tiff", "ome-zarr"]
-SUFFIXES: dict[str, Format] = {
-    ".ome.zarr": "ome-zarr",
-    ".zarr": "ome-zarr",
-    ".ome.tiff": "ome-tiff",
-    ".ome.tif": "ome-tiff",
-    ".svs": "svs",
-    ".tiff": "tiff",
-    ".tif": "tiff",
-    ".btf": "tiff",
-}
 Compression = Literal["auto", "jpeg", "deflate", "lzw", "zstd", "none"]
 DEFAULT_TILE = {"ome-zarr": 512}
 CACHE_BYTES = 2**28
 """Tiles of the source that are kept: two rows of them on a slide 100,000 px wide, so that each is decoded once."""
-
-
-def format_of(output: Path) -> Format:
-    """Return the format that a name asks for.
-
-    Raises
-    ------
-    ConfigurationError
-        If it ends in none that can be written.
-    """
-    for suffix, kind in SUFFIXES.items():
-        if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
-            return kind
-    raise ConfigurationError(
-        f"{output.name} does not say which format to write. End it in .svs, .ome.tif, .tif or .ome.zarr."
-    )
 
 
 class WriteConfig(BaseModel):
@@ -100,15 +74,14 @@ class WriteConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        kind = format_of(self.output)
-        if kind == "ome-zarr" and self.compression not in ("auto", "zstd", "none"):
+        if self.format == "ome-zarr" and self.compression not in ("auto", "zstd", "none"):
             raise ValueError(f"OME-Zarr is written with zstd or none, not {self.compression}")
         return self
 
     @property
-    def format(self) -> Format:
+    def format(self) -> WrittenFormat:
         """Which one the suffix asks for."""
-        return format_of(self.output)
+        return written_format(self.output)
 
     @property
     def in_folder(self) -> bool:

@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 
 from napari_kdseg.jobs import Control, Emit, Started
 from napari_kdseg.slides.annotations.annotation import Annotation
+from napari_kdseg.slides.annotations.classes import COLOURS
 from napari_kdseg.slides.annotations.opening import open_annotation
+from napari_kdseg.slides.formats import written_suffix
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.writing.convert import (
@@ -35,8 +37,7 @@ from napari_kdseg.slides.writing.write_zarr import write_label
 from napari_kdseg.synthetic.address import Look, format_address
 
 MaskName = Literal["tissue", "gland", "tumour", "classes"]
-COLOURS = ((0, 0, 0), (0, 158, 115), (230, 159, 0))
-"""Of background and classes: Okabe and Ito's, which colour-blind people can tell apart."""
+BACKGROUND = (0, 0, 0)
 
 
 class SynthConfig(WriteConfig):
@@ -81,11 +82,7 @@ class SynthConfig(WriteConfig):
 
     def mask_path(self, name: str) -> Path:
         """Return where a mask goes that is a file of its own."""
-        stem = self.output.name
-        for suffix in (".ome.tiff", ".ome.tif", self.output.suffix):
-            if stem.lower().endswith(suffix.lower()):
-                stem = stem[: -len(suffix)]
-                break
+        stem = self.output.name[: -len(written_suffix(self.output))]
         return self.output.with_name(f"{stem}.{name}.tif")
 
 
@@ -168,6 +165,6 @@ def _write_label(
         version=config.ome_zarr,
         mpp=(config.mpp, config.mpp),
         classes=annotation.classes,
-        colours=COLOURS[: len(annotation.classes)],
+        colours=(BACKGROUND, *COLOURS)[: len(annotation.classes)],
         progress=progress,
     )
