@@ -1,4 +1,4 @@
-"""The walls of the house: no circle of imports, no room with more than a dozen modules, counted by ``scripts/rooms.py``."""
+"""The walls of the house: no circle of imports, no room above a dozen modules, counted by ``scripts/rooms.py``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.pixels.cache import TileCache, default_cache
 from napari_kdseg.slides.pixels.level_array import LevelArray
 from napari_kdseg.slides.pixels.mapped import MappedBackend
-from napari_kdseg.slides.pixels.progressive import PATIENCE, Arrivals, Progressive
+from napari_kdseg.slides.pixels.progressive import PATIENCE, ArrivalSignal, Progressive
 from napari_kdseg.slides.pixels.resample import resample
 from napari_kdseg.slides.pixels.tiles import BadTile, Tiles
 from napari_kdseg.slides.readers.backend import Backend, block_of
@@ -260,7 +260,7 @@ class Slide:
         return self._progressive.read(level, y, x, height, width, lambda: self.background, patience)
 
     @property
-    def arrivals(self) -> Arrivals:
+    def arrivals(self) -> ArrivalSignal:
         """Tells, from a decode thread, that what :meth:`read_now` gave coarsely can be had better now."""
         return self._progressive.arrivals
 

@@ -55,16 +55,16 @@ def read_annotations(path: str | Path, *, origin: Pair = (0.0, 0.0)) -> list[Ann
     SlideError
         If the file is missing, damaged, too large, or of another kind.
     """
-    place = Path(path).expanduser().absolute()
-    content = read_bounded(place)
+    file = Path(path).expanduser().absolute()
+    content = read_bounded(file)
     start = content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start == b"<":
-        shapes = _parse_xml(content, place.name)
+        shapes = _parse_xml(content, file.name)
     elif start in (b"{", b"["):
-        shapes = parse_geojson(content, place.name)
+        shapes = parse_geojson(content, file.name)
     else:
         raise SlideError(
-            f"{place.name} holds neither GeoJSON nor XML. Export annotations from QuPath as GeoJSON, or from ASAP or "
+            f"{file.name} holds neither GeoJSON nor XML. Export annotations from QuPath as GeoJSON, or from ASAP or "
             "ImageScope as XML."
         )
     return moved(shapes, *origin)
@@ -108,10 +108,10 @@ def write_annotations(
     Raises
     ------
     OutputError
-        If the name says no format, or the place cannot be written to.
+        If the name says no format, or it cannot be written there.
     """
-    place = Path(path).expanduser().absolute()
-    name = place.name.lower()
+    file = Path(path).expanduser().absolute()
+    name = file.name.lower()
     shapes = moved(shapes, -origin[0], -origin[1])
     if name.endswith(GEOJSON_SUFFIXES):
         content = format_geojson(shapes)
@@ -120,13 +120,13 @@ def write_annotations(
         content = format_asap(shapes) if xml == "asap" else format_imagescope(shapes, mpp)
     else:
         raise OutputError(
-            f"The name {place.name!r} says no format. Call it *.geojson or *.geojson.gz (QuPath), or *.xml (ASAP, "
+            f"The name {file.name!r} says no format. Call it *.geojson or *.geojson.gz (QuPath), or *.xml (ASAP, "
             "ImageScope)."
         )
     try:
-        write_whole(place, content)
+        write_whole(file, content)
     except OSError as error:
-        raise OutputError(f"The annotations could not be written to {place}. {explain(error)}") from error
+        raise OutputError(f"The annotations could not be written to {file}. {explain(error)}") from error
 
 
 def bounds_origin(slide: Slide) -> Pair:
@@ -143,10 +143,10 @@ def find_annotation(slide: Slide) -> Path | None:
 
     GeoJSON goes before XML; ``None`` if there is none.
     """
-    place = Path(slide.path)
+    file = Path(slide.path)
     for suffix in (".geojson", ".geojson.gz", ".xml", ".annotations"):
-        for stem in (place.name, place.stem, place.name.partition(".")[0]):
-            found = place.with_name(stem + suffix)
+        for stem in (file.name, file.stem, file.name.partition(".")[0]):
+            found = file.with_name(stem + suffix)
             if found.is_file():
                 return found
     return None

@@ -88,7 +88,7 @@ def _rasterised(
     overlap: Overlap,
 ) -> Annotation:
     shapes = [shape for shape in shapes if shape.has_area and not shape.geometry.is_empty]
-    _check_place(shapes, slide, source)
+    _check_on_slide(shapes, slide, source)
     names, indices = class_indices(shapes, classes)
     if outside is None:
         outside = default_outside(indices)
@@ -101,7 +101,7 @@ def _rasterised(
     )
 
 
-def _check_place(shapes: Sequence[AnnotationShape], slide: Slide, source: str) -> None:
+def _check_on_slide(shapes: Sequence[AnnotationShape], slide: Slide, source: str) -> None:
     name = Path(source).name
     if not shapes:
         raise SlideError(

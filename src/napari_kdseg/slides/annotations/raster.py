@@ -45,25 +45,25 @@ class ShapeRaster:
         shape = (len(rows), len(columns))
         corner = (columns[0] - wide / 2, rows[0] - tall / 2)
         box = (corner[0] - wide, corner[1] - tall, columns[-1] + 1.5 * wide, rows[-1] + 1.5 * tall)
-        places = np.sort(self._tree.query(shapely.box(*box)))
-        places = places[self._holds_a_centre(places, corner, (wide, tall))]
-        clipped = shapely.clip_by_rect(self._polygons[places], *box)
+        near = np.sort(self._tree.query(shapely.box(*box)))
+        near = near[self._holds_a_centre(near, corner, (wide, tall))]
+        clipped = shapely.clip_by_rect(self._polygons[near], *box)
         pieces, owner = shapely.get_parts(clipped, return_index=True)
         solid = shapely.get_type_id(pieces) == shapely.GeometryType.POLYGON
-        burnt = list(zip(pieces[solid], self._values[places][owner[solid]].tolist(), strict=True))
+        burnt = list(zip(pieces[solid], self._values[near][owner[solid]].tolist(), strict=True))
         if not burnt:
             return np.full(shape, self._outside, np.uint8)
         transform = Affine(wide, 0, corner[0], 0, tall, corner[1])
         return features.rasterize(burnt, shape, fill=self._outside, transform=transform, dtype=np.uint8)
 
     def _holds_a_centre(
-        self, places: np.ndarray, corner: tuple[float, float], size: tuple[float, float]
+        self, near: np.ndarray, corner: tuple[float, float], size: tuple[float, float]
     ) -> np.ndarray:
         """Leave out polygons that slip between the positions, which are most where cells are seen from afar."""
-        found = np.ones(len(places), dtype=bool)
+        found = np.ones(len(near), dtype=bool)
         for axis in (0, 1):
-            low = (self._bounds[places, axis] - corner[axis]) / size[axis] - 0.5
-            high = (self._bounds[places, axis + 2] - corner[axis]) / size[axis] - 0.5
+            low = (self._bounds[near, axis] - corner[axis]) / size[axis] - 0.5
+            high = (self._bounds[near, axis + 2] - corner[axis]) / size[axis] - 0.5
             found &= np.floor(high + 1e-9) >= np.ceil(low - 1e-9)
         return found
 

@@ -50,19 +50,19 @@ class TileCache:
         Exception
             Whatever ``load`` raises, in every thread that waits for this tile; nothing is kept then.
         """
-        place = (owner, key)
+        entry = (owner, key)
         with self._lock:
-            tile = self._tiles.get(place)
+            tile = self._tiles.get(entry)
             if tile is not None:
-                self._tiles.move_to_end(place)
+                self._tiles.move_to_end(entry)
                 return tile
-            others = self._loading.get(place)
+            others = self._loading.get(entry)
             if others is not None:
                 self._loaded.wait_for(lambda: others.done)
                 if others.error is not None:
                     raise others.error
                 return others.tile
-            loading = self._loading[place] = _Loading()
+            loading = self._loading[entry] = _Loading()
         try:
             tile = loading.tile = load()
             tile.flags.writeable = False
@@ -72,19 +72,19 @@ class TileCache:
         finally:
             with self._lock:
                 loading.done = True
-                del self._loading[place]
+                del self._loading[entry]
                 if loading.error is None:
-                    self._keep(place, loading.tile)
+                    self._keep(entry, loading.tile)
                 self._loaded.notify_all()
         return tile
 
     def find(self, owner: Hashable, key: Hashable) -> np.ndarray | None:
         """Return the tile ``key`` of ``owner`` if it is in memory; nothing is decoded and nobody is waited for."""
-        place = (owner, key)
+        entry = (owner, key)
         with self._lock:
-            tile = self._tiles.get(place)
+            tile = self._tiles.get(entry)
             if tile is not None:
-                self._tiles.move_to_end(place)
+                self._tiles.move_to_end(entry)
             return tile
 
     def resize(self, max_bytes: int) -> None:
@@ -98,13 +98,13 @@ class TileCache:
     def drop(self, owner: Hashable) -> None:
         """Forget all tiles of ``owner``."""
         with self._lock:
-            for place in [place for place in self._tiles if place[0] == owner]:
-                self.nbytes -= self._tiles.pop(place).nbytes
+            for entry in [entry for entry in self._tiles if entry[0] == owner]:
+                self.nbytes -= self._tiles.pop(entry).nbytes
 
-    def _keep(self, place: tuple[Hashable, Hashable], tile: np.ndarray) -> None:
+    def _keep(self, entry: tuple[Hashable, Hashable], tile: np.ndarray) -> None:
         if tile.nbytes > self.max_bytes:
             return
-        self._tiles[place] = tile
+        self._tiles[entry] = tile
         self.nbytes += tile.nbytes
         self._shrink()
 

@@ -74,7 +74,7 @@ class LevelArray:
         if self.ndim == 3 and isinstance(keys[2], int) and keys[:2] == (slice(None), slice(None)):
             return self.channel(keys[2])
         spans, after = zip(
-            *(_span(part, side) for part, side in zip(keys[:2], self.shape, strict=False)), strict=True
+            *(_span(item, side) for item, side in zip(keys[:2], self.shape, strict=False)), strict=True
         )
         (top, bottom), (left, right) = spans
         pixels = self._region(top, left, bottom - top, right - left)
@@ -92,16 +92,16 @@ class LevelArray:
         """Return one integer or slice per axis."""
         keys = key if isinstance(key, tuple) else (key,)
         if (
-            sum(part is Ellipsis for part in keys) > 1
-            or len([part for part in keys if part is not Ellipsis]) > self.ndim
+            sum(item is Ellipsis for item in keys) > 1
+            or len([item for item in keys if item is not Ellipsis]) > self.ndim
         ):
             raise IndexError(f"too many indices for an array of {self.ndim} axes: {key!r}")
         if Ellipsis in keys:
-            place = keys.index(Ellipsis)
+            position = keys.index(Ellipsis)
             missing = self.ndim - len(keys) + 1
-            keys = (*keys[:place], *(slice(None),) * missing, *keys[place + 1 :])
+            keys = (*keys[:position], *(slice(None),) * missing, *keys[position + 1 :])
         keys = (*keys, *(slice(None),) * (self.ndim - len(keys)))
-        return tuple(_plain(part) for part in keys)
+        return tuple(_plain(item) for item in keys)
 
     def _region(self, y: int, x: int, height: int, width: int) -> np.ndarray:
         needed = height * width * math.prod(self.shape[2:]) * self.dtype.itemsize
@@ -115,22 +115,22 @@ class LevelArray:
         return self._read(y, x, height, width)
 
 
-def _plain(part: Any) -> int | slice:
+def _plain(item: Any) -> int | slice:
     """Turn numpy integers, also those inside a slice, into Python's."""
-    if isinstance(part, slice):
-        return slice(*(None if value is None else int(value) for value in (part.start, part.stop, part.step)))
-    if isinstance(part, int | np.integer) and not isinstance(part, bool):
-        return int(part)
-    raise IndexError(f"a level takes integers and slices, not {type(part).__name__}")
+    if isinstance(item, slice):
+        return slice(*(None if value is None else int(value) for value in (item.start, item.stop, item.step)))
+    if isinstance(item, int | np.integer) and not isinstance(item, bool):
+        return int(item)
+    raise IndexError(f"a level takes integers and slices, not {type(item).__name__}")
 
 
-def _span(part: int | slice, side: int) -> tuple[tuple[int, int], int | slice]:
+def _span(item: int | slice, side: int) -> tuple[tuple[int, int], int | slice]:
     """Split an index into the stretch of pixels to read and the index to apply to what was read."""
-    if isinstance(part, int):
-        if not -side <= part < side:
-            raise IndexError(f"index {part} is out of bounds for {side} px")
-        return (part % side, part % side + 1), 0
-    positions = range(*part.indices(side))
+    if isinstance(item, int):
+        if not -side <= item < side:
+            raise IndexError(f"index {item} is out of bounds for {side} px")
+        return (item % side, item % side + 1), 0
+    positions = range(*item.indices(side))
     if not positions:
         return (0, 0), slice(0, 0)
     low, high = min(positions[0], positions[-1]), max(positions[0], positions[-1])

@@ -2,7 +2,7 @@
 
 A window must never wait for a codec. A region is put together from the tiles that are there within a few
 milliseconds; for the others the pixels of a coarser level are enlarged, and the decode threads are asked. Whoever
-listens to :class:`Arrivals` then shows the region again.
+listens to :class:`ArrivalSignal` then shows the region again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.pixels.decoding import decode_pool
-from napari_kdseg.slides.pixels.tiles import Place, Tiles
+from napari_kdseg.slides.pixels.tiles import TileIndex, Tiles
 
 PATIENCE = 0.004
 """Seconds that a region waits for its tiles: a quarter of a frame of a window that draws 60 of them a second."""
@@ -30,7 +30,7 @@ Background = Callable[[], tuple[int, ...]]
 _log = logging.getLogger(__name__)
 
 
-class Arrivals:
+class ArrivalSignal:
     """Tell listeners, from a decode thread, that a region shown coarsely can be shown better now."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Arrivals:
         if callback in self._callbacks:
             self._callbacks.remove(callback)
 
-    def tell(self) -> None:
+    def emit(self) -> None:
         """Call all that listen; an error in one is logged."""
         for callback in list(self._callbacks):
             try:
@@ -64,12 +64,12 @@ class Progressive:
     """
 
     def __init__(self, tiles: Tiles):
-        self.arrivals = Arrivals()
+        self.arrivals = ArrivalSignal()
         self._tiles = tiles
         self._last = len(tiles.levels) - 1
         self._overview: np.ndarray | None = None
-        self._wanted: dict[Place, None] = {}  # the oldest wish first
-        self._decoding: set[Place] = set()
+        self._wanted: dict[TileIndex, None] = {}  # the oldest wish first
+        self._decoding: set[TileIndex] = set()
         self._owed = False  # somebody was shown something coarse
         self._told = 0.0
         self._closed = False
@@ -95,22 +95,22 @@ class Progressive:
         tiles = self._tiles
         if level < self._last and not tiles.fits_cache(level, height, width):
             return tiles.read(level, y, x, height, width, background)  # it would never be complete
-        places = tiles.covering(level, y, x, height, width)
+        indices = tiles.covering(level, y, x, height, width)
         if level < self._last:
-            self._wait_for([place for place in places if tiles.in_memory(place) is None], patience)
+            self._wait_for([index for index in indices if tiles.in_memory(index) is None], patience)
         out = tiles.canvas(level, y, x, height, width, background)
         with tiles.in_use():
             if level == self._last:
                 tiles.paste(self.prepare(), (level, 0, 0), out, y, x)
                 return out
             absent = []
-            for place in places:
-                tile = tiles.in_memory(place)
+            for index in indices:
+                tile = tiles.in_memory(index)
                 if tile is None:
-                    absent.append(place)
-                    self._enlarge(place, out, y, x, background)
+                    absent.append(index)
+                    self._enlarge(index, out, y, x, background)
                 else:
-                    tiles.paste(tile, place, out, y, x)
+                    tiles.paste(tile, index, out, y, x)
         if absent:
             self._owe(absent)
         return out
@@ -129,48 +129,48 @@ class Progressive:
 
     # -- asking for tiles ----------------------------------------------------------------------------------------
 
-    def _wait_for(self, missing: list[Place], patience: float) -> None:
+    def _wait_for(self, missing: list[TileIndex], patience: float) -> None:
         """Have tiles decoded, these before all others and the first of them first, and wait a little for them."""
         if not missing:
             return
         with self._changed:
-            for place in reversed(missing):
-                self._wanted.pop(place, None)
-                self._wanted[place] = None
-            for place in list(self._wanted)[: max(len(self._wanted) - MAX_WAITING, 0)]:
-                del self._wanted[place]
+            for index in reversed(missing):
+                self._wanted.pop(index, None)
+                self._wanted[index] = None
+            for index in list(self._wanted)[: max(len(self._wanted) - MAX_WAITING, 0)]:
+                del self._wanted[index]
         pool = decode_pool()
-        for place in reversed(missing):
-            pool.submit(partial(self._decode, place))
+        for index in reversed(missing):
+            pool.submit(partial(self._decode, index))
         with self._changed:
-            self._changed.wait_for(lambda: not any(place in self._wanted for place in missing), patience)
+            self._changed.wait_for(lambda: not any(index in self._wanted for index in missing), patience)
 
-    def _decode(self, place: Place) -> None:
+    def _decode(self, index: TileIndex) -> None:
         """Decode one tile, in a thread of the pool, if anybody still wants it."""
         with self._changed:
-            if place not in self._wanted or place in self._decoding:
+            if index not in self._wanted or index in self._decoding:
                 return
-            self._decoding.add(place)
+            self._decoding.add(index)
         try:
-            self._tiles.tile(*place)
+            self._tiles.tile(*index)
         except SlideError:
             return  # closed meanwhile
         except MemoryError:
             _log.exception("there is no memory for a tile")
         finally:
             with self._changed:
-                self._decoding.discard(place)
-                self._wanted.pop(place, None)
+                self._decoding.discard(index)
+                self._wanted.pop(index, None)
                 self._changed.notify_all()
         self._tell()
 
     # -- telling of them -----------------------------------------------------------------------------------------
 
-    def _owe(self, absent: list[Place]) -> None:
+    def _owe(self, absent: list[TileIndex]) -> None:
         """Remember that something coarse was shown; if it has all arrived since, tell at once."""
         with self._changed:
             self._owed = True
-            arrived = not any(place in self._wanted for place in absent)
+            arrived = not any(index in self._wanted for index in absent)
         if arrived:
             decode_pool().submit(partial(self._tell, at_once=True))
 
@@ -182,19 +182,19 @@ class Progressive:
                 return
             self._told = now
             self._owed = bool(self._wanted)
-        self.arrivals.tell()
+        self.arrivals.emit()
 
     # -- meanwhile -----------------------------------------------------------------------------------------------
 
-    def _enlarge(self, place: Place, out: np.ndarray, y: int, x: int, background: Background) -> None:
-        """Fill the place of an absent tile from the finest coarser level that is in memory."""
-        level, row, column = place
+    def _enlarge(self, index: TileIndex, out: np.ndarray, y: int, x: int, background: Background) -> None:
+        """Fill the hole of an absent tile from the finest coarser level that is in memory."""
+        level, row, column = index
         there = self._tiles.levels[level]
         height, width = there.tile_shape(row, column)
         top, left = row * there.tile[0], column * there.tile[1]
         y0, y1 = max(top, y), min(top + height, y + out.shape[0])
         x0, x1 = max(left, x), min(left + width, x + out.shape[1])
-        part = out[y0 - y : y1 - y, x0 - x : x1 - x]
+        hole = out[y0 - y : y1 - y, x0 - x : x1 - x]
         for coarser in range(level + 1, self._last + 1):
             rows, columns = self._beneath(level, coarser, 0, y0, y1), self._beneath(level, coarser, 1, x0, x1)
             first = (int(rows[0]), int(columns[0]))
@@ -202,9 +202,9 @@ class Progressive:
                 coarser, *first, int(rows[-1]) + 1 - first[0], int(columns[-1]) + 1 - first[1]
             )
             if pixels is not None:
-                part[:] = pixels.take(columns - first[1], axis=1).take(rows - first[0], axis=0)
+                hole[:] = pixels.take(columns - first[1], axis=1).take(rows - first[0], axis=0)
                 return
-        part[:] = background()
+        hole[:] = background()
 
     def _beneath(self, fine: int, coarse: int, axis: int, start: int, stop: int) -> np.ndarray:
         """Return the index of the pixel of the coarse level under the middle of each of the fine one's."""
@@ -217,11 +217,11 @@ class Progressive:
         """Return a region if all of it is in memory."""
         if level == self._last:
             return None if self._overview is None else self._overview[y : y + height, x : x + width]
-        places = self._tiles.covering(level, y, x, height, width)
-        found = [self._tiles.in_memory(place) for place in places]
+        indices = self._tiles.covering(level, y, x, height, width)
+        found = [self._tiles.in_memory(index) for index in indices]
         out = self._tiles.canvas(level, y, x, height, width)
-        for tile, place in zip(found, places, strict=True):
+        for tile, index in zip(found, indices, strict=True):
             if tile is None:
                 return None
-            self._tiles.paste(tile, place, out, y, x)
+            self._tiles.paste(tile, index, out, y, x)
         return out

@@ -31,7 +31,7 @@ MAX_COMPUTED_PIXELS = 2**30
 _owners = itertools.count()
 _log = logging.getLogger(__name__)
 
-Place = tuple[int, int, int]
+TileIndex = tuple[int, int, int]
 """Level, row and column of a tile."""
 
 
@@ -63,7 +63,7 @@ class Tiles:
         self.levels = with_small_levels(backend.metadata.levels)
         self.bad: list[BadTile] = []
         self.on_bad: list[Callable[[BadTile], None]] = []
-        self._bad_places: set[Place] = set()
+        self._bad_indices: set[TileIndex] = set()
         self._threads = threads
         self._backend = backend
         self._bad_value = bad_value
@@ -78,13 +78,13 @@ class Tiles:
         with self.in_use():
             return self._tile((level, row, column))
 
-    def _tile(self, place: Place) -> np.ndarray:
+    def _tile(self, index: TileIndex) -> np.ndarray:
         """Return one tile while the file is held open."""
-        return self._cache.get(self._owner, place, partial(self._load, *place))
+        return self._cache.get(self._owner, index, partial(self._load, *index))
 
-    def in_memory(self, place: Place) -> np.ndarray | None:
+    def in_memory(self, index: TileIndex) -> np.ndarray | None:
         """Return a tile if it is decoded already."""
-        return self._cache.find(self._owner, place)
+        return self._cache.find(self._owner, index)
 
     def fits_cache(self, level: int, height: int, width: int) -> bool:
         """Tell whether all tiles of a region can be in memory at once, with as many again of other views."""
@@ -94,7 +94,7 @@ class Tiles:
         metadata = self._backend.metadata
         return 2 * pixels * metadata.channels * metadata.dtype.itemsize <= self._cache.max_bytes
 
-    def covering(self, level: int, y: int, x: int, height: int, width: int) -> list[Place]:
+    def covering(self, level: int, y: int, x: int, height: int, width: int) -> list[TileIndex]:
         """Return the tiles that a region touches, row by row."""
         (th, tw), (rows, columns) = self.levels[level].tile, self.levels[level].grid
         return [
@@ -128,29 +128,29 @@ class Tiles:
         """Put a region together while the file is held open."""
         out = self.canvas(level, y, x, height, width, background)
         absent = []
-        for place in self.covering(level, y, x, height, width):
-            tile = self.in_memory(place)
+        for index in self.covering(level, y, x, height, width):
+            tile = self.in_memory(index)
             if tile is None:
-                absent.append(place)
+                absent.append(index)
             else:
-                self.paste(tile, place, out, y, x)
+                self.paste(tile, index, out, y, x)
         if absent:
             self._fill(absent, out, y, x)
         return out
 
-    def _fill(self, absent: list[Place], out: np.ndarray, y: int, x: int) -> None:
+    def _fill(self, absent: list[TileIndex], out: np.ndarray, y: int, x: int) -> None:
         """Decode tiles into a region, several at a time where that is worth waking a thread for."""
 
-        def fill(place: Place) -> None:
-            self.paste(self._tile(place), place, out, y, x)
+        def fill(index: TileIndex) -> None:
+            self.paste(self._tile(index), index, out, y, x)
 
         pool = decode_pool()
         threads = pool.threads if self._threads is None else self._threads
         if threads > 1 and len(absent) > 2:
             pool.share(fill, absent, threads)
         else:
-            for place in absent:
-                fill(place)
+            for index in absent:
+                fill(index)
 
     def canvas(
         self,
@@ -168,9 +168,9 @@ class Tiles:
             out[:] = 0 if background is None else background()
         return out
 
-    def paste(self, tile: np.ndarray, place: Place, out: np.ndarray, y: int, x: int) -> None:
+    def paste(self, tile: np.ndarray, index: TileIndex, out: np.ndarray, y: int, x: int) -> None:
         """Put a tile where it belongs in the region that begins at ``y, x``."""
-        level, row, column = place
+        level, row, column = index
         th, tw = self.levels[level].tile
         top, left = row * th - y, column * tw - x
         y0, x0 = max(top, 0), max(left, 0)
@@ -237,9 +237,9 @@ class Tiles:
 
     def _list_bad(self, bad: BadTile) -> None:
         with self._idle:
-            if bad[:3] in self._bad_places:
+            if bad[:3] in self._bad_indices:
                 return
-            self._bad_places.add(bad[:3])
+            self._bad_indices.add(bad[:3])
             self.bad.append(bad)
         for callback in list(self.on_bad):
             try:

@@ -76,7 +76,7 @@ class TiffBackend:
         self._tif.close()
         self._file.close()
 
-    def _describe(self, series: Any) -> Metadata:
+    def _describe(self, series: tifffile.TiffPageSeries) -> Metadata:
         key = series.keyframe
         samples = sum(page.samples for page in self._pages[0])
         rgb = key.photometric in (2, 3, 6, 8) and len(self._pages[0]) == 1
@@ -124,7 +124,7 @@ def level_pages(tif: tifffile.TiffFile) -> list[list[Any]]:
     return [levels[0], *sorted(reduced, key=lambda level: -level[0].imagewidth)]
 
 
-def _is_smaller(page: Any, first: Any) -> bool:
+def _is_smaller(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
     """Tell whether a page shows the picture of the first at a lower resolution."""
     same = all(
         getattr(page, name) == getattr(first, name) for name in ("dtype", "samplesperpixel", "photometric")
@@ -134,7 +134,7 @@ def _is_smaller(page: Any, first: Any) -> bool:
     return same and min(factors) > 1 and max(factors) / min(factors) < slack
 
 
-def channel_pages(level: Any) -> list[Any]:
+def channel_pages(level: tifffile.TiffPageSeries) -> list[Any]:
     """Return the pages that hold the channels of a level, all other axes being at their first position."""
     leading = level.ndim - level.keyframe.ndim
     axes, shape = level.axes[:leading], level.shape[:leading]
@@ -146,7 +146,7 @@ def channel_pages(level: Any) -> list[Any]:
     return pages
 
 
-def _further_axes(level: Any) -> dict[str, int]:
+def _further_axes(level: tifffile.TiffPageSeries) -> dict[str, int]:
     """Return the axes, and their sizes, of which the first position is taken."""
     leading = level.ndim - level.keyframe.ndim
     return {
@@ -156,7 +156,7 @@ def _further_axes(level: Any) -> dict[str, int]:
     }
 
 
-def plain_pixels(pixels: np.ndarray, key: Any) -> np.ndarray:
+def plain_pixels(pixels: np.ndarray, key: tifffile.TiffPage) -> np.ndarray:
     """Undo what only TIFF has: bits as pixels, white as zero, palettes, an alpha channel."""
     if key.photometric == 3 and key.colormap is not None:
         palette = key.colormap if key.colormap.max() < 256 else key.colormap >> 8

@@ -65,9 +65,9 @@ class ZarrBackend:
         there = self.metadata.levels[level]
         height, width = there.tile_shape(row, column)
         top, left = row * there.tile[0], column * there.tile[1]
-        place = {"y": slice(top, top + height), "x": slice(left, left + width), "c": slice(None)}
-        pixels = np.asarray(self._arrays[level][tuple(place.get(axis, 0) for axis in self._axes)])
-        kept = [axis for axis in self._axes if axis in place]
+        region = {"y": slice(top, top + height), "x": slice(left, left + width), "c": slice(None)}
+        pixels = np.asarray(self._arrays[level][tuple(region.get(axis, 0) for axis in self._axes)])
+        kept = [axis for axis in self._axes if axis in region]
         if "c" not in kept:
             return pixels[..., None]
         return np.ascontiguousarray(np.moveaxis(pixels, kept.index("c"), -1))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import shapely
@@ -64,7 +64,7 @@ def parse_asap(content: bytes, name: str) -> list[AnnotationShape]:
     return _with_holes(shapes, groups)
 
 
-def _shape(element: Any, vertices: VertexCount, name: str) -> AnnotationShape | None:
+def _shape(element: Element, vertices: VertexCount, name: str) -> AnnotationShape | None:
     corners = element.findall("Coordinates/Coordinate")
     if not corners:
         return None
@@ -79,7 +79,7 @@ def _shape(element: Any, vertices: VertexCount, name: str) -> AnnotationShape | 
     )
 
 
-def _order(corner: Any) -> float:
+def _order(corner: Element) -> float:
     try:
         return float(corner.get("Order", 0))
     except ValueError:
@@ -122,9 +122,9 @@ def _with_holes(shapes: list[AnnotationShape], groups: dict[str, _Group]) -> lis
         cutters = [shape.geometry for shape in shapes if shape.class_name == hole]
         shapes = [shape for shape in shapes if shape.class_name != hole]
         for cut in [parent] if of_parent else list(dict.fromkeys(shape.class_name for shape in shapes)):
-            places = [index for index, shape in enumerate(shapes) if shape.class_name == cut]
-            made = cut_holes([shapes[index].geometry for index in places], cutters)
-            for index, geometry in zip(places, made, strict=True):
+            chosen = [index for index, shape in enumerate(shapes) if shape.class_name == cut]
+            made = cut_holes([shapes[index].geometry for index in chosen], cutters)
+            for index, geometry in zip(chosen, made, strict=True):
                 shapes[index] = replace(shapes[index], geometry=geometry)
     return [shape for shape in shapes if not shape.geometry.is_empty]
 
@@ -157,7 +157,7 @@ def format_asap(shapes: Sequence[AnnotationShape]) -> bytes:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def _write_other(drawn: Any, geometry: BaseGeometry, name: str, group: str, colour: str) -> None:
+def _write_other(drawn: Element, geometry: BaseGeometry, name: str, group: str, colour: str) -> None:
     """Write lines and points."""
     if geometry.geom_type == "MultiPoint":
         _write(drawn, "PointSet", name, group, colour, shapely.get_coordinates(geometry))
@@ -167,7 +167,7 @@ def _write_other(drawn: Any, geometry: BaseGeometry, name: str, group: str, colo
         _write(drawn, kind, name, group, colour, shapely.get_coordinates(part))
 
 
-def _write(drawn: Any, kind: str, name: str, group: str, colour: str, points: np.ndarray) -> None:
+def _write(drawn: Element, kind: str, name: str, group: str, colour: str, points: np.ndarray) -> None:
     item = ElementTree.SubElement(drawn, "Annotation", Name=name, Type=kind, PartOfGroup=group, Color=colour)
     corners = ElementTree.SubElement(item, "Coordinates")
     for order, (x, y) in enumerate(points):

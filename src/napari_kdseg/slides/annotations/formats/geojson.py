@@ -95,13 +95,13 @@ def _shape(feature: dict[str, Any], vertices: VertexCount) -> AnnotationShape | 
     object_type = properties.pop("objectType", properties.pop("object_type", old_type or "annotation"))
     if object_type == "root" or feature.get("geometry") is None:
         return None
-    place = dict(feature["geometry"])
-    geometry = _geometry(place.pop("type"), place.pop("coordinates"), vertices)
+    described = dict(feature["geometry"])
+    geometry = _geometry(described.pop("type"), described.pop("coordinates"), vertices)
     class_name, colour = _classification(properties.pop("classification", None))
     properties.pop("childObjects", None)
     known = ("type", "id", "geometry", "properties")
     rest = {key: value for key, value in feature.items() if key not in known}
-    extra = {"feature": rest, "geometry": place, "properties": properties}
+    extra = {"feature": rest, "geometry": described, "properties": properties}
     return AnnotationShape(
         geometry=geometry,
         class_name=class_name,

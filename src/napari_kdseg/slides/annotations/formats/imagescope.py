@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import shapely
@@ -54,7 +54,7 @@ def parse_imagescope(content: bytes, name: str) -> list[AnnotationShape]:
     return shapes
 
 
-def _region(element: Any, vertices: VertexCount, name: str) -> Region | None:
+def _region(element: Element, vertices: VertexCount, name: str) -> Region | None:
     corners = [*element.iterfind("Vertices/Vertex"), *element.iterfind("Vertices/V")]
     if not corners:
         return None
@@ -78,7 +78,7 @@ def _geometry(kind: str, points: np.ndarray) -> BaseGeometry:
     return areal_or_less(points)
 
 
-def _layer(element: Any, regions: list[Region], number: str) -> list[AnnotationShape]:
+def _layer(element: Element, regions: list[Region], number: str) -> list[AnnotationShape]:
     """Put together the regions of one layer, whose elements are already read."""
     said = [item.get("Value") for item in element.iterfind("Attributes/Attribute")]
     class_name = element.get("Name") or next((text for text in said if text), None) or f"layer {number}"
@@ -125,7 +125,9 @@ def format_imagescope(shapes: Sequence[AnnotationShape], mpp: tuple[float, float
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
-def _write_layer(root: Any, number: str, name: str, shapes: Sequence[AnnotationShape], width: float) -> None:
+def _write_layer(
+    root: Element, number: str, name: str, shapes: Sequence[AnnotationShape], width: float
+) -> None:
     red, green, blue = next((shape.colour for shape in shapes if shape.colour), DEFAULT_COLOUR)
     about = {"Id": number, "Name": name, "ReadOnly": "0", "NameReadOnly": "0", "LineColorReadOnly": "0"}
     about |= {"Incremental": "0", "Type": "4", "LineColor": str(red + 256 * green + 65536 * blue)}
@@ -150,7 +152,7 @@ def _write_layer(root: Any, number: str, name: str, shapes: Sequence[AnnotationS
 
 
 def _write_region(
-    regions: Any, kind: str, text: str, points: np.ndarray, width: float, *, negative: bool
+    regions: Element, kind: str, text: str, points: np.ndarray, width: float, *, negative: bool
 ) -> None:
     line = areal_or_less(points)
     number = str(len(regions))  # the headers come first, so regions count from 1

@@ -105,7 +105,7 @@ def _all_pages(tif: tifffile.TiffFile) -> list[Any]:
     return pages
 
 
-def _problem(page: Any, file_size: int, *, is_ndpi: bool) -> str | None:
+def _problem(page: tifffile.TiffPage, file_size: int, *, is_ndpi: bool) -> str | None:
     """Say what is wrong with a page, if anything is."""
     page = page.keyframe
     width, height = page.imagewidth, page.imagelength
@@ -136,7 +136,7 @@ def _problem(page: Any, file_size: int, *, is_ndpi: bool) -> str | None:
     return None
 
 
-def _segments(page: Any) -> int:
+def _segments(page: tifffile.TiffPage) -> int:
     """Return how many tiles or strips a page has to have."""
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     if not page.is_tiled:

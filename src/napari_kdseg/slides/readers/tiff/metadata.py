@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 from xml.etree import ElementTree
 
 import tifffile
@@ -55,7 +54,7 @@ def ome_channels(pixels: ElementTree.Element | None, count: int) -> list[str]:
     return [(named[i] if i < len(named) else None) or f"channel {i + 1}" for i in range(count)]
 
 
-def resolution_mpp(key: Any) -> Pair | None:
+def resolution_mpp(key: tifffile.TiffPage) -> Pair | None:
     """Believe the resolution tags of a plain TIFF only where they are those of a microscope."""
     if not {"XResolution", "YResolution", "ResolutionUnit"} <= {tag.name for tag in key.tags}:
         return None
@@ -65,7 +64,7 @@ def resolution_mpp(key: Any) -> Pair | None:
     return (y, x) if all(PLAUSIBLE_MPP[0] <= side <= PLAUSIBLE_MPP[1] for side in (y, x)) else None
 
 
-def properties(key: Any) -> dict[str, str]:
+def properties(key: tifffile.TiffPage) -> dict[str, str]:
     """Return the tags that are worth showing."""
     tags = (
         "ImageDescription",

@@ -11,6 +11,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import tifffile
 
 from napari_kdseg.slides.readers.backend import BLOCK
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
@@ -39,7 +40,11 @@ class PageTiles:
     """
 
     def __init__(
-        self, page: Any, file: FileBytes, missing: int | None = None, shape: tuple[int, int] | None = None
+        self,
+        page: tifffile.TiffPage,
+        file: FileBytes,
+        missing: int | None = None,
+        shape: tuple[int, int] | None = None,
     ):
         key = page.keyframe
         if int(key.compression) not in COMPRESSIONS:
@@ -73,11 +78,11 @@ class PageTiles:
     def fullest(self, number: int) -> list[tuple[int, int]]:
         """Return the (row, column) of the tiles with the most bytes: they show most."""
         rows, columns = (math.ceil(side / tile) for side, tile in zip(self.shape, self.tile, strict=True))
-        places = sorted(
+        tiles = sorted(
             ((row, column) for row in range(rows) for column in range(columns)),
-            key=lambda place: -self._counts[place[0] * self._across + place[1]],
+            key=lambda tile: -self._counts[tile[0] * self._across + tile[1]],
         )
-        return places[:number]
+        return tiles[:number]
 
     def read(self, row: int, column: int) -> np.ndarray:
         """Decode the tile in a row and column of the grid: ``[<= height, <= width, samples]``, cut to the page."""
@@ -121,7 +126,7 @@ class PageTiles:
             return self._blank()
         data = self._file.read(self._offsets[index], count)
         check_tile(data, key.compression, self._step, self.tile[1])
-        pixels = key.decode(data, index, **self._options)[0][0]
+        pixels = key.decode(data, index, **self._options)[0][0]  # type: ignore[index] # None only of no data
         if key.compression == APERIO_JP2K_YCBCR:
             return ycbcr_to_rgb(pixels)
         return pixels
@@ -157,7 +162,7 @@ def _room(height: int, width: int) -> np.ndarray:
     return buffer[start : start + size].reshape(height, width, 3)
 
 
-def _is_plain_jpeg(key: Any) -> bool:
+def _is_plain_jpeg(key: tifffile.TiffPage) -> bool:
     """Tell whether the tiles are ordinary RGB JPEG, as nearly all slides have them."""
     return (
         key.compression == JPEG
@@ -170,7 +175,7 @@ def _is_plain_jpeg(key: Any) -> bool:
     )
 
 
-def _tile_of(key: Any) -> tuple[int, int]:
+def _tile_of(key: tifffile.TiffPage) -> tuple[int, int]:
     if key.is_tiled:
         return key.tilelength, key.tilewidth
     strip = min(key.rowsperstrip, key.imagelength)

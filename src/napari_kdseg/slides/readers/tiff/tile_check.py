@@ -37,18 +37,18 @@ def check_tile(data: bytes, compression: int, height: int, width: int) -> None:
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Return the (height, width) in the frame header of a JPEG."""
-    place = 2
-    while place + 9 <= len(data):
-        if data[place] != 0xFF:
+    offset = 2
+    while offset + 9 <= len(data):
+        if data[offset] != 0xFF:
             break
-        marker = data[place + 1]
+        marker = data[offset + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, place + 5)
+            height, width = struct.unpack_from(">HH", data, offset + 5)
             return height, width
         if marker == 0xFF or 0xD0 <= marker <= 0xD8:  # padding, or a marker without content
-            place += 1 if marker == 0xFF else 2
+            offset += 1 if marker == 0xFF else 2
             continue
-        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+        offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
     raise ValueError("no size is found in a JPEG tile")
 
 
