@@ -18,7 +18,7 @@ from napari_kdseg.slides.pixels.cache import TileCache, default_cache
 from napari_kdseg.slides.pixels.level_array import LevelArray
 from napari_kdseg.slides.pixels.mapped import MappedBackend
 from napari_kdseg.slides.pixels.progressive import PATIENCE, ArrivalSignal, Progressive
-from napari_kdseg.slides.pixels.resample import resample
+from napari_kdseg.slides.pixels.resample import nearest_finer, resample
 from napari_kdseg.slides.pixels.tiles import BadTile, Tiles
 from napari_kdseg.slides.readers.backend import Backend, block_of
 
@@ -294,25 +294,9 @@ class Slide:
             raise SlideError(f"A downsample must be a positive number, not {downsample}.")
         if height <= 0 or width <= 0:
             return np.empty((max(height, 0), max(width, 0), self.channels), self.dtype)
-        # A level that is coarser by less than 2 % is as good: 4.0 is read from a level of 4.0002, not from a finer one.
-        index = max(
-            (
-                i
-                for i, level in enumerate(self.levels)
-                if all(f <= w * 1.02 for f, w in zip(level.downsample, wanted, strict=True))
-            ),
-            default=0,
-        )
+        index = nearest_finer(self.levels, wanted)
         there = self.levels[index].downsample
         ratio = (wanted[0] / there[0], wanted[1] / there[1])
-        if (
-            max(
-                abs(step - 1) * (abs(start) + side)
-                for step, start, side in zip(ratio, (y, x), (height, width), strict=True)
-            )
-            < 1e-3
-        ):
-            return self.read(index, y, x, height, width)
         return resample(partial(self.read, index), ratio, y, x, height, width)
 
     def as_layers(self, patience: float | None = None) -> list[LevelArray]:

@@ -15,6 +15,7 @@ from napari_kdseg.slides.annotations.class_table import tiff_class_table, zarr_c
 from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED, class_colours
 from napari_kdseg.slides.annotations.model import Colour
 from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.pixels.resample import nearest_finer
 from napari_kdseg.slides.readers.backend import make_level
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.readers.image_backend import open_picture
@@ -144,18 +145,8 @@ class _MaskReader:
 
     def sample(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the class at positions of the slide, from the coarsest level that still resolves their spacing."""
-        spacing = [
-            (line[-1] - line[0]) / max(len(line) - 1, 1) / side
-            for line, side in zip((rows, columns), self.scale, strict=True)
-        ]
-        index = max(
-            (
-                i
-                for i, level in enumerate(self._levels)
-                if all(f <= s * 1.02 for f, s in zip(level.downsample, spacing, strict=True))
-            ),
-            default=0,
-        )
+        steps = [(line[-1] - line[0]) / max(len(line) - 1, 1) for line in (rows, columns)]
+        index = nearest_finer(self._levels, (steps[0] / self.scale[0], steps[1] / self.scale[1]))
         level = self._levels[index]
         down = _pixel_of(rows, self.scale[0] * level.downsample[0], level.shape[0])
         across = _pixel_of(columns, self.scale[1] * level.downsample[1], level.shape[1])

@@ -7,13 +7,32 @@ begins in the middle of a pixel of the finer level, so neighbouring regions fit 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
+from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.readers.backend import Level
+
+AS_GOOD = 1.02
+"""A level that is coarser by less than this is as good: 4.0 is read from a level of 4.0002, not from a finer one."""
+
+NO_SHIFT = 1e-3
+"""Pixels; a region that resampling would move by less is read as it is."""
+
 BAND_PIXELS = 2**24
 """Pixels of the finer level that are held at once."""
+
+
+def nearest_finer(levels: Sequence[Level], downsample: Pair) -> int:
+    """Return the index of the coarsest level that still resolves ``downsample``; the finest, if none does."""
+    fitting = (
+        index
+        for index, level in enumerate(levels)
+        if all(has <= wanted * AS_GOOD for has, wanted in zip(level.downsample, downsample, strict=True))
+    )
+    return max(fitting, default=0)
 
 
 def resample(
@@ -43,6 +62,12 @@ def resample(
     np.ndarray
         ``[height, width, c]`` in the dtype of what was read.
     """
+    shifts = (
+        abs(step - 1) * (abs(start) + side)
+        for step, start, side in zip(ratio, (y, x), (height, width), strict=True)
+    )
+    if max(shifts) < NO_SHIFT:
+        return read(y, x, height, width)
     whole = all(abs(step - round(step)) < 1e-9 and step > 0.5 for step in ratio)
     method = Image.Resampling.BOX if whole else Image.Resampling.BILINEAR
     margin = [0 if whole else math.ceil(max(step, 1.0)) + 1 for step in ratio]
