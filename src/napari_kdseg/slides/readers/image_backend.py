@@ -79,7 +79,7 @@ def open_picture(path: Path) -> Image.Image:
         ) from error
     except (Image.UnidentifiedImageError, OSError, ValueError) as error:
         raise SlideError(
-            f"{path.name} is not a slide in a format that is known here, which are {', '.join(titles())}."
+            f"{path.name} is not a slide in a format that is known here: {', '.join(titles())}."
         ) from error
     try:
         image.load()
