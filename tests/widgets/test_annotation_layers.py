@@ -18,7 +18,7 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.widgets.annotation_layers import (
+from napari_kdseg.widgets.layers.annotation_shapes import (
     labels_to_shapes,
     layer_to_shapes,
     shapes_to_labels,

@@ -8,9 +8,9 @@ from typing import Any
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QWidget
 
 from napari_kdseg.jobs import Cancelled, Done, Failed, Paused, Resumed, Validated
-from napari_kdseg.widgets.background import JobHandle
-from napari_kdseg.widgets.parts import button, duration
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.parts.controls import button, duration
+from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.state.session import session_of
 
 
 class JobBar(QWidget):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_kdseg.widgets import colours, layers
+from napari_kdseg.widgets.layers import colours
+from napari_kdseg.widgets.layers import mask_layers as layers
 
 Entry = tuple[str, str, bool]  # text, colour, drawn as an outline
 

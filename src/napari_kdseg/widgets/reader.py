@@ -9,8 +9,8 @@ from typing import Any
 import tifffile
 from napari import current_viewer
 
-from napari_kdseg.widgets.background import wait_for
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.state.background import wait_for
+from napari_kdseg.widgets.state.session import session_of
 
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
 TIFF_SUFFIXES = {".tif", ".tiff", ".btf"}
@@ -48,7 +48,7 @@ def read_slide(path: str | list[str], annotation: str | None = None) -> list[Any
 
     def work() -> list[Any]:
         from napari_kdseg.slides import open_slide
-        from napari_kdseg.widgets.layers import slide_layers
+        from napari_kdseg.widgets.layers.mask_layers import slide_layers
 
         return slide_layers(open_slide(path[0] if isinstance(path, list) else path), annotation)
 

@@ -14,11 +14,13 @@ from qtpy.QtWidgets import QApplication
 
 from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.slides import open_slide
-from napari_kdseg.widgets import layers, legend, overlays
-from napari_kdseg.widgets.background import pending
-from napari_kdseg.widgets.models import load_run
-from napari_kdseg.widgets.placement import SOURCE_KEY, go_to
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets import legend
+from napari_kdseg.widgets.layers import mask_layers as layers
+from napari_kdseg.widgets.layers import overlays
+from napari_kdseg.widgets.layers.placement import SOURCE_KEY, go_to
+from napari_kdseg.widgets.state.background import pending
+from napari_kdseg.widgets.state.loaded_models import load_run
+from napari_kdseg.widgets.state.session import session_of
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
 

@@ -7,7 +7,7 @@ from typing import Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget
 
-from napari_kdseg.widgets.parts import Dock, Note
+from napari_kdseg.widgets.parts.controls import Dock, Note
 
 PLUGIN = "napari-kdseg"
 DOCKS = ("1 Slide", "2 Models", "3 Distil", "4 Compare")
@@ -18,7 +18,7 @@ def open_workspace(viewer: Any) -> dict[str, Any]:
     """Open the four docks as tabs and the status line; return the docks by name. Safe to repeat."""
     from napari_kdseg.widgets.job_bar import JobBar
     from napari_kdseg.widgets.keys import bind_keys
-    from napari_kdseg.widgets.preferences import follow_cache_size
+    from napari_kdseg.widgets.state.preferences import follow_cache_size
 
     follow_cache_size()
     docks: dict[str, Any] = {}

@@ -1,0 +1,50 @@
+"""Work by hand that no file holds yet: people are asked before a slide makes way for another and takes it along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import QMessageBox
+
+from napari_kdseg.widgets.layers.placement import ROLE_KEY
+from napari_kdseg.widgets.layers.tissue_layer import painted
+
+UNSAVED_KEY = "kdseg_unsaved"
+
+
+def watch_shapes(layer: Any) -> None:
+    """Notice from now on whether shapes of ``layer``, or what they are called, change."""
+
+    def changed(_event: Any) -> None:
+        layer.metadata[UNSAVED_KEY] = True
+
+    layer.metadata[UNSAVED_KEY] = False
+    layer.events.data.connect(changed)
+    layer.events.features.connect(changed)
+
+
+def saved(layer: Any) -> None:
+    """Count ``layer`` as saved from now on."""
+    layer.metadata[UNSAVED_KEY] = False
+
+
+def unsaved(viewer: Any) -> list[str]:
+    """Name what was done by hand on the present slide and is in no file."""
+    drawn = any(
+        layer.metadata.get(ROLE_KEY) == "shapes" and layer.metadata.get(UNSAVED_KEY) and len(layer.data)
+        for layer in viewer.layers
+    )
+    return [name for name, there in (("painted tissue", painted(viewer)), ("drawn shapes", drawn)) if there]
+
+
+def may_leave(viewer: Any) -> bool:
+    """Ask before unsaved work is lost; without any, go on."""
+    lost = unsaved(viewer) if viewer is not None else []
+    if not lost:
+        return True
+    question = (
+        f"The {' and the '.join(lost)} of this slide are in no file yet and will be lost. Go on without saving?\n\n"
+        "No: save them first, in the dock 1 Slide (Tissue: Keep; Annotations: Save)."
+    )
+    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+    return bool(QMessageBox.question(None, "Not saved", question, yes | no, no) == yes)
