@@ -7,7 +7,8 @@ from typing import Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget
 
-from napari_kdseg.widgets.parts.controls import Dock, Note
+from napari_kdseg.widgets.parts.dock import Dock
+from napari_kdseg.widgets.parts.note import Note
 
 PLUGIN = "napari-kdseg"
 DOCKS = ("1 Slide", "2 Models", "3 Distil", "4 Compare")

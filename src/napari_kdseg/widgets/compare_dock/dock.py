@@ -21,8 +21,11 @@ from napari_kdseg.widgets.compare_dock.export_box import ExportBox
 from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.layers import colours, overlays
 from napari_kdseg.widgets.layers import mask_layers as layers
-from napari_kdseg.widgets.parts.controls import Dock, Note, button, clear, combo, heading, row, swatch
-from napari_kdseg.widgets.state.background import JobHandle, in_background
+from napari_kdseg.widgets.parts.controls import button, clear, combo, heading, row, swatch
+from napari_kdseg.widgets.parts.dock import Dock
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import given_mpp
 
 TITLES = {

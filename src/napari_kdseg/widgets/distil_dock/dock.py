@@ -21,25 +21,20 @@ from napari_kdseg.training import (
 )
 from napari_kdseg.widgets.distil_dock.network_rows import NetworkChoices
 from napari_kdseg.widgets.distil_dock.study_box import StudyBox
-from napari_kdseg.widgets.parts.controls import (
-    Dock,
-    Fold,
-    Note,
-    PathRow,
-    button,
-    clear,
-    combo,
-    last_folder,
-    remember_folder,
-    row,
-)
+from napari_kdseg.widgets.parts.controls import button, clear, combo, row
 from napari_kdseg.widgets.parts.cost_box import CostBox
+from napari_kdseg.widgets.parts.dock import Dock
 from napari_kdseg.widgets.parts.export_model_box import ExportModelBox
+from napari_kdseg.widgets.parts.fold import Fold
 from napari_kdseg.widgets.parts.form import SettingsForm
 from napari_kdseg.widgets.parts.network_questions import AllowCodeQuestion
-from napari_kdseg.widgets.state.background import JobHandle, in_background, wait_for
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
+from napari_kdseg.widgets.state.background import in_background, wait_for
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.loaded_models import code_to_allow, load_run
 from napari_kdseg.widgets.state.preferences import allow_preferred_code, preferences
+from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (

@@ -14,8 +14,11 @@ from napari_kdseg.networks.formats import read_spec, resolve
 from napari_kdseg.networks.foundation import encoder_of
 from napari_kdseg.networks.options import read_options, write_options
 from napari_kdseg.training import NetworkChoice
-from napari_kdseg.widgets.parts.controls import Fold, Note, PathRow, button, clear, combo
+from napari_kdseg.widgets.parts.controls import button, clear, combo
+from napari_kdseg.widgets.parts.fold import Fold
 from napari_kdseg.widgets.parts.form import SettingsForm
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.background import wait_for
 from napari_kdseg.widgets.state.loaded_models import CHECKPOINT_PATTERNS
 

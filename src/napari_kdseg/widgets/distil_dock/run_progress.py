@@ -12,8 +12,10 @@ from qtpy.QtWidgets import QLabel, QPlainTextEdit, QProgressBar, QSizePolicy, QV
 
 from napari_kdseg.jobs import Cancelled, Failed, Message, Paused, Resumed, Validated
 from napari_kdseg.widgets.distil_dock.curves import Curves
-from napari_kdseg.widgets.parts.controls import Note, button, row
-from napari_kdseg.widgets.state.background import JobHandle, in_background
+from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.job_handle import JobHandle
 
 NOT_SAID = ("lr", "weighted/")
 """Beginnings of the names of figures that the line of state leaves out; the curves show them."""

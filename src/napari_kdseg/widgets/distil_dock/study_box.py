@@ -24,8 +24,12 @@ from napari_kdseg.jobs import Cancelled, Failed, Message, Paused, Resumed
 from napari_kdseg.study import StudyConfig
 from napari_kdseg.study.progress import StudyProgress
 from napari_kdseg.training import DistillConfig
-from napari_kdseg.widgets.parts.controls import Fold, Note, PathRow, button, duration, row
-from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.fold import Fold
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
+from napari_kdseg.widgets.parts.wording import duration
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.preferences import preferences
 from napari_kdseg.widgets.state.session import Session
 

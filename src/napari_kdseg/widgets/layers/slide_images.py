@@ -24,7 +24,7 @@ from napari_kdseg.widgets.layers.placement import (
     placement,
     put_in_order,
 )
-from napari_kdseg.widgets.parts.controls import settings
+from napari_kdseg.widgets.state.remembered import remembered_colours
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import LevelArray, Slide
@@ -89,16 +89,6 @@ def shown_levels(slide: Slide) -> list[LevelArray]:
 def _read(patient: LevelArray, hasty: LevelArray, y: int, x: int, height: int, width: int) -> np.ndarray:
     level = hasty if napari_is_slicing() else patient
     return level[y : y + height, x : x + width]
-
-
-def remembered_colours() -> Colours:
-    """The colours that were chosen last: ``"stored"`` or ``"srgb"``."""
-    return "srgb" if settings().value("colours") == "srgb" else "stored"
-
-
-def remember_colours(colours: Colours) -> None:
-    """Open slides in these colours from now on."""
-    settings().setValue("colours", colours)
 
 
 def _channel_layers(slide: Slide) -> list[LayerTuple]:

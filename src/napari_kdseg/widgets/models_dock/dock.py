@@ -10,9 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_kdseg.widgets.models_dock.network_card import SHOWN, ModelCard
-from napari_kdseg.widgets.parts.controls import Dock, Note, PathRow, button, combo, heading, row
+from napari_kdseg.widgets.parts.controls import button, combo, heading, row
 from napari_kdseg.widgets.parts.cost_box import CostBox
-from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.parts.dock import Dock
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.loaded_models import load_run
 from napari_kdseg.widgets.state.session import ROLE_TITLES, ROLES, given_mpp
 

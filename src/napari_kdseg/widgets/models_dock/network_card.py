@@ -11,9 +11,12 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout
 
 from napari_kdseg.errors import CodeNotAllowedError, WeightsOnlyError
 from napari_kdseg.widgets.models_dock.prediction_row import PredictionRow
-from napari_kdseg.widgets.parts.controls import Note, PathRow, button, clear, duration, heading, row, swatch
+from napari_kdseg.widgets.parts.controls import button, clear, heading, row, swatch
 from napari_kdseg.widgets.parts.export_model_box import ExportModelBox
 from napari_kdseg.widgets.parts.network_questions import AllowCodeQuestion, WeightsQuestion
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
+from napari_kdseg.widgets.parts.wording import duration
 from napari_kdseg.widgets.state.background import in_background
 from napari_kdseg.widgets.state.loaded_models import (
     CHECKPOINT_PATTERNS,

@@ -8,8 +8,9 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
-from napari_kdseg.widgets.parts.controls import button, duration, row
-from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.wording import duration
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import Session
 
 #: Masks on screen are renewed this often while they grow.

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_kdseg.widgets.parts.controls import Note, clear
-from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.parts.controls import clear
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.state.job_handle import JobHandle
 
 if TYPE_CHECKING:
     from napari_kdseg.inference.cost_figures import CostConfig, Row

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from napari_kdseg.widgets.parts.controls import Note, button, last_folder, remember_folder
-from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.parts.controls import button
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.state.job_handle import JobHandle
+from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
 if TYPE_CHECKING:
     from napari_kdseg.widgets.state.session import Session

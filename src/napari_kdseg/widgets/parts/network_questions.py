@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QFormLayout, QLineEdit, QVBoxLayout, QWidget
 from napari_kdseg.errors import KdsegError, explain
 from napari_kdseg.networks import NetworkSpec, allow_code
 from napari_kdseg.networks.choices import names
-from napari_kdseg.widgets.parts.controls import Note, button, combo
+from napari_kdseg.widgets.parts.controls import button, combo
+from napari_kdseg.widgets.parts.note import Note
 
 
 class AllowCodeQuestion(QWidget):

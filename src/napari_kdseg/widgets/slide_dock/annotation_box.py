@@ -10,8 +10,11 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, find, put_in_order
 from napari_kdseg.widgets.layers.unsaved import saved, watch_shapes
-from napari_kdseg.widgets.parts.controls import Note, PathRow, button, last_folder, remember_folder, row
+from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
 if TYPE_CHECKING:
     from napari_kdseg.widgets.state.session import Session

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
 
 from napari_kdseg.widgets.layers.placement import COLOURS_KEY, SOURCE_KEY, find
-from napari_kdseg.widgets.layers.slide_images import hide_stain, remember_colours, show_colours, show_stain
-from napari_kdseg.widgets.parts.controls import Note, combo
+from napari_kdseg.widgets.layers.slide_images import hide_stain, show_colours, show_stain
+from napari_kdseg.widgets.parts.controls import combo
+from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.remembered import remember_colours
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import Slide

@@ -17,18 +17,10 @@ from napari_kdseg.widgets.layers.magnification import (
     zoom_for,
 )
 from napari_kdseg.widgets.layers.placement import go_to
-from napari_kdseg.widgets.parts.controls import (
-    Dock,
-    Fold,
-    Note,
-    button,
-    combo,
-    heading,
-    last_folder,
-    remember_folder,
-    row,
-    settings,
-)
+from napari_kdseg.widgets.parts.controls import button, combo, heading, row
+from napari_kdseg.widgets.parts.dock import Dock
+from napari_kdseg.widgets.parts.fold import Fold
+from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.sample_data import ADDRESS
 from napari_kdseg.widgets.slide_dock.annotation_box import AnnotationBox
 from napari_kdseg.widgets.slide_dock.colour_box import ColourBox
@@ -37,6 +29,7 @@ from napari_kdseg.widgets.slide_dock.slide_pictures import SlidePictures
 from napari_kdseg.widgets.slide_dock.thumbnail import Thumbnail
 from napari_kdseg.widgets.slide_dock.tissue_box import TissueBox
 from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.remembered import last_folder, recent_slides, remember_folder, remember_slide
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import Slide
@@ -46,7 +39,6 @@ SLIDE_PATTERNS = (
     "Slides (*.svs *.ndpi *.tif *.tiff *.mrxs *.scn *.bif *.vms *.vmu *.svslide *.czi *.dcm *.btf *.png *.jpg);;"
     "All files (*)"
 )
-RECENT = 8
 FOLLOW_MS = 50
 """The rectangle follows the camera at most this often."""
 
@@ -176,18 +168,15 @@ class SlideDock(Dock):
             self.open(path)
 
     def _fill_recent(self) -> None:
-        paths = settings().value("recent", []) or []
         self.recent.clear()
         self.recent.addItem("Recent slides …", None)
-        for path in [paths] if isinstance(paths, str) else paths:
+        for path in recent_slides():
             self.recent.addItem(Path(path).name if not path.startswith("synthetic:") else path, path)
             self.recent.setItemData(self.recent.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
         self.recent.setVisible(self.recent.count() > 1)
 
     def _remember(self, path: str) -> None:
-        paths = settings().value("recent", []) or []
-        paths = [paths] if isinstance(paths, str) else list(paths)
-        settings().setValue("recent", ([path] + [p for p in paths if p != path])[:RECENT])
+        remember_slide(path)
         self._fill_recent()
 
     # -- showing -----------------------------------------------------------------------------------

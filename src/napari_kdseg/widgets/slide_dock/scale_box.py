@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
 
-from napari_kdseg.widgets.parts.controls import Note, button, combo, row
+from napari_kdseg.widgets.parts.controls import button, combo, row
+from napari_kdseg.widgets.parts.note import Note
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import Slide

@@ -20,7 +20,8 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
-from napari_kdseg.widgets.parts.controls import Fold, Note
+from napari_kdseg.widgets.parts.fold import Fold
+from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.slide_dock.thumbnail import to_pixmap
 from napari_kdseg.widgets.state.background import in_background
 

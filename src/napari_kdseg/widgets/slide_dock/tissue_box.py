@@ -16,7 +16,9 @@ from napari_kdseg.widgets.layers.tissue_layer import (
     show_tissue,
     shown_tissue,
 )
-from napari_kdseg.widgets.parts.controls import Fold, Note, button, row
+from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.fold import Fold
+from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.background import in_background
 
 if TYPE_CHECKING:

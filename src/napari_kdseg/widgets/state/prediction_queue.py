@@ -7,7 +7,7 @@ from typing import Any
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
-from napari_kdseg.widgets.state.background import JobHandle
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.preferences import preferences
 
 PREDICTION = "predict"

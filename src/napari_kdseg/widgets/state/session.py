@@ -18,7 +18,8 @@ from napari_kdseg.jobs import Failed
 from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer
 from napari_kdseg.widgets.layers.magnification import StatusLine
 from napari_kdseg.widgets.layers.refresher import Arrivals
-from napari_kdseg.widgets.state.background import JobHandle, emitting, in_background
+from napari_kdseg.widgets.state.background import emitting, in_background
+from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.prediction_queue import PREDICTION, PredictionLine
 from napari_kdseg.widgets.state.preferences import preferences
 

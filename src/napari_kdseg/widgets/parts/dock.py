@@ -1,0 +1,42 @@
+"""The frame of every dock: a scrolling column that belongs to the session of its viewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_kdseg.widgets.state.session import Session, session_of
+
+
+class Dock(QWidget):
+    """A scrolling column: the frame of every dock.
+
+    Parameters
+    ----------
+    viewer
+        The napari viewer; what the dock shows belongs to that viewer's session.
+    """
+
+    def __init__(self, viewer: Any):
+        super().__init__()
+        self.session: Session = session_of(viewer)
+        self.setMinimumWidth(360)
+        inner = QWidget()
+        self.column = QVBoxLayout(inner)
+        self.column.setContentsMargins(8, 8, 8, 8)
+        self.column.setSpacing(6)
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer of this dock's session."""
+        return self.session.viewer
