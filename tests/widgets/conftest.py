@@ -31,8 +31,8 @@ def viewer(make_napari_viewer, qtbot):
     yield viewer
     from napari.settings import get_settings
 
+    from napari_kdseg.widgets.binding import session_of
     from napari_kdseg.widgets.state.background import pending
-    from napari_kdseg.widgets.state.session import session_of
 
     session = session_of(viewer)
     for job in [*session.jobs.values(), *session.predictions.stop()]:

@@ -11,8 +11,8 @@ import zarr
 
 from napari_kdseg.slides import open_slide
 from napari_kdseg.slides.resample import halve
-from napari_kdseg.widgets.layers import mask_layers as layers
-from napari_kdseg.widgets.state.session import session_of
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 
 WAIT = 20_000
 BLOCK = 24

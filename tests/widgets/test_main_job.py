@@ -11,8 +11,8 @@ import tifffile
 
 from napari_kdseg.jobs import Cancelled, Done, run_inline
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, distill
-from napari_kdseg.widgets.layers import mask_layers as layers
-from napari_kdseg.widgets.state.session import session_of
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 
 WAIT = 120_000
 MPP = 0.5

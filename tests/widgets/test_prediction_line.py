@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from napari_kdseg.jobs import Cancelled, Done, Step
-from napari_kdseg.widgets.layers import mask_layers as layers
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.models_dock.dock import ModelsDock, drawn_regions
-from napari_kdseg.widgets.state.session import session_of
 
 WAIT = 60_000
 SLIDE = "synthetic:1500x1000?seed=1&mpp=0.5"

@@ -11,8 +11,8 @@ from napari.settings import get_settings
 
 from napari_kdseg.slides import Slide, TileCache
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
+from napari_kdseg.widgets import binding as layers
 from napari_kdseg.widgets import view
-from napari_kdseg.widgets.layers import mask_layers as layers
 from napari_kdseg.widgets.state import session as session_module
 
 WAIT = 20_000

@@ -8,10 +8,10 @@ from typing import Any
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QWidget
 
 from napari_kdseg.jobs import Cancelled, Done, Failed, Paused, Resumed, Validated
+from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.parts.controls import button
 from napari_kdseg.widgets.parts.wording import duration
 from napari_kdseg.widgets.state.job_handle import JobHandle
-from napari_kdseg.widgets.state.session import session_of
 
 
 class JobBar(QWidget):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.layers import overlays
-from napari_kdseg.widgets.state.session import session_of
 
 KEYS = {
     "Alt-1": "show or hide the teacher's mask",

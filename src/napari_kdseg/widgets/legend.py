@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_kdseg.widgets.layers import colours
-from napari_kdseg.widgets.layers import mask_layers as layers
+from napari_kdseg.widgets.layers.mask_layers import MASKS_KEY
+from napari_kdseg.widgets.layers.placement import ROLE_KEY
 
 Entry = tuple[str, str, bool]  # text, colour, drawn as an outline
 
@@ -20,7 +21,7 @@ def entries(viewer: Any) -> list[Entry]:
     """The lines of the legend for the overlays that ``viewer`` shows now."""
     lines: list[Entry] = []
     for layer in viewer.layers:
-        role = layer.metadata.get(layers.ROLE_KEY)
+        role = layer.metadata.get(ROLE_KEY)
         if role is None or not layer.visible:
             continue
         if role in ("teacher", "student"):
@@ -46,7 +47,7 @@ def entries(viewer: Any) -> list[Entry]:
 def _mask_entries(role: str, layer: Any) -> list[Entry]:
     if layer.contour:
         return [(f"{role} mask", colours.SOURCES[role], True)]
-    masks = layer.metadata["kdseg_masks"]
+    masks = layer.metadata[MASKS_KEY]
     return [
         (name, colours.class_colour(index, masks.colours), False)
         for index, name in enumerate(masks.classes)

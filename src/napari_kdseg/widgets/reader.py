@@ -9,8 +9,10 @@ from typing import Any
 import tifffile
 from napari import current_viewer
 
+from napari_kdseg.slides import open_slide
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.layers.slide_layers import slide_layers
 from napari_kdseg.widgets.state.background import wait_for
-from napari_kdseg.widgets.state.session import session_of
 
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm"}
 TIFF_SUFFIXES = {".tif", ".tiff", ".btf"}
@@ -47,9 +49,6 @@ def read_slide(path: str | list[str], annotation: str | None = None) -> list[Any
     """Open the slide and return its lazy layers: one RGB layer or one a channel, and the annotation if given."""
 
     def work() -> list[Any]:
-        from napari_kdseg.slides import open_slide
-        from napari_kdseg.widgets.layers.mask_layers import slide_layers
-
         return slide_layers(open_slide(path[0] if isinstance(path, list) else path), annotation)
 
     made = wait_for(work)

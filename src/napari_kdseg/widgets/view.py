@@ -15,12 +15,13 @@ from qtpy.QtWidgets import QApplication
 from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import legend
-from napari_kdseg.widgets.layers import mask_layers as layers
+from napari_kdseg.widgets.binding import session_of, show_slide
 from napari_kdseg.widgets.layers import overlays
-from napari_kdseg.widgets.layers.placement import SOURCE_KEY, go_to
+from napari_kdseg.widgets.layers.placement import ROLE_KEY, SOURCE_KEY, find
+from napari_kdseg.widgets.layers.slide_layers import slide_layers
 from napari_kdseg.widgets.state.background import pending
-from napari_kdseg.widgets.state.loaded_models import load_run
-from napari_kdseg.widgets.state.session import session_of
+from napari_kdseg.widgets.state.camera import go_to
+from napari_kdseg.widgets.state.team import load_run
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
 
@@ -97,7 +98,7 @@ def screenshot(
         docks = open_workspace(viewer) if window else {}
         prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=None)
         for role in hide:
-            layer = layers.find(viewer, role)
+            layer = find(viewer, role)
             if layer is not None:
                 layer.visible = False
         if window:
@@ -138,7 +139,7 @@ def prepare(
         )
     slide = open_slide(slide_path, mpp=slide_mpp)
     session = session_of(viewer)
-    layers.show_slide(viewer, layers.slide_layers(slide, annotation))
+    show_slide(viewer, slide_layers(slide, annotation))
     session.store = Path(stores[0]) if stores else None
     for store in stores:
         overlays.show_found(session, overlays.read_store(Path(store)))
@@ -147,22 +148,22 @@ def prepare(
 
 def side_by_side(viewer: Any) -> None:
     """Show teacher, corrected label and student in three linked panes, each over the slide."""
-    slide = layers.find(viewer, "slide")
-    annotation = layers.find(viewer, "annotation")
+    slide = find(viewer, "slide")
+    annotation = find(viewer, "annotation")
     if annotation is not None:
         annotation.visible = False
-    present = [role for role in ("teacher", "stage", "student") if layers.find(viewer, role) is not None]
-    disagreement = layers.find(viewer, "disagreement")
+    present = [role for role in ("teacher", "stage", "student") if find(viewer, role) is not None]
+    disagreement = find(viewer, "disagreement")
     if disagreement is not None:
         disagreement.visible = False
     source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
     for index, role in enumerate(present):
-        layer = layers.find(viewer, role)
+        layer = find(viewer, role)
         under = slide
         if index:
             under = viewer.add_image(
                 slide.data, rgb=slide.rgb, multiscale=True, name=f"{slide.name} {index + 1}", scale=slide.scale,
-                translate=slide.translate, units=slide.units, metadata={layers.ROLE_KEY: "slide copy", **source},
+                translate=slide.translate, units=slide.units, metadata={ROLE_KEY: "slide copy", **source},
             )  # fmt: skip
         layer.name_overlay.visible = True
         _to_end(viewer, under)

@@ -20,11 +20,12 @@ from qtpy.QtWidgets import (
 from napari_kdseg.widgets.compare_dock.export_box import ExportBox
 from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.layers import colours, overlays
-from napari_kdseg.widgets.layers import mask_layers as layers
 from napari_kdseg.widgets.parts.controls import button, clear, combo, heading, row, swatch
 from napari_kdseg.widgets.parts.dock import Dock
 from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.questions import offer_replacing
 from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.camera import visible_region
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import given_mpp
 
@@ -145,7 +146,7 @@ class CompareDock(Dock):
         teacher = session.models.get("teacher")
         if slide is None or output is None or teacher is None or session.annotation is None:
             return None
-        region = layers.visible_region(self.viewer, slide)
+        region = visible_region(self.viewer, slide)
         if min(region[2:]) <= 0:
             self.correct_note.warn("The slide is not on screen. Press Home to see it.")
             return None
@@ -191,7 +192,7 @@ class CompareDock(Dock):
 
         self.progress_row.hide()
         self.correct.setEnabled(True)
-        if self.job is not None and self.session.offer_replacing(self.job, end, self):
+        if self.job is not None and offer_replacing(self.session, self.job, end, self):
             return
         if isinstance(end, Failed):
             self.correct_note.warn(end.message)

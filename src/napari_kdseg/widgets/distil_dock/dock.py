@@ -32,9 +32,10 @@ from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.background import in_background, wait_for
 from napari_kdseg.widgets.state.job_handle import JobHandle
-from napari_kdseg.widgets.state.loaded_models import code_to_allow, load_run
+from napari_kdseg.widgets.state.loaded_models import code_to_allow
 from napari_kdseg.widgets.state.preferences import allow_preferred_code, preferences
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
+from napari_kdseg.widgets.state.team import load_run
 
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (

@@ -16,25 +16,18 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from napari_kdseg.errors import SlideError
-from napari_kdseg.slides import AnnotationShape, open_annotation
-from napari_kdseg.slides.annotations.classes import Classes, Overlap
+from napari_kdseg.slides import AnnotationShape
 from napari_kdseg.slides.annotations.holes import cut_holes
 from napari_kdseg.slides.annotations.model import Colour, areal_or_less, rings_of
-from napari_kdseg.slides.annotations.polygonise import outline
 from napari_kdseg.slides.geometry import Pair, corner_transform, units
-from napari_kdseg.widgets._compat import as_multiscale
 from napari_kdseg.widgets.layers import colours
-from napari_kdseg.widgets.layers.mask_layers import ROLE_KEY, LayerTuple, placement
+from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, to_corner
 
 if TYPE_CHECKING:
-    from napari_kdseg.slides import Slide
+    pass
 
-ROLE = "shapes"
-SOURCE_KEY = "kdseg_shapes"
+SHAPES_KEY = "kdseg_shapes"
 ELLIPSE_CORNERS = 128
-NOTHING = (0, 255)
-"""Labels that show no class: background, and not annotated."""
 
 
 def shapes_to_layer(
@@ -76,7 +69,7 @@ def shapes_to_layer(
         "edge_width": _edge_width(shapes),
         "features": dict(zip(("class", "name", "locked", "ring"), table.T, strict=True)),
         "feature_defaults": {"class": "", "name": "", "locked": False, "ring": ""},
-        "metadata": {ROLE_KEY: ROLE, SOURCE_KEY: tuple(shapes)},
+        "metadata": {ROLE_KEY: "shapes", SHAPES_KEY: tuple(shapes)},
         "scale": scale,
         "translate": translate,
         "units": units(mpp),
@@ -101,7 +94,7 @@ def layer_to_shapes(layer: Any, mpp: Pair | None) -> list[AnnotationShape]:
         In level-0 pixels from the corner of the slide. What was not touched is exactly as it was, to the last digit;
         then come the shapes that were drawn here, in the order of the layer.
     """
-    source: Sequence[AnnotationShape] = layer.metadata.get(SOURCE_KEY, ())
+    source: Sequence[AnnotationShape] = layer.metadata.get(SHAPES_KEY, ())
     rows = _Rows(layer, mpp)
     known, new = _sorted_by_ring(rows, source)
     palette = _palette(source)
@@ -123,92 +116,6 @@ def layer_to_shapes(layer: Any, mpp: Pair | None) -> list[AnnotationShape]:
         colour = class_colours.get(class_name) or rows.colour(row)
         result.append(AnnotationShape(rows.geometry(row), class_name, colour, rows.cell(row, "name")))
     return result
-
-
-def shapes_to_labels(
-    shapes: Sequence[AnnotationShape],
-    slide: Slide,
-    *,
-    name: str = "annotations",
-    classes: Classes | None = None,
-    outside: int | None = None,
-    overlap: Overlap = "smaller",
-) -> LayerTuple:
-    """Make a labels layer of annotations, rasterised where it is looked at: for more shapes than napari can draw.
-
-    Parameters
-    ----------
-    shapes, slide, classes, outside, overlap
-        As for :func:`~napari_kdseg.slides.open_annotation`.
-    name
-        Of the layer.
-
-    Returns
-    -------
-    levels, options, "labels"
-        For ``viewer.add_labels(levels, **options)``. Multiscale, so napari does not let it be painted on.
-    """
-    annotation = open_annotation(shapes, slide, classes=classes, outside=outside, overlap=overlap)
-    given = {shape.class_name: shape.colour for shape in reversed(shapes) if shape.colour}
-    table = {}
-    for index, class_name in enumerate(annotation.classes[1:], start=1):
-        colour = given.get(class_name)
-        table[index] = colours.class_colour(1, (None, colour)) if colour else colours.class_colour(index)
-    names = dict(enumerate(annotation.classes))
-    options = {
-        "name": name,
-        "multiscale": True,
-        "metadata": {ROLE_KEY: ROLE},
-        "colormap": colours.label_colormap(table),
-        "opacity": 0.5,
-        "features": {"index": list(names), "class": list(names.values())},
-        **placement(annotation.downsample, slide.mpp),
-    }
-    return as_multiscale(annotation.levels), options, "labels"
-
-
-def labels_to_shapes(
-    layer: Any, slide: Slide, *, classes: Sequence[str] | None = None
-) -> list[AnnotationShape]:
-    """Outline what was painted in a labels layer, along the edges of its pixels. Slow on large layers.
-
-    Parameters
-    ----------
-    layer
-        A napari labels layer on the slide: of any place, size and resolution, but not turned. 0 and 255 are nothing.
-    slide
-        The slide it lies on.
-    classes
-        Names by label; by default those in the column ``class`` of its table, else "class 1" and so on.
-
-    Returns
-    -------
-    list of AnnotationShape
-        In level-0 pixels from the corner of the slide, with the colours of the layer.
-    """
-    data = layer.data[0] if layer.multiscale else layer.data
-    names = dict(enumerate(classes)) if classes is not None else _label_names(layer)
-    matrix, offset = _to_corner(layer, slide.mpp)
-    if not np.array_equal(matrix, np.diag(np.diag(matrix))) or (np.diag(matrix) <= 0).any():
-        raise SlideError(
-            "This labels layer is turned, sheared or mirrored against the slide: lay it straight first."
-        )
-    downsample = (float(matrix[0, 0]), float(matrix[1, 1]))
-
-    def read(y: int, x: int, height: int, width: int) -> np.ndarray:
-        return np.ascontiguousarray(data[..., y : y + height, x : x + width]).astype(np.int32)
-
-    height, width = data.shape[-2:]
-    # the layer's pixel 0 has its centre at `offset`, so its corner lies half of its pixels before
-    dy, dx = offset - np.array(downsample) / 2
-    shapes = []
-    found = outline(read, (height, width), downsample, skip=NOTHING)
-    for value in sorted(found.values.difference(NOTHING)):
-        colour = tuple(round(float(part) * 255) for part in layer.get_color(value)[:3])
-        for polygon in found.polygons(value):
-            placed = shapely.transform(polygon, lambda xy: xy + (dx, dy))
-            shapes.append(AnnotationShape(placed, names.get(value) or f"class {value}", colour))  # type: ignore[arg-type]
-    return shapes
 
 
 # -- rings and rows ----------------------------------------------------------------------------------
@@ -289,7 +196,7 @@ class _Rows:
         self._kinds = layer.shape_type
         self._edges = np.asarray(layer.edge_color)
         self._features = layer.features
-        self._matrix, self._offset = _to_corner(layer, mpp)
+        self._matrix, self._offset = to_corner(layer, mpp)
         self._in_place = np.array_equal(self._matrix, np.eye(2)) and not self._offset.any()
 
     def __len__(self) -> int:
@@ -342,17 +249,6 @@ class _Rows:
         return replace(shape, class_name=class_name, name=name, locked=locked, colour=colour)
 
 
-def _to_corner(layer: Any, mpp: Pair | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return matrix and offset, (y, x), that turn the data of a layer into level-0 pixels from the corner."""
-    scale, translate = (np.array(pair) for pair in corner_transform(mpp))
-    places = [np.zeros(layer.ndim), *np.eye(layer.ndim)[-2:]]
-    origin, down, across = (
-        (np.array(layer.data_to_world(place))[-2:] - translate) / scale for place in places
-    )
-    # rounded, so that a layer of ours is in place exactly
-    return np.round(np.column_stack([down - origin, across - origin]), 9), np.round(origin, 9)
-
-
 # -- looks -------------------------------------------------------------------------------------------
 
 
@@ -372,14 +268,3 @@ def _edge_width(shapes: Sequence[AnnotationShape]) -> float:
         return 4.0
     boxes = shapely.bounds([shape.geometry for shape in shapes])
     return float(np.clip(np.nanmedian(boxes[:, 2:] - boxes[:, :2]) / 100, 1.0, 60.0))
-
-
-def _label_names(layer: Any) -> dict[int, str]:
-    """Names by label from the table of a labels layer, if it has one."""
-    table = layer.features
-    if "class" not in table:
-        return {}
-    labels = table.get("index", table.index)
-    return {
-        int(label): name for label, name in zip(labels, table["class"], strict=True) if isinstance(name, str)
-    }

@@ -35,7 +35,7 @@ def in_words(magnification: float) -> str:
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text}x"
 
 
-def status_line(slide: Slide, zoom: float) -> str:
+def corner_text(slide: Slide, zoom: float) -> str:
     """Return the line in the corner of the canvas, for ``zoom`` screen pixels a unit of the layers."""
     if slide.mpp is None:
         return "no scale: lengths in pixels"
@@ -44,7 +44,7 @@ def status_line(slide: Slide, zoom: float) -> str:
     return f"{in_words(magnification_of(zoom))}   mpp {mpp}"
 
 
-class StatusLine:
+class MagnificationText:
     """Keeps the line in the corner in step with the camera; a text that is not ours is left alone.
 
     Parameters
@@ -65,7 +65,7 @@ class StatusLine:
         overlay = viewer.canvas.overlays.text
         if overlay.text not in ("", self._text):
             return
-        text = "" if slide is None else status_line(slide, viewer.scene.camera.zoom)
+        text = "" if slide is None else corner_text(slide, viewer.scene.camera.zoom)
         if text == self._text == overlay.text:
             return
         self._text = overlay.text = text

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_kdseg.slides import layer_transform
+from napari_kdseg.slides.geometry import Pair, corner_transform, layer_transform, units
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 ROLE_KEY, SLIDE_KEY, SOURCE_KEY, COLOURS_KEY = "kdseg_role", "kdseg_slide", "kdseg_source", "kdseg_colours"
-"""What our layers say in their metadata: their part, their slide, the slide whose pixels they show, its colours."""
+ANNOTATION_KEY = "kdseg_annotation"
+"""What our layers say in their metadata: their role, their slide, the slide whose pixels they show, its colours, and
+where the annotation that they show comes from."""
 
 ORDER = (
     "slide",
@@ -29,27 +31,12 @@ ORDER = (
 def placement(downsample: float | tuple[float, float], mpp: tuple[float, float] | None) -> dict[str, Any]:
     """Scale, translation and units of a layer whose pixels are ``downsample`` level-0 pixels wide."""
     scale, translate = layer_transform(downsample, mpp)
-    units = ("um", "um") if mpp is not None else ("pixel", "pixel")
-    return {"scale": scale, "translate": translate, "units": units, "axis_labels": ("y", "x")}
+    return {"scale": scale, "translate": translate, "units": units(mpp), "axis_labels": ("y", "x")}
 
 
 def find(viewer: Any, role: str) -> Any:
     """Return the layer that plays ``role``, or ``None``."""
     return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role), None)
-
-
-def go_to(viewer: Any, slide: Any, region: tuple[int, int, int, int] | None = None) -> None:
-    """Centre ``region`` (level-0 pixels) and zoom so that it fills the canvas; without one, what was scanned."""
-    if region is None:
-        region = None if slide is None else slide.bounds
-    if region is None:
-        viewer.fit_to_view()
-        return
-    mpp = np.asarray(slide.mpp or (1.0, 1.0))
-    top, left, height, width = region
-    size = np.asarray((height, width)) * mpp
-    viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
-    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min())
 
 
 def put_in_order(viewer: Any) -> None:
@@ -58,3 +45,14 @@ def put_in_order(viewer: Any) -> None:
     wanted = sorted(ours, key=lambda layer: ORDER.index(layer.metadata[ROLE_KEY]))
     for place, layer in zip(sorted(viewer.layers.index(layer) for layer in ours), wanted, strict=True):
         viewer.layers.move(viewer.layers.index(layer), place)
+
+
+def to_corner(layer: Any, mpp: Pair | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return matrix and offset, (y, x), that turn the data of a layer into level-0 pixels from the corner."""
+    scale, translate = (np.array(pair) for pair in corner_transform(mpp))
+    places = [np.zeros(layer.ndim), *np.eye(layer.ndim)[-2:]]
+    origin, down, across = (
+        (np.array(layer.data_to_world(place))[-2:] - translate) / scale for place in places
+    )
+    # rounded, so that a layer of ours is in place exactly
+    return np.round(np.column_stack([down - origin, across - origin]), 9), np.round(origin, 9)

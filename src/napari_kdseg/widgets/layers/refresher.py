@@ -8,17 +8,24 @@ second. It works with napari's asynchronous slicing on or off, and leaves that s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_kdseg.widgets.layers.placement import SOURCE_KEY
 from napari_kdseg.widgets.state.background import emitting
 
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.utils.events import Event
+    from napari.viewer import Viewer
+
+    from napari_kdseg.slides import Slide
+
 REFRESH_MS = 100
 
 
-class Arrivals(QObject):
+class LayerRefresher(QObject):
     """Refreshes the layers of one viewer whose pixels come from slides.
 
     Parameters
@@ -31,27 +38,35 @@ class Arrivals(QObject):
 
     _arrived = Signal(object)
 
-    def __init__(self, viewer: Any, parent: QObject):
+    def __init__(self, viewer: Viewer, parent: QObject):
         super().__init__(parent)
-        self._layers: dict[Any, Any] = {}
-        self._callbacks: dict[int, tuple[Any, Callable[[], None]]] = {}
+        self._layers: dict[Layer, Slide] = {}
+        self._callbacks: dict[int, tuple[Slide, Callable[[], None]]] = {}
         self._waiting: set[int] = set()
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
         self._pause.setInterval(REFRESH_MS)
         self._pause.timeout.connect(self._refresh)
         self._arrived.connect(self._on_arrival, Qt.ConnectionType.QueuedConnection)
-        viewer.layers.events.inserted.connect(lambda event: self.follow(event.value))
-        viewer.layers.events.removed.connect(lambda event: self.leave(event.value))
+        viewer.layers.events.inserted.connect(lambda event: self._take(event.value))
+        viewer.layers.events.removed.connect(lambda event: self._leave(event.value))
         for layer in viewer.layers:
-            self.follow(layer)
+            self._take(layer)
 
-    def follow(self, layer: Any) -> None:
-        """Refresh ``layer`` when tiles of the slide it shows arrive; call again when it shows another."""
+    def _take(self, layer: Layer) -> None:
+        if SOURCE_KEY in layer.metadata:
+            layer.events.data.connect(self._on_data)  # it may come to show another slide
+            self._follow(layer)
+
+    def _on_data(self, event: Event) -> None:
+        self._follow(event.source)
+
+    def _follow(self, layer: Layer) -> None:
+        """Refresh ``layer`` when tiles of the slide that it shows now arrive."""
         source = layer.metadata.get(SOURCE_KEY)
         if self._layers.get(layer) is source:
             return
-        self.leave(layer)
+        self._leave(layer)
         if source is None:
             return
         self._layers[layer] = source
@@ -60,7 +75,7 @@ class Arrivals(QObject):
             self._callbacks[id(source)] = (source, callback)
             source.arrivals.connect(callback)
 
-    def leave(self, layer: Any) -> None:
+    def _leave(self, layer: Layer) -> None:
         """Follow ``layer`` no longer."""
         source = self._layers.pop(layer, None)
         if source is not None and all(other is not source for other in self._layers.values()):
@@ -73,7 +88,7 @@ class Arrivals(QObject):
             self._refresh()
 
     def _refresh(self) -> None:
-        """Show what has arrived, then let the window breathe."""
+        """Show what has arrived, then leave the window time for other things."""
         arrived, self._waiting = self._waiting, set()
         if not arrived:
             return

@@ -1,10 +1,8 @@
-"""Work by hand that no file holds yet: people are asked before a slide makes way for another and takes it along."""
+"""Work by hand that no file holds yet."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from qtpy.QtWidgets import QMessageBox
 
 from napari_kdseg.widgets.layers.placement import ROLE_KEY
 from napari_kdseg.widgets.layers.tissue_layer import painted
@@ -35,16 +33,3 @@ def unsaved(viewer: Any) -> list[str]:
         for layer in viewer.layers
     )
     return [name for name, there in (("painted tissue", painted(viewer)), ("drawn shapes", drawn)) if there]
-
-
-def may_leave(viewer: Any) -> bool:
-    """Ask before unsaved work is lost; without any, go on."""
-    lost = unsaved(viewer) if viewer is not None else []
-    if not lost:
-        return True
-    question = (
-        f"The {' and the '.join(lost)} of this slide are in no file yet and will be lost. Go on without saving?\n\n"
-        "No: save them first, in the dock 1 Slide (Tissue: Keep; Annotations: Save)."
-    )
-    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
-    return bool(QMessageBox.question(None, "Not saved", question, yes | no, no) == yes)

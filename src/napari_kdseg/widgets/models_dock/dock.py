@@ -15,9 +15,11 @@ from napari_kdseg.widgets.parts.cost_box import CostBox
 from napari_kdseg.widgets.parts.dock import Dock
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.path_row import PathRow
+from napari_kdseg.widgets.state.camera import visible_region
 from napari_kdseg.widgets.state.job_handle import JobHandle
-from napari_kdseg.widgets.state.loaded_models import load_run
-from napari_kdseg.widgets.state.session import ROLE_TITLES, ROLES, given_mpp
+from napari_kdseg.widgets.state.loaded_models import ROLE_TITLES, ROLES
+from napari_kdseg.widgets.state.session import given_mpp
+from napari_kdseg.widgets.state.team import load_run
 
 CONTEXTS: dict[str, Literal["auto", "exact"] | int] = {"auto": "auto", "exact": "exact", "64 px": 64}
 
@@ -114,8 +116,6 @@ class ModelsDock(Dock):
 
     def predict(self, roles: Sequence[str], *, whole: bool) -> JobHandle | None:
         """Line up the prediction of what is on screen, or of the whole slide, by the networks of ``roles``."""
-        from napari_kdseg.widgets.layers.mask_layers import visible_region
-
         slide, card = self.session.slide, self.cards[roles[0]]
         if slide is None or not set(roles) <= set(self.session.models):
             return None

@@ -20,13 +20,15 @@ from napari_kdseg.widgets.parts.wording import duration
 from napari_kdseg.widgets.state.background import in_background
 from napari_kdseg.widgets.state.loaded_models import (
     CHECKPOINT_PATTERNS,
+    ROLE_TITLES,
+    LoadedModel,
     adopt_weights,
     describe,
-    misfit,
     read_model,
 )
 from napari_kdseg.widgets.state.preferences import allow_preferred_code, preferences
-from napari_kdseg.widgets.state.session import ROLE_TITLES, LoadedModel, Session
+from napari_kdseg.widgets.state.session import Session
+from napari_kdseg.widgets.state.team import misfit
 
 #: Networks that segment slides; the assistants only correct.
 SHOWN = ("teacher", "student")

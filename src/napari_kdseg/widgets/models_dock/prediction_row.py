@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
 from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.questions import offer_replacing
 from napari_kdseg.widgets.parts.wording import duration
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import Session
@@ -118,7 +119,7 @@ class PredictionRow(QWidget):
         self.jobs.remove(job)
         self._show()
         self.session.refresh_masks()
-        if not self.session.offer_replacing(job, end, self):
+        if not offer_replacing(self.session, job, end, self):
             self.ended.emit(end)
 
     def _pause(self) -> None:

@@ -64,6 +64,7 @@ class CostBox(QWidget):
         if self.job is not None and self.job.alive:  # ends after the step it is at
             self._settle.start()
             return
+        assert self.config is not None, "the timer stops with it"
         title = "measuring what networks cost"
         self.note.say("Measuring what they cost here …")
         self.job = job = JobHandle(

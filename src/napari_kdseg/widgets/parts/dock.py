@@ -7,7 +7,9 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
-from napari_kdseg.widgets.state.session import Session, session_of
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.parts.questions import may_leave
+from napari_kdseg.widgets.state.session import Session
 
 
 class Dock(QWidget):
@@ -22,6 +24,7 @@ class Dock(QWidget):
     def __init__(self, viewer: Any):
         super().__init__()
         self.session: Session = session_of(viewer)
+        self.session.may_leave = may_leave
         self.setMinimumWidth(360)
         inner = QWidget()
         self.column = QVBoxLayout(inner)

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_kdseg.widgets.parts.controls import button
 from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.questions import offer_replacing
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
@@ -76,7 +77,7 @@ class ExportModelBox(QWidget):
     def _on_end(self, job: JobHandle, end: Any) -> None:
         from napari_kdseg.jobs import Done, Failed
 
-        if self.session.offer_replacing(job, end, self):
+        if offer_replacing(self.session, job, end, self):
             self._follow(self.session.jobs["export model"])
         elif isinstance(end, Done):
             names = ", ".join(file.name for file in end.result.files)

@@ -75,7 +75,7 @@ class AnnotationBox(QWidget):
         slide, viewer = self.session.slide, self.session.viewer
         if slide is None:
             return
-        from napari_kdseg.widgets.layers.mask_layers import annotation_layer
+        from napari_kdseg.widgets.layers.annotation_masks import annotation_layer
 
         def show(layer: Any) -> None:
             data, options, _ = layer
@@ -153,7 +153,8 @@ class AnnotationBox(QWidget):
 
         def work() -> str:
             from napari_kdseg.slides import write_annotations
-            from napari_kdseg.widgets.layers.annotation_shapes import labels_to_shapes, layer_to_shapes
+            from napari_kdseg.widgets.layers.annotation_masks import labels_to_shapes
+            from napari_kdseg.widgets.layers.annotation_shapes import layer_to_shapes
 
             shapes = (
                 layer_to_shapes(layer, slide.mpp)

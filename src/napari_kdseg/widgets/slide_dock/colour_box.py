@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QWidget
 
 from napari_kdseg.widgets.layers.placement import COLOURS_KEY, SOURCE_KEY, find
-from napari_kdseg.widgets.layers.slide_images import hide_stain, show_colours, show_stain
+from napari_kdseg.widgets.layers.slide_layers import hide_stain, show_colours, show_stain
 from napari_kdseg.widgets.parts.controls import combo
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.background import in_background
@@ -102,7 +102,6 @@ class ColourBox(QWidget):
         def show(source: Slide) -> None:
             if self.session.slide is slide and self.colours.currentData() == colours:
                 show_colours(self.session.viewer, source, colours)
-                self.session.arrivals.follow(find(self.session.viewer, "slide"))
 
         if colours == "stored":
             show(slide)

@@ -16,7 +16,6 @@ from napari_kdseg.widgets.layers.magnification import (
     native_magnification,
     zoom_for,
 )
-from napari_kdseg.widgets.layers.placement import go_to
 from napari_kdseg.widgets.parts.controls import button, combo, heading, row
 from napari_kdseg.widgets.parts.dock import Dock
 from napari_kdseg.widgets.parts.fold import Fold
@@ -29,6 +28,7 @@ from napari_kdseg.widgets.slide_dock.slide_pictures import SlidePictures
 from napari_kdseg.widgets.slide_dock.thumbnail import Thumbnail
 from napari_kdseg.widgets.slide_dock.tissue_box import TissueBox
 from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.camera import go_to
 from napari_kdseg.widgets.state.remembered import last_folder, recent_slides, remember_folder, remember_slide
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class SlideDock(Dock):
     def _show_view(self) -> None:
         """Draw where the canvas looks, and at what magnification."""
         slide = self.session.slide
-        if slide is None or self.viewer is None:
+        if slide is None or self.session.closed:
             return
         camera = self.viewer.scene.camera
         mpp = np.asarray(slide.mpp or (1.0, 1.0))

@@ -145,7 +145,7 @@ class TissueBox(Fold):
         in_background(work, show, self.note.warn)
 
     def _show(self, slide: Slide, found: TissueMask) -> None:
-        if self.session.slide is not slide or self.session.viewer is None:
+        if self.session.slide is not slide or self.session.closed:
             return
         show_tissue(self.session.viewer, found, slide)
         self._show_edits(True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Generic, TypeVar
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
+from pydantic import BaseModel
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_kdseg.jobs import (
     Cancelled,
     DeferredJob,
+    Event,
     Failed,
     RunningJob,
     Step,
@@ -21,16 +23,17 @@ from napari_kdseg.jobs import (
 )
 
 REFRESH_MS = 100
+Config = TypeVar("Config", bound=BaseModel)
 
 
-class JobHandle(QObject):
-    """A running job as the window sees it; ``job`` is ``"module:function"``, imported where it runs.
+class JobHandle(QObject, Generic[Config]):
+    """A running job; ``job`` is ``"module:function"``, imported where it runs.
 
     Signals
     -------
-    events(list)
+    events(list of Event)
         Events since the last time, in order, in the GUI thread.
-    ended(object)
+    ended(Terminal)
         The terminal event.
     """
 
@@ -42,7 +45,7 @@ class JobHandle(QObject):
         kind: str,
         title: str,
         job: str,
-        config: Any,
+        config: Config,
         *,
         in_process: bool = False,
         parent: QObject | None = None,
@@ -56,7 +59,7 @@ class JobHandle(QObject):
         self.latest: Step | None = None
         self.waiting = True
         self._in_process = in_process
-        self._queue: deque[Any] = deque()
+        self._queue: deque[Event] = deque()
         self.running = RunningJob()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._drain)
@@ -68,7 +71,7 @@ class JobHandle(QObject):
         self.waiting = False
         start = start_in_process if self._in_process else start_in_thread
         self.running = start(DeferredJob(self.job), self.config, self._queue.append)
-        self._watch = _watch_for_closing(self.running, self.title)
+        self._watch = _Watch(self.running, self.title)
         self._timer.start(REFRESH_MS)
 
     @property
@@ -77,7 +80,7 @@ class JobHandle(QObject):
         return self.waiting or self._timer.isActive()
 
     @property
-    def history(self) -> list[Any]:
+    def history(self) -> list[Event]:
         """Every event so far, for a dock that opens late."""
         return list(self.running.history)
 
@@ -116,7 +119,8 @@ class _Watch:
     def __init__(self, running: RunningJob, title: str):
         self.running = running
         self.title = title
-        self.worker: Any = None
+        self.worker = create_worker(self, _start_thread=False)
+        self.worker.start()
 
     def __call__(self) -> None:
         while not self.running.join(0.1):
@@ -125,10 +129,3 @@ class _Watch:
 
     def __repr__(self) -> str:
         return f"{self.title} (what is done so far is kept)"
-
-
-def _watch_for_closing(running: RunningJob, title: str) -> Any:
-    watch = _Watch(running, title)
-    watch.worker = create_worker(watch, _start_thread=False)
-    watch.worker.start()
-    return watch.worker

@@ -1,19 +1,33 @@
-"""Networks as the window knows them: read off a checkpoint or a run folder, described, and held against the slide."""
+"""Networks as the window knows them: read off a checkpoint, kept, described."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.networks import NetworkSpec
 from napari_kdseg.training import NetworkChoice
-from napari_kdseg.widgets.state.background import in_background
-from napari_kdseg.widgets.state.session import ROLE_TITLES, ROLES, LoadedModel, Session
 
+ROLES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
+ROLE_TITLES = {
+    "teacher": "Teacher",
+    "false_pixel_assistant": "False-pixel-aware assistant",
+    "boundary_assistant": "Boundary-aware assistant",
+    "student": "Student",
+}
 CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth *.ckpt *.bin *.onnx);;All files (*)"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint chosen for a role: where it is, what its header says, and its size if that is known."""
+
+    path: Path
+    spec: NetworkSpec
+    parameters: int | None
 
 
 def read_model(path: Path) -> LoadedModel:
@@ -59,28 +73,6 @@ def code_to_allow(choices: Iterable[NetworkChoice]) -> list[str]:
     return needed
 
 
-def load_run(session: Session, folder: Path, on_failed: Any = None) -> None:
-    """Load every network of a run folder into its card."""
-
-    def work() -> dict[str, LoadedModel]:
-        from napari_kdseg.errors import CheckpointError
-
-        found = {role: folder / "checkpoints" / f"{role}.safetensors" for role in ROLES}
-        models = {role: read_model(path) for role, path in found.items() if path.is_file()}
-        if not models:
-            raise CheckpointError(
-                f"{folder.name} holds no checkpoints. A run folder has a folder 'checkpoints' with "
-                "teacher.safetensors in it."
-            )
-        return models
-
-    def show(models: dict[str, LoadedModel]) -> None:
-        for role, model in models.items():
-            session.set_model(role, model)
-
-    in_background(work, show, on_failed)
-
-
 def describe(model: LoadedModel) -> str:
     """The facts of a network in one or two lines."""
     spec = model.spec
@@ -88,24 +80,3 @@ def describe(model: LoadedModel) -> str:
     scores = [f"validation Dice {spec.metrics['val_dice']:.3f}"] if "val_dice" in spec.metrics else []
     size = [f"{model.parameters / 1e6:.2f} M parameters"] if model.parameters else []
     return ", ".join([spec.architecture, *size, mpp, *scores])
-
-
-def misfit(session: Session, role: str, model: LoadedModel) -> str:
-    """What of this card does not fit the other cards or the slide, with the mend; empty when all fits."""
-    for other_role, other in session.models.items():
-        if other_role != role and len(other.spec.classes) != len(model.spec.classes):
-            return (
-                f"This checkpoint has {len(model.spec.classes)} classes, the {ROLE_TITLES[other_role].lower()} "
-                f"card has {len(other.spec.classes)}. Choose another checkpoint for one of them."
-            )
-    slide = session.slide
-    if slide is not None and not slide.brightfield and model.spec.in_channels == 3:
-        return (
-            "This network sees the three colours of a stained slide, but the slide is fluorescence. What it makes of "
-            "it means nothing unless it was trained on such slides."
-        )
-    if slide is not None and slide.mpp is None and model.spec.mpp:
-        return "The slide has no scale, so this network runs at level 0. Give the scale under 1 Slide to change that."
-    if slide is not None and slide.mpp and not model.spec.mpp:
-        return "This network does not say at which scale it was trained, so it runs at level 0."
-    return ""

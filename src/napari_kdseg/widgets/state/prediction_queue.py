@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
@@ -10,29 +10,34 @@ from qtpy.QtCore import QObject, Signal
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.preferences import preferences
 
+if TYPE_CHECKING:
+    from napari_kdseg.inference import PredictConfig
+    from napari_kdseg.widgets.state.camera import Region
+
 PREDICTION = "predict"
 
 
-class PredictionLine(QObject):
-    """Predictions that run and wait. Each follows the view: what is looked at comes first.
+class PredictionQueue(QObject):
+    """Predictions that run and wait. Those of the slide on screen begin with what is looked at.
 
     Signals
     -------
     added(JobHandle)
-        A prediction was lined up; it may have to wait.
+        A prediction was queued; it may have to wait.
+    begun(JobHandle)
+        It is its turn.
     """
 
     added = Signal(object)
+    begun = Signal(object)
 
-    def __init__(self, session: Any):
-        super().__init__(session)
-        self._session = session
-        self.jobs: list[JobHandle] = []
-        self._getting_ready: JobHandle | None = None
-        session.view_changed.connect(self._follow_view)
+    def __init__(self, parent: QObject):
+        super().__init__(parent)
+        self.jobs: list[JobHandle[PredictConfig]] = []
+        self._getting_ready: JobHandle[PredictConfig] | None = None
 
-    def add(self, title: str, config: Any) -> JobHandle | None:
-        """Line up a prediction (a ``PredictConfig``); ``None`` if just that one is in the line already."""
+    def add(self, title: str, config: PredictConfig) -> JobHandle[PredictConfig] | None:
+        """Queue a prediction; ``None`` if just that one is in the queue already."""
         if any(job.config == config for job in self.jobs):
             show_info("This prediction is running or waiting already.")
             return None
@@ -51,11 +56,11 @@ class PredictionLine(QObject):
         self._begin_next()
         return handle
 
-    def ahead_of(self, handle: JobHandle) -> int:
+    def ahead_of(self, handle: JobHandle[PredictConfig]) -> int:
         """How many predictions are before this one."""
         return self.jobs.index(handle) if handle in self.jobs else 0
 
-    def get_ready(self, config: Any) -> JobHandle:
+    def get_ready(self, config: PredictConfig) -> JobHandle[PredictConfig]:
         """Load and measure what a prediction needs, so that the first click shows a mask at once."""
         if self._getting_ready is not None and self._getting_ready.alive:
             self._getting_ready.cancel()
@@ -63,7 +68,13 @@ class PredictionLine(QObject):
         self._getting_ready = JobHandle("ready", title, "napari_kdseg.inference:prepare", config, parent=self)
         return self._getting_ready
 
-    def stop(self) -> list[JobHandle]:
+    def look_at(self, slide: str, region: Region) -> None:
+        """Tell the predictions that run on the slide of this path what of it is on screen."""
+        for handle in self.jobs:
+            if not handle.waiting and handle.config.slide == slide:
+                handle.running.control.look_at(region)
+
+    def stop(self) -> list[JobHandle[PredictConfig]]:
         """Ask everything to stop, what waits first; return what may still be running."""
         found = [*reversed(self.jobs), *([self._getting_ready] if self._getting_ready else [])]
         for handle in found:
@@ -72,22 +83,10 @@ class PredictionLine(QObject):
 
     def _begin_next(self) -> None:
         if self.jobs and self.jobs[0].waiting:
-            handle = self.jobs[0]
-            handle.begin()
-            self._follow_view()
-            self._session.job_started.emit(handle)
+            self.jobs[0].begin()
+            self.begun.emit(self.jobs[0])
 
-    def _leave(self, handle: JobHandle) -> None:
+    def _leave(self, handle: JobHandle[PredictConfig]) -> None:
         if handle in self.jobs:
             self.jobs.remove(handle)
         self._begin_next()
-
-    def _follow_view(self) -> None:
-        from napari_kdseg.widgets.layers.mask_layers import visible_region
-
-        session = self._session
-        if session.slide is None or session.viewer is None:
-            return
-        for handle in self.jobs:
-            if not handle.waiting and handle.config.slide == str(session.slide.path):
-                handle.running.control.look_at(visible_region(session.viewer, session.slide))

@@ -1,94 +1,142 @@
 """What the docks of one viewer share: the slide, the models, the masks, the jobs.
 
-State belongs to the viewer: a dock may be closed and opened again, or exist twice, and finds all as it was.
+State belongs to the viewer: a dock may be closed and opened again, or exist twice, and finds all as it was. Nothing is
+drawn and nobody is asked here: what is to be seen is a signal, and a person's answer comes from a function that docks
+give.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QObject, Qt, Signal
-from qtpy.QtWidgets import QMessageBox
 
 from napari_kdseg.errors import OutputError
-from napari_kdseg.jobs import Failed
-from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer
-from napari_kdseg.widgets.layers.magnification import StatusLine
-from napari_kdseg.widgets.layers.refresher import Arrivals
 from napari_kdseg.widgets.state.background import emitting, in_background
+from napari_kdseg.widgets.state.camera import visible_region
 from napari_kdseg.widgets.state.job_handle import JobHandle
-from napari_kdseg.widgets.state.prediction_queue import PREDICTION, PredictionLine
+from napari_kdseg.widgets.state.prediction_queue import PredictionQueue
 from napari_kdseg.widgets.state.preferences import preferences
 
 if TYPE_CHECKING:
-    from napari_kdseg.networks import NetworkSpec
+    from napari.viewer import Viewer
+    from pydantic import BaseModel
+
     from napari_kdseg.slides import Slide
     from napari_kdseg.slides.colour import Colours
+    from napari_kdseg.slides.slide import BadTile
+    from napari_kdseg.widgets.state.loaded_models import LoadedModel
 
-ROLES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
-ROLE_TITLES = {
-    "teacher": "Teacher",
-    "false_pixel_assistant": "False-pixel-aware assistant",
-    "boundary_assistant": "Boundary-aware assistant",
-    "student": "Student",
-}
+    Config = TypeVar("Config", bound=BaseModel)
+
+Mpp = float | tuple[float, float]
+OnFailed = Callable[[str], None]
 
 
-class LoadedModel:
-    """A checkpoint chosen for a role: where it is, and what its header says."""
+@dataclass(frozen=True)
+class SlideRequest:
+    """A slide that is to be shown in place of the present one.
 
-    def __init__(self, path: Path, spec: NetworkSpec, parameters: int | None):
-        self.path = path
-        self.spec = spec
-        self.parameters = parameters
+    Attributes
+    ----------
+    path, mpp
+        As for :func:`~napari_kdseg.slides.open_slide`.
+    annotation
+        Its mask, as for :func:`~napari_kdseg.slides.open_annotation`.
+    on_failed
+        Receives the sentence of the notification, too.
+    """
+
+    path: str
+    annotation: str | None = None
+    mpp: Mpp | None = None
+    on_failed: OnFailed | None = None
 
 
 class Session(QObject):
-    """The state of one viewer. Its signals are emitted in the GUI thread."""
+    """The state of one viewer. Its signals are emitted in the GUI thread.
 
+    Signals
+    -------
+    slide_wanted(SlideRequest)
+        A slide is to be opened and shown; :meth:`set_slide` is told when it is.
+    slide_changed(Slide), slide_identified(Slide)
+        Another slide is shown; its content was recognised, so that its masks can be found.
+    annotation_changed(str or None), models_changed(str)
+        The annotation, or the network of a role.
+    job_started(JobHandle)
+        A job began.
+    masks_changed()
+        What is on disk of the masks may be other than what is shown.
+    overlays_changed(), overlays_restyled()
+        Layers of masks came or went; they look otherwise.
+    view_changed()
+        The camera moved.
+    damage_found()
+        A tile of the slide cannot be read.
+
+    Attributes
+    ----------
+    may_leave
+        Asks a person before work by hand is lost with the slide it was done on, and returns whether to go on. Given by
+        the docks; without them there is no such work.
+    """
+
+    slide_wanted = Signal(object)
     slide_changed = Signal(object)
     slide_identified = Signal(object)
     annotation_changed = Signal(object)
     models_changed = Signal(str)
     job_started = Signal(object)
+    masks_changed = Signal()
     overlays_changed = Signal()
     overlays_restyled = Signal()
     view_changed = Signal()
     damage_found = Signal()
     _damaged = Signal(object, object)
 
-    def __init__(self, viewer: Any):
+    def __init__(self, viewer: Viewer):
         super().__init__()
         self._viewer = weakref.ref(viewer)
+        self.may_leave: Callable[[Session], bool] = lambda _session: True
         self.slide: Slide | None = None
         self.slide_identity: str | None = None
         self.store: Path | None = None
         self.annotation: str | None = None
         self.models: dict[str, LoadedModel] = {}
-        self.jobs: dict[str, JobHandle] = {}
+        self.jobs: dict[str, JobHandle[Any]] = {}
         self.outline = True
         self.corrected_view = "stage"
-        self.refreshing = False
         self.network_colours: Colours = "stored"
         self._told_damage: int | None = None
-        self.arrivals = Arrivals(viewer, self)
         self._damaged.connect(self._on_damage, Qt.ConnectionType.QueuedConnection)
-        camera = viewer.scene.camera
-        for event in (camera.events.center, camera.events.zoom, viewer.canvas.events.size):
-            event.connect(self._on_view)
-        self.status_line = StatusLine(self)
-        self.predictions = PredictionLine(self)
-        viewer.layers.events.inserted.connect(lambda event: self._take(event.value))
-        for layer in viewer.layers:
-            self._take(layer)
+        self.predictions = PredictionQueue(self)
+        self.predictions.begun.connect(self._on_prediction)
+        self.view_changed.connect(self._tell_view)
 
     @property
-    def viewer(self) -> Any:
-        """The viewer this state belongs to."""
-        return self._viewer()
+    def closed(self) -> bool:
+        """Whether the viewer is gone; what comes back from the background asks this first."""
+        return self._viewer() is None
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer this state belongs to.
+
+        Raises
+        ------
+        RuntimeError
+            If it was closed.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("The viewer of this session has been deleted.")
+        return viewer
 
     # -- slide -------------------------------------------------------------------------------------
 
@@ -97,52 +145,24 @@ class Session(QObject):
         path: str,
         *,
         annotation: str | None = None,
-        mpp: float | tuple[float, float] | None = None,
-        on_failed: Any = None,
+        mpp: Mpp | None = None,
+        on_failed: OnFailed | None = None,
     ) -> None:
-        """Open a slide off the GUI thread, then show it in place of the present one; ask if work by hand would be lost.
-
-        Parameters
-        ----------
-        path, mpp
-            As for :func:`~napari_kdseg.slides.open_slide`.
-        annotation
-            Its mask, as for :func:`~napari_kdseg.slides.open_annotation`.
-        on_failed
-            Receives the sentence of the notification, too.
-        """
-        from napari_kdseg.widgets.layers.unsaved import may_leave
-
-        if may_leave(self.viewer):
-            self._show(path, annotation, mpp, on_failed)
+        """Have a slide shown in place of the present one (see :class:`SlideRequest`), unless work would be lost."""
+        if self.may_leave(self):
+            self.slide_wanted.emit(SlideRequest(path, annotation, mpp, on_failed))
         elif on_failed is not None:
             on_failed("The slide stays as it is. Save what was drawn or painted, then open the other one.")
 
-    def _show(self, path: str, annotation: str | None, mpp: Any, on_failed: Any) -> None:
-        def work() -> Any:
-            from napari_kdseg.slides import open_slide
-            from napari_kdseg.widgets.layers.mask_layers import slide_layers
-
-            return slide_layers(open_slide(path, mpp=mpp), annotation)
-
-        def show(made: Any) -> None:
-            from napari_kdseg.widgets.layers.mask_layers import show_slide
-
-            if self.viewer is not None:
-                show_slide(self.viewer, made)
-
-        in_background(work, show, on_failed)
-
-    def give_scale(self, mpp: tuple[float, float], on_failed: Any = None) -> None:
+    def give_scale(self, mpp: tuple[float, float], on_failed: OnFailed | None = None) -> None:
         """Take ``mpp`` (y, x) as the size of the slide's pixels, keep it for the next time, and show the slide anew.
 
         Where it cannot be kept it counts until the slide is closed, which is said.
         """
-        from napari_kdseg.widgets.layers.unsaved import may_leave
-
-        slide, annotation = self.slide, self.annotation
-        if slide is None or not may_leave(self.viewer):
+        slide = self.slide
+        if slide is None or not self.may_leave(self):
             return
+        request = SlideRequest(slide.path, self.annotation, mpp, on_failed)
 
         def keep() -> None:
             from napari_kdseg.slides.sidecar import keep_mpp
@@ -152,42 +172,10 @@ class Session(QObject):
             except OutputError as error:
                 show_warning(f"{error} It counts until you close the slide.")
 
-        def show(_kept: None) -> None:
-            self._show(slide.path, annotation, mpp, on_failed)
+        in_background(keep, lambda _kept: self.slide_wanted.emit(request), on_failed)
 
-        in_background(keep, show, on_failed)
-
-    def _take(self, layer: Any) -> None:
-        """Follow a layer of ours, whoever added it: our docks, napari's reader, a sample."""
-        if "kdseg_role" in layer.metadata:
-            layer.events.visible.connect(self._on_restyled)
-            layer.events.opacity.connect(self._on_restyled)
-        slide = layer.metadata.get("kdseg_slide")
-        if slide is not None and slide is not self.slide:
-            self._adopt(slide)
-        annotation = layer.metadata.get("kdseg_annotation")
-        if annotation is not None:
-            self.set_annotation(annotation)
-
-    def _on_damage(self, slide: int, bad: Any) -> None:
-        """Say once of a slide that parts of it cannot be read."""
-        if self.slide is None or id(self.slide) != slide:
-            return
-        if self._told_damage != slide:
-            self._told_damage = slide
-            show_warning(
-                f"A part of {self.slide.name} cannot be read and is shown grey ({bad.reason}). Copy the file again "
-                "from where it came from."
-            )
-        self.damage_found.emit()
-
-    def _on_view(self, _event: Any) -> None:
-        self.view_changed.emit()
-
-    def _on_restyled(self, _event: Any) -> None:
-        self.overlays_restyled.emit()
-
-    def _adopt(self, slide: Slide) -> None:
+    def set_slide(self, slide: Slide) -> None:
+        """Take ``slide``, which is shown now, as the slide of this viewer; nothing of the one before counts for it."""
         self.slide = slide
         self.slide_identity = None
         self.store = None
@@ -211,6 +199,18 @@ class Session(QObject):
         """Take ``source`` (a mask file or a ``synthetic:`` address) as the annotation of this slide."""
         self.annotation = source
         self.annotation_changed.emit(source)
+
+    def _on_damage(self, slide: int, bad: BadTile) -> None:
+        """Say once of a slide that parts of it cannot be read."""
+        if self.slide is None or id(self.slide) != slide:
+            return
+        if self._told_damage != slide:
+            self._told_damage = slide
+            show_warning(
+                f"A part of {self.slide.name} cannot be read and is shown grey ({bad.reason}). Copy the file again "
+                "from where it came from."
+            )
+        self.damage_found.emit()
 
     # -- models ------------------------------------------------------------------------------------
 
@@ -237,30 +237,16 @@ class Session(QObject):
         return preferences().masks_folder / f"{stem}-{self.slide_identity[:8]}.ome.zarr"
 
     def refresh_masks(self) -> None:
-        """Show the masks of this slide as they are on disk now."""
-        from napari_kdseg.widgets.layers.overlays import refresh
+        """Have the masks of this slide shown as they are on disk now."""
+        self.masks_changed.emit()
 
-        refresh(self)
-
-    def offer_replacing(self, handle: JobHandle, end: Any, parent: Any) -> bool:
-        """If the job found something good in its way, ask; on yes start it again and return ``True``."""
-        if not (isinstance(end, Failed) and end.error == "InTheWayError"):
-            return False
-        question = f"{end.message.split('. ')[0]}. Replace it?"
-        if QMessageBox.question(parent, handle.title, question) != QMessageBox.StandardButton.Yes:
-            return False
-        config = handle.config.model_copy(update={"overwrite": True})
-        if handle.kind == PREDICTION:
-            return self.predictions.add(handle.title, config) is not None
-        return self.start(handle.kind, handle.title, handle.job, config) is not None
-
-    def start(self, kind: str, title: str, job: str, config: Any) -> JobHandle | None:
+    def start(self, kind: str, title: str, job: str, config: Config) -> JobHandle[Config] | None:
         """Start a job of this kind, unless one of the same kind is still running.
 
         Parameters
         ----------
         kind
-            Place it takes: ``"distil"``, ``"correct"``, or a role.
+            Of which one runs at a time: ``"distil"``, ``"correct"``, ``"export"`` ...
         title
             For people.
         job
@@ -277,19 +263,16 @@ class Session(QObject):
         self.job_started.emit(handle)
         return handle
 
+    def _on_prediction(self, handle: JobHandle[Any]) -> None:
+        self._tell_view()
+        self.job_started.emit(handle)
+
+    def _tell_view(self) -> None:
+        """Tell predictions what is on screen: it comes first."""
+        if self.slide is not None and not self.closed and self.predictions.jobs:
+            self.predictions.look_at(str(self.slide.path), visible_region(self.viewer, self.slide))
+
 
 def given_mpp(slide: Slide) -> float | None:
     """The scale that a person gave, not the file: jobs open the file themselves and need to be told."""
     return slide.mpp[0] if slide.mpp is not None and slide.mpp != slide.metadata.mpp else None
-
-
-_SESSIONS: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
-
-
-def session_of(viewer: Any) -> Session:
-    """Return the one session of ``viewer``, made on first use."""
-    viewer = real_viewer(viewer)
-    if viewer not in _SESSIONS:
-        keep_llvms_apart()
-        _SESSIONS[viewer] = Session(viewer)
-    return _SESSIONS[viewer]

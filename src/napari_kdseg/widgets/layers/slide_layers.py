@@ -1,4 +1,4 @@
-"""The pixels of a slide as napari layers: RGB or one layer a channel, in stored colours or sRGB, and as stains.
+"""A slide as napari layers: RGB or one layer a channel, in stored colours or sRGB, and as stains.
 
 Every layer names in its metadata the slide it belongs to, and the slide whose pixels it shows, which may be one
 computed from it (:meth:`~napari_kdseg.slides.Slide.mapped`).
@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_kdseg.slides.progressive import PATIENCE
 from napari_kdseg.widgets._compat import as_multiscale, napari_is_slicing
+from napari_kdseg.widgets.layers.annotation_masks import annotation_layer
 from napari_kdseg.widgets.layers.placement import (
     COLOURS_KEY,
     ROLE_KEY,
@@ -41,6 +42,14 @@ CHANNEL_COLOURS = (
 OTHER_COLOURS = ("green", "magenta", "cyan", "yellow", "red", "blue", "gray")
 STAIN_COLOURS = {"haematoxylin": (0.18, 0.13, 0.45), "eosin": (0.80, 0.12, 0.42)}
 STAIN_RANGE = (0.0, 180.0)
+
+
+def slide_layers(slide: Slide, annotation: str | None = None) -> list[LayerTuple]:
+    """The slide and, if given, its annotation as layer tuples. Reads files: not for the GUI thread."""
+    made = image_layers(slide)
+    if annotation is not None:
+        made.append(annotation_layer(annotation, slide))
+    return made
 
 
 def image_layers(slide: Slide, colours: Colours | None = None) -> list[LayerTuple]:
