@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import tifffile
 from napari import current_viewer
 
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.layers.placement import LayerTuple
 from napari_kdseg.widgets.layers.slide_layers import slide_layers
 from napari_kdseg.widgets.state.background import wait_for
 
@@ -18,7 +18,7 @@ SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".sv
 TIFF_SUFFIXES = {".tif", ".tiff", ".btf"}
 
 
-def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[Any]] | None:
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerTuple]] | None:
     """Return a reader for ``path`` if it is a slide, ``None`` if it is not.
 
     A TIFF is a slide when it is tiled or larger than 4096 px; smaller images stay with napari's own reader.
@@ -45,10 +45,10 @@ def _is_slide_tiff(path: Path) -> bool:
         return False  # not a readable TIFF: let napari say so
 
 
-def read_slide(path: str | list[str], annotation: str | None = None) -> list[Any]:
+def read_slide(path: str | list[str], annotation: str | None = None) -> list[LayerTuple]:
     """Open the slide and return its lazy layers: one RGB layer or one a channel, and the annotation if given."""
 
-    def work() -> list[Any]:
+    def work() -> list[LayerTuple]:
         return slide_layers(open_slide(path[0] if isinstance(path, list) else path), annotation)
 
     made = wait_for(work)

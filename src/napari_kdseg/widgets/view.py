@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import napari
 import numpy as np
@@ -24,6 +24,10 @@ from napari_kdseg.widgets.state.camera import go_to
 from napari_kdseg.widgets.state.team import load_run
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
 
 CANVAS = (1000, 1500)
 BUSY_S = 0.1
@@ -123,7 +127,7 @@ def screenshot(
 
 
 def prepare(
-    viewer: Any,
+    viewer: Viewer,
     slide_path: str,
     *,
     stores: Sequence[Path],
@@ -146,19 +150,19 @@ def prepare(
     go_to(viewer, slide, region)
 
 
-def side_by_side(viewer: Any) -> None:
+def side_by_side(viewer: Viewer) -> None:
     """Show teacher, corrected label and student in three linked panes, each over the slide."""
     slide = find(viewer, "slide")
-    annotation = find(viewer, "annotation")
-    if annotation is not None:
-        annotation.visible = False
-    present = [role for role in ("teacher", "stage", "student") if find(viewer, role) is not None]
-    disagreement = find(viewer, "disagreement")
-    if disagreement is not None:
-        disagreement.visible = False
-    source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
-    for index, role in enumerate(present):
+    if slide is None:
+        return
+    for role in ("annotation", "disagreement"):
         layer = find(viewer, role)
+        if layer is not None:
+            layer.visible = False
+    found = [find(viewer, role) for role in ("teacher", "stage", "student")]
+    shown = [layer for layer in found if layer is not None]
+    source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
+    for index, layer in enumerate(shown):
         under = slide
         if index:
             under = viewer.add_image(
@@ -170,16 +174,16 @@ def side_by_side(viewer: Any) -> None:
         _to_end(viewer, layer)
     for layer in [layer for layer in viewer.layers if not layer.visible]:
         _to_end(viewer, layer)  # the grid pairs layers by their place in the whole list, hidden ones included
-    viewer.canvas.grid.shape = (1, len(present))
+    viewer.canvas.grid.shape = (1, len(shown))
     viewer.canvas.grid.stride = 2
     viewer.canvas.grid.enabled = True
 
 
-def _to_end(viewer: Any, layer: Any) -> None:
+def _to_end(viewer: Viewer, layer: Layer) -> None:
     viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
 
 
-def settle(seconds: float = 1.0, viewer: Any = None) -> None:
+def settle(seconds: float = 1.0, viewer: Viewer | None = None) -> None:
     """Let the window draw until nothing new has come for a while: work of the docks, tiles of the slides shown."""
     sources = [] if viewer is None else [layer.metadata.get(SOURCE_KEY) for layer in viewer.layers]
     start = calm = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_kdseg.jobs import Event, Failed, Terminal
 from napari_kdseg.widgets.compare_dock.export_box import ExportBox
 from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.layers import colours, overlays
@@ -28,6 +29,11 @@ from napari_kdseg.widgets.state.background import in_background
 from napari_kdseg.widgets.state.camera import visible_region
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import given_mpp
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_kdseg.masks import MaskPyramid
 
 TITLES = {
     "teacher": "Teacher",
@@ -45,7 +51,7 @@ VIEWS = {
 class CompareDock(Dock):
     """Show, hide and fade the overlays; correct soft labels here and count what each step mended."""
 
-    def __init__(self, napari_viewer: Any):
+    def __init__(self, napari_viewer: Viewer):
         super().__init__(napari_viewer)
         self.job: JobHandle | None = None
         self.hint = Note()
@@ -181,15 +187,13 @@ class CompareDock(Dock):
         job.events.connect(self._on_events)
         job.ended.connect(self._on_end)
 
-    def _on_events(self, _events: list[Any]) -> None:
+    def _on_events(self, _events: list[Event]) -> None:
         step = self.job.latest if self.job else None
         if step is not None:
             self.progress.setRange(0, step.total)
             self.progress.setValue(step.done)
 
-    def _on_end(self, end: Any) -> None:
-        from napari_kdseg.jobs import Failed
-
+    def _on_end(self, end: Terminal) -> None:
         self.progress_row.hide()
         self.correct.setEnabled(True)
         if self.job is not None and offer_replacing(self.session, self.job, end, self):
@@ -305,7 +309,7 @@ def _stage_lines(counts: dict[str, Any] | None) -> dict[int, tuple[str, ...]]:
     }
 
 
-def _countable(mask: Any, pixels: int = 2**24) -> int:
+def _countable(mask: MaskPyramid, pixels: int = 2**24) -> int:
     """The finest level that can be counted in about a second."""
     return next((i for i, level in enumerate(mask.levels) if level.size <= pixels), len(mask.levels) - 1)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
+from napari_kdseg.jobs import Done, Failed, Terminal
 from napari_kdseg.widgets.parts.controls import button, row
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.job_handle import JobHandle
@@ -78,9 +79,7 @@ class ExportBox(QWidget):
             job.ended.connect(self._on_end)
         return job
 
-    def _on_end(self, end: Any) -> None:
-        from napari_kdseg.jobs import Done, Failed
-
+    def _on_end(self, end: Terminal) -> None:
         if isinstance(end, Done):
             self.note.say(
                 f"Written to {end.result[0].parent}: {', '.join(file.name for file in end.result)}."

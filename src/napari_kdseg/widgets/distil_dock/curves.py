@@ -11,7 +11,7 @@ from typing import Any
 import pyqtgraph as pg
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
-from napari_kdseg.jobs import Step, Validated
+from napari_kdseg.jobs import Event, Step, Validated
 from napari_kdseg.widgets.layers.colours import (
     BLUE,
     BLUISH_GREEN,
@@ -82,7 +82,7 @@ class Curves(QWidget):
             plot.clear()
         self._show_terms()
 
-    def take(self, events: list[Any]) -> None:
+    def take(self, events: list[Event]) -> None:
         """Add what the events say and redraw once."""
         changed = set()
         for event in events:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout
 
 from napari_kdseg.errors import ConfigurationError, KdsegError, explain
 from napari_kdseg.inference import CostConfig, Subject
+from napari_kdseg.jobs import Done, Terminal
 from napari_kdseg.training import (
     AugmentationConfig,
     DataConfig,
@@ -37,6 +38,11 @@ from napari_kdseg.widgets.state.preferences import allow_preferred_code, prefere
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 from napari_kdseg.widgets.state.team import load_run
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.viewer import Viewer
+
 DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (
     "teacher_epochs",
@@ -58,7 +64,7 @@ RUN_FIELDS = (
 class DistilDock(Dock):
     """Describe a distillation, start it in the background, and follow it."""
 
-    def __init__(self, napari_viewer: Any):
+    def __init__(self, napari_viewer: Viewer):
         super().__init__(napari_viewer)
         self.base: dict[str, Any] = {}
         self.problem = Note()
@@ -291,7 +297,7 @@ class DistilDock(Dock):
             self.problem.warn(explain(error))
             return None
 
-    def _guarded(self, action: Any) -> None:
+    def _guarded(self, action: Callable[[], object]) -> None:
         self.problem.say("")
         try:
             action()
@@ -359,9 +365,7 @@ class DistilDock(Dock):
         self.start_button.setEnabled(not running)
         self.resume_button.setEnabled(not running)
 
-    def _on_end(self, end: Any) -> None:
-        from napari_kdseg.jobs import Done
-
+    def _on_end(self, end: Terminal) -> None:
         if isinstance(end, Done):
             self.output.set_path(self._fresh_folder())
             self.export.show_checkpoint(end.result.checkpoints.get("student"))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QPlainTextEdit, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_kdseg.jobs import Cancelled, Failed, Message, Paused, Resumed, Validated
+from napari_kdseg.jobs import Cancelled, Done, Event, Failed, Message, Paused, Resumed, Terminal, Validated
 from napari_kdseg.widgets.distil_dock.curves import Curves
 from napari_kdseg.widgets.parts.controls import button, row
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.background import in_background
 from napari_kdseg.widgets.state.job_handle import JobHandle
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QResizeEvent
+
+    from napari_kdseg.training import DistillConfig, DistillResult
 
 NOT_SAID = ("lr", "weighted/")
 """Beginnings of the names of figures that the line of state leaves out; the curves show them."""
@@ -37,7 +42,7 @@ class RunProgress(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.job: JobHandle | None = None
+        self.job: JobHandle[DistillConfig] | None = None
         self.state = Note()
         self.progress = QProgressBar()
         self.pause = button("Pause", "Wait after this batch", self.pause_or_resume)
@@ -68,7 +73,7 @@ class RunProgress(QWidget):
             layout.addWidget(widget)
         self.hide()
 
-    def follow(self, job: JobHandle) -> None:
+    def follow(self, job: JobHandle[DistillConfig]) -> None:
         """Show ``job`` from its beginning, wherever it stands."""
         self.job = job
         self.curves.clear()
@@ -83,7 +88,7 @@ class RunProgress(QWidget):
         job.ended.connect(self._on_end)
         self._refill(job)
         self._on_events(job.history)
-        if not job.alive:
+        if job.running.end is not None and not job.alive:
             self._on_end(job.running.end)
 
     def stop(self) -> None:
@@ -98,7 +103,7 @@ class RunProgress(QWidget):
         if self.job is not None:
             self.job.pause_or_resume()
 
-    def _refill(self, job: JobHandle) -> None:
+    def _refill(self, job: JobHandle[DistillConfig]) -> None:
         """Draw the curve of the steps before this job was started, when it resumes a run."""
         from napari_kdseg.training.run_folder import read_history
 
@@ -112,7 +117,7 @@ class RunProgress(QWidget):
         self.stop_button.setEnabled(True)
         self.running_changed.emit(running)
 
-    def _on_events(self, events: list[Any]) -> None:
+    def _on_events(self, events: list[Event]) -> None:
         assert self.job is not None
         self.curves.take(events)
         for event in events:
@@ -133,14 +138,14 @@ class RunProgress(QWidget):
             terms = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in said.items())
             self.state.say(f"{step.stage.replace('_', ' ')}, step {step.done} of {step.total}: {terms}")
 
-    def _on_end(self, end: Any) -> None:
+    def _on_end(self, end: Terminal) -> None:
         self._set_running(False)
         if isinstance(end, Failed):
             self.state.warn(end.message)
             self.log.appendPlainText(end.details)
         elif isinstance(end, Cancelled):
             self.state.say("Stopped. Everything so far is kept; Resume goes on from here.")
-        else:
+        elif isinstance(end, Done):
             self.state.say(f"Done. {_result(end.result)}")
             self.use.show()
 
@@ -183,7 +188,7 @@ class Preview(QWidget):
 
         in_background(lambda: QImage(str(path)), show)
 
-    def resizeEvent(self, event: Any) -> None:  # noqa: D102
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: D102
         super().resizeEvent(event)
         self._draw()
 
@@ -202,7 +207,7 @@ def _scores(event: Validated) -> str:
     return f"{event.stage.replace('_', ' ')}, epoch {event.epoch}/{event.epochs}: {scores}"
 
 
-def _result(result: Any) -> str:
+def _result(result: DistillResult) -> str:
     scores = [
         f"{role.replace('_', ' ')} Dice {metrics['val_dice']:.3f}"
         for role, metrics in result.metrics.items()

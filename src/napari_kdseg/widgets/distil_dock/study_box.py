@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from qtpy.QtCore import QUrl, Signal
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_kdseg.errors import ConfigurationError, explain
-from napari_kdseg.jobs import Cancelled, Failed, Message, Paused, Resumed
+from napari_kdseg.jobs import Cancelled, Done, Event, Failed, Message, Paused, Resumed, Terminal
 from napari_kdseg.study import StudyConfig
 from napari_kdseg.study.progress import StudyProgress
 from napari_kdseg.training import DistillConfig
@@ -161,10 +160,10 @@ class StudyBox(Fold):
         job.events.connect(self._on_events)
         job.ended.connect(self._on_end)
         self._on_events(job.history)
-        if not job.alive:
+        if job.running.end is not None and not job.alive:
             self._on_end(job.running.end)
 
-    def _on_events(self, events: list[Any]) -> None:
+    def _on_events(self, events: list[Event]) -> None:
         progress = [event for event in events if isinstance(event, StudyProgress)]
         if progress:
             self.show_progress(progress[-1])
@@ -187,13 +186,13 @@ class StudyBox(Fold):
                 item.setToolTip(text)
                 self.table.setItem(place, column, item)
 
-    def _on_end(self, end: Any) -> None:
+    def _on_end(self, end: Terminal) -> None:
         self._set_running(False)
         if isinstance(end, Failed):
             self.problem.warn(end.message)
         elif isinstance(end, Cancelled):
             self.state.say("Stopped. Finished runs are kept; Compare with the same folder goes on.")
-        else:
+        elif isinstance(end, Done):
             self.state.say(f"Done: {end.result.done} of {end.result.planned} runs.")
             self.pages = end.result.pages
             self.report.show()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -17,6 +17,8 @@ from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.placement import ANNOTATION_KEY, ROLE_KEY, LayerTuple, placement, to_corner
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from napari_kdseg.slides import Slide
 
 NOTHING = (0, 255)
@@ -82,7 +84,7 @@ def shapes_to_labels(
 
 
 def labels_to_shapes(
-    layer: Any, slide: Slide, *, classes: Sequence[str] | None = None
+    layer: Labels, slide: Slide, *, classes: Sequence[str] | None = None
 ) -> list[AnnotationShape]:
     """Outline what was painted in a labels layer, along the edges of its pixels. Slow on large layers.
 
@@ -125,7 +127,7 @@ def labels_to_shapes(
     return shapes
 
 
-def _label_names(layer: Any) -> dict[int, str]:
+def _label_names(layer: Labels) -> dict[int, str]:
     """Names by label from the table of a labels layer, if it has one."""
     table = layer.features
     if "class" not in table:

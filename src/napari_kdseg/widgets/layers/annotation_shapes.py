@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -24,7 +24,7 @@ from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, to_corner
 
 if TYPE_CHECKING:
-    pass
+    from napari.layers import Shapes
 
 SHAPES_KEY = "kdseg_shapes"
 ELLIPSE_CORNERS = 128
@@ -78,7 +78,7 @@ def shapes_to_layer(
     return data, options, "shapes"
 
 
-def layer_to_shapes(layer: Any, mpp: Pair | None) -> list[AnnotationShape]:
+def layer_to_shapes(layer: Shapes, mpp: Pair | None) -> list[AnnotationShape]:
     """Read the annotations off a shapes layer, one of ours or any other.
 
     Parameters
@@ -191,7 +191,7 @@ class _Rows:
         Of the slide.
     """
 
-    def __init__(self, layer: Any, mpp: Pair | None):
+    def __init__(self, layer: Shapes, mpp: Pair | None):
         self._data = layer.data
         self._kinds = layer.shape_type
         self._edges = np.asarray(layer.edge_color)

@@ -5,10 +5,11 @@ The line in the corner of the canvas ("5x, mpp 0.50") stands beside napari's sca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_kdseg.slides import Slide
+    from napari_kdseg.widgets.state.session import Session
 
 UM_AT_10X = 1.0
 
@@ -53,7 +54,7 @@ class MagnificationText:
         Whose viewer and slide.
     """
 
-    def __init__(self, session: Any):
+    def __init__(self, session: Session):
         self._session = session
         self._text = ""
         session.view_changed.connect(self.renew)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_kdseg.widgets._compat import as_multiscale
 from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, find, placement, put_in_order
 
 if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+    from napari.viewer import Viewer
+
+    from napari_kdseg.comparison import LazyPyramid
     from napari_kdseg.masks import MaskPyramid
+
+    Pyramid = MaskPyramid | LazyPyramid
 
 MASKS_KEY = "kdseg_masks"
 LAYER_NAMES = {
@@ -23,8 +29,8 @@ LAYER_NAMES = {
 
 
 def show_mask(
-    viewer: Any, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, *, outline: bool = True
-) -> Any:
+    viewer: Viewer, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, *, outline: bool = True
+) -> Labels:
     """Show or renew the mask of the teacher or the student."""
     layer = _labels(viewer, role, masks, mpp)
     layer.metadata[MASKS_KEY] = masks
@@ -33,7 +39,7 @@ def show_mask(
     return layer
 
 
-def style_mask(layer: Any, role: str, *, outline: bool) -> None:
+def style_mask(layer: Labels, role: str, *, outline: bool) -> None:
     """Outline in the colour of the source, or fill in the colours of the classes."""
     masks = layer.metadata[MASKS_KEY]
     if outline:
@@ -44,7 +50,7 @@ def style_mask(layer: Any, role: str, *, outline: bool) -> None:
         layer.colormap = colours.class_colormap(len(masks.classes), masks.colours)
 
 
-def show_codes(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+def show_codes(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Labels:
     """Show or renew a map of codes: the disagreement, or the stage map."""
     table = colours.DISAGREEMENT if role == "disagreement" else colours.STAGES
     layer = _labels(viewer, role, pyramid, mpp)
@@ -53,7 +59,7 @@ def show_codes(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | 
     return layer
 
 
-def show_heat(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+def show_heat(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Image:
     """Show or renew a map of floats: confidence in [0, 1] or change in [-1, 1]; NaN is transparent."""
     layer = _renewed(viewer, role, pyramid, mpp)
     if layer is not None:
@@ -76,7 +82,7 @@ def show_heat(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | N
     return layer
 
 
-def _renewed(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+def _renewed(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Layer | None:
     """Give the layer that plays ``role`` new data, or return ``None`` where there is none yet."""
     layer = find(viewer, role)
     if layer is not None:
@@ -86,7 +92,7 @@ def _renewed(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | No
     return layer
 
 
-def _labels(viewer: Any, role: str, pyramid: Any, mpp: tuple[float, float] | None) -> Any:
+def _labels(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Labels:
     layer = _renewed(viewer, role, pyramid, mpp)
     if layer is not None:
         return layer

@@ -116,8 +116,9 @@ def show_found(session: Session, found: dict[str, Map]) -> None:
         if layer is not None and role not in found:
             viewer.layers.remove(layer)
     for role in ("disagreement", "confidence", "change"):
-        if role in fresh:
-            find(viewer, role).visible = False
+        layer = find(viewer, role)
+        if layer is not None and role in fresh:
+            layer.visible = False
     session.overlays_changed.emit()
 
 

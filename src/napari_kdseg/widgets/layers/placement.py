@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_kdseg.slides.geometry import Pair, corner_transform, layer_transform, units
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 ROLE_KEY, SLIDE_KEY, SOURCE_KEY, COLOURS_KEY = "kdseg_role", "kdseg_slide", "kdseg_source", "kdseg_colours"
@@ -34,12 +38,12 @@ def placement(downsample: float | tuple[float, float], mpp: tuple[float, float] 
     return {"scale": scale, "translate": translate, "units": units(mpp), "axis_labels": ("y", "x")}
 
 
-def find(viewer: Any, role: str) -> Any:
+def find(viewer: Viewer, role: str) -> Layer | None:
     """Return the layer that plays ``role``, or ``None``."""
     return next((layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) == role), None)
 
 
-def put_in_order(viewer: Any) -> None:
+def put_in_order(viewer: Viewer) -> None:
     """Bring our layers into their fixed order, above the slide, without touching layers of other plugins."""
     ours = [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) in ORDER]
     wanted = sorted(ours, key=lambda layer: ORDER.index(layer.metadata[ROLE_KEY]))
@@ -47,7 +51,7 @@ def put_in_order(viewer: Any) -> None:
         viewer.layers.move(viewer.layers.index(layer), place)
 
 
-def to_corner(layer: Any, mpp: Pair | None) -> tuple[np.ndarray, np.ndarray]:
+def to_corner(layer: Layer, mpp: Pair | None) -> tuple[np.ndarray, np.ndarray]:
     """Return matrix and offset, (y, x), that turn the data of a layer into level-0 pixels from the corner."""
     scale, translate = (np.array(pair) for pair in corner_transform(mpp))
     places = [np.zeros(layer.ndim), *np.eye(layer.ndim)[-2:]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from napari_kdseg.widgets.layers.placement import (
 from napari_kdseg.widgets.state.remembered import remembered_colours
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+    from napari.viewer import Viewer
+
     from napari_kdseg.slides import LevelArray, Slide
     from napari_kdseg.slides.colour import Colours
 
@@ -141,7 +144,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def show_colours(viewer: Any, source: Slide, colours: Colours) -> None:
+def show_colours(viewer: Viewer, source: Slide, colours: Colours) -> None:
     """Give the slide's RGB layer the pixels of ``source`` (from :func:`~napari_kdseg.slides.with_colours`)."""
     layer = find(viewer, "slide")
     if layer is not None:
@@ -149,7 +152,7 @@ def show_colours(viewer: Any, source: Slide, colours: Colours) -> None:
         layer.data = as_multiscale(shown_levels(source))
 
 
-def show_stain(viewer: Any, view: Slide, stain: str, slide: Slide) -> Any:
+def show_stain(viewer: Viewer, view: Slide, stain: str, slide: Slide) -> Image:
     """Show the amount of one stain over the slide, white where there is none.
 
     Parameters
@@ -182,7 +185,7 @@ def show_stain(viewer: Any, view: Slide, stain: str, slide: Slide) -> Any:
     return layer
 
 
-def hide_stain(viewer: Any) -> None:
+def hide_stain(viewer: Viewer) -> None:
     """Take the stain view away."""
     layer = find(viewer, "stain")
     if layer is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,12 +11,15 @@ from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, find, placement, put_in_order
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
     from napari_kdseg.slides import Slide, TissueMask
 
 MASK_KEY, PAINTED_KEY = "kdseg_tissue", "kdseg_painted"
 
 
-def show_tissue(viewer: Any, found: TissueMask, slide: Slide) -> Any:
+def show_tissue(viewer: Viewer, found: TissueMask, slide: Slide) -> Labels:
     """Show or renew the tissue mask; one level, so that it can be painted on."""
     pixels = found.mask.astype(np.uint8)
     layer = find(viewer, "tissue")
@@ -40,20 +43,20 @@ def show_tissue(viewer: Any, found: TissueMask, slide: Slide) -> Any:
     return layer
 
 
-def painted(viewer: Any) -> bool:
+def painted(viewer: Viewer) -> bool:
     """Tell whether somebody painted on the mask since it was made or kept."""
     layer = find(viewer, "tissue")
     return layer is not None and layer.metadata[PAINTED_KEY]
 
 
-def forget_painting(viewer: Any) -> None:
+def forget_painting(viewer: Viewer) -> None:
     """Count the mask as unpainted from now on: it was kept, or given up."""
     layer = find(viewer, "tissue")
     if layer is not None:
         layer.metadata[PAINTED_KEY] = False
 
 
-def shown_tissue(viewer: Any) -> TissueMask | None:
+def shown_tissue(viewer: Viewer) -> TissueMask | None:
     """Return the tissue mask as it is drawn now, or ``None`` if none is shown."""
     layer = find(viewer, "tissue")
     if layer is None:
@@ -61,7 +64,7 @@ def shown_tissue(viewer: Any) -> TissueMask | None:
     return replace(layer.metadata[MASK_KEY], mask=np.asarray(layer.data) != 0, edited=True)
 
 
-def paint_tissue(viewer: Any, brush_um: float = 200.0) -> None:
+def paint_tissue(viewer: Viewer, brush_um: float = 200.0) -> None:
     """Take up napari's brush on the tissue mask, of a size that people can see."""
     layer = find(viewer, "tissue")
     if layer is None:
@@ -73,7 +76,7 @@ def paint_tissue(viewer: Any, brush_um: float = 200.0) -> None:
     layer.mode = "paint"
 
 
-def hide_tissue(viewer: Any) -> None:
+def hide_tissue(viewer: Viewer) -> None:
     """Take the tissue mask away."""
     layer = find(viewer, "tissue")
     if layer is not None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from napari_kdseg.widgets.layers.placement import ROLE_KEY
 from napari_kdseg.widgets.layers.tissue_layer import painted
 
+if TYPE_CHECKING:
+    from napari.layers import Layer, Shapes
+    from napari.utils.events import Event
+    from napari.viewer import Viewer
+
 UNSAVED_KEY = "kdseg_unsaved"
 
 
-def watch_shapes(layer: Any) -> None:
+def watch_shapes(layer: Shapes) -> None:
     """Notice from now on whether shapes of ``layer``, or what they are called, change."""
 
-    def changed(_event: Any) -> None:
+    def changed(_event: Event) -> None:
         layer.metadata[UNSAVED_KEY] = True
 
     layer.metadata[UNSAVED_KEY] = False
@@ -21,12 +26,12 @@ def watch_shapes(layer: Any) -> None:
     layer.events.features.connect(changed)
 
 
-def saved(layer: Any) -> None:
+def saved(layer: Layer) -> None:
     """Count ``layer`` as saved from now on."""
     layer.metadata[UNSAVED_KEY] = False
 
 
-def unsaved(viewer: Any) -> list[str]:
+def unsaved(viewer: Viewer) -> list[str]:
     """Name what was done by hand on the present slide and is in no file."""
     drawn = any(
         layer.metadata.get(ROLE_KEY) == "shapes" and layer.metadata.get(UNSAVED_KEY) and len(layer.data)

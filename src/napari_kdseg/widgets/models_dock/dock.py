@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from napari_kdseg.jobs import Done, Terminal
 from napari_kdseg.widgets.models_dock.network_card import SHOWN, ModelCard
 from napari_kdseg.widgets.parts.controls import button, combo, heading, row
 from napari_kdseg.widgets.parts.cost_box import CostBox
 from napari_kdseg.widgets.parts.dock import Dock
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.path_row import PathRow
-from napari_kdseg.widgets.state.camera import visible_region
+from napari_kdseg.widgets.state.camera import Region, visible_region
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.loaded_models import ROLE_TITLES, ROLES
 from napari_kdseg.widgets.state.session import given_mpp
 from napari_kdseg.widgets.state.team import load_run
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_kdseg.inference import PredictConfig
+    from napari_kdseg.slides import Slide
 
 CONTEXTS: dict[str, Literal["auto", "exact"] | int] = {"auto": "auto", "exact": "exact", "64 px": 64}
 
@@ -34,7 +41,7 @@ class ModelsDock(Dock):
     #: Whether networks are made ready before anybody asks for a mask.
     gets_ready = True
 
-    def __init__(self, napari_viewer: Any):
+    def __init__(self, napari_viewer: Viewer):
         super().__init__(napari_viewer)
         self.hint = Note()
         self.column.addWidget(self.hint)
@@ -129,7 +136,7 @@ class ModelsDock(Dock):
         title = f"{' and '.join(ROLE_TITLES[role] for role in roles)} on {slide.name}"
         return self.session.predictions.add(title, self._config(roles, region))
 
-    def _config(self, roles: Sequence[str], region: tuple[int, int, int, int] | None) -> Any:
+    def _config(self, roles: Sequence[str], region: Region | None) -> PredictConfig:
         from napari_kdseg.inference import PredictConfig
 
         slide, output = self.session.slide, self.session.masks_path()
@@ -162,9 +169,7 @@ class ModelsDock(Dock):
         handle = self.session.predictions.get_ready(self._config(roles, None))
         slide = self.session.slide
 
-        def show(end: Any) -> None:
-            from napari_kdseg.jobs import Done
-
+        def show(end: Terminal) -> None:
             if isinstance(end, Done) and self.session.slide is slide:
                 for role, ready in end.result.items():
                     self.cards[role].show_plan(ready.plan, ready.seconds)
@@ -172,7 +177,7 @@ class ModelsDock(Dock):
         handle.ended.connect(show)
 
 
-def drawn_regions(viewer: Any, slide: Any) -> tuple[tuple[int, int, int, int], ...]:
+def drawn_regions(viewer: Viewer, slide: Slide) -> tuple[Region, ...]:
     """Return the bounding boxes ``(y, x, height, width)``, in level-0 pixels, of the largest shapes that are drawn."""
     from napari.layers import Shapes
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QVBoxLayout
 
 from napari_kdseg.errors import CodeNotAllowedError, WeightsOnlyError
+from napari_kdseg.jobs import Done, Failed, Message, Terminal
 from napari_kdseg.widgets.models_dock.prediction_row import PredictionRow
 from napari_kdseg.widgets.parts.controls import button, clear, heading, row, swatch
 from napari_kdseg.widgets.parts.export_model_box import ExportModelBox
@@ -29,6 +30,10 @@ from napari_kdseg.widgets.state.loaded_models import (
 from napari_kdseg.widgets.state.preferences import allow_preferred_code, preferences
 from napari_kdseg.widgets.state.session import Session
 from napari_kdseg.widgets.state.team import misfit
+
+if TYPE_CHECKING:
+    from napari_kdseg.inference.planning import Plan
+    from napari_kdseg.networks import NetworkSpec
 
 #: Networks that segment slides; the assistants only correct.
 SHOWN = ("teacher", "student")
@@ -128,7 +133,7 @@ class ModelCard(QFrame):
         else:
             self.weights.ask(Path(path), lambda spec: self._adopt(Path(path), spec))
 
-    def _adopt(self, path: Path, spec: Any) -> None:
+    def _adopt(self, path: Path, spec: NetworkSpec) -> None:
         self.weights.say("Reading the weights …")
         folder = preferences().networks_folder
 
@@ -165,19 +170,17 @@ class ModelCard(QFrame):
                 self.legend.addWidget(QLabel(name))
             self.legend.addStretch(1)
 
-    def show_plan(self, plan: Any, seconds: float | None = None) -> None:
+    def show_plan(self, plan: Plan, seconds: float | None = None) -> None:
         """Show how the network is run on this slide, and what the whole of it would take."""
         takes = "" if seconds is None else f"About {duration(seconds)} for this slide. "
         how = "Tiles blended" if plan.context.blended else f"Context {plan.context.halo} px"
         self.readiness.say(f"{takes}{how}, tiles {plan.tile} px, {plan.arithmetic}.")
         self.readiness.setToolTip(plan.describe())
 
-    def _on_message(self, message: Any) -> None:
+    def _on_message(self, message: Message) -> None:
         (self.problem.warn if message.level == "warning" else self.readiness.say)(message.text)
 
-    def _on_end(self, end: Any) -> None:
-        from napari_kdseg.jobs import Done, Failed
-
+    def _on_end(self, end: Terminal) -> None:
         if isinstance(end, Failed):
             self.problem.warn(end.message)
         elif isinstance(end, Done):

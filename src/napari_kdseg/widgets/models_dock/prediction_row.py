@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
+from napari_kdseg.jobs import Event, Message, Paused, Resumed, Started, Step, Terminal
 from napari_kdseg.widgets.parts.controls import button, row
 from napari_kdseg.widgets.parts.questions import offer_replacing
 from napari_kdseg.widgets.parts.wording import duration
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import Session
+
+if TYPE_CHECKING:
+    from napari_kdseg.inference import PredictConfig
 
 #: Masks on screen are renewed this often while they grow.
 REFRESH_SECONDS = 0.2
@@ -35,7 +39,7 @@ class PredictionRow(QWidget):
     def __init__(self, session: Session, role: str):
         super().__init__()
         self.session, self.role = session, role
-        self.jobs: list[JobHandle] = []
+        self.jobs: list[JobHandle[PredictConfig]] = []
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self.pause = button("Pause", "Wait after the tiles under way; Resume goes on", self._pause)
@@ -50,11 +54,11 @@ class PredictionRow(QWidget):
             self._take(job)
 
     @property
-    def job(self) -> JobHandle | None:
+    def job(self) -> JobHandle[PredictConfig] | None:
         """The prediction that is shown."""
         return self.jobs[0] if self.jobs else None
 
-    def _take(self, job: JobHandle) -> None:
+    def _take(self, job: JobHandle[PredictConfig]) -> None:
         if self.role not in job.config.networks:
             return
         self.jobs.append(job)
@@ -80,9 +84,7 @@ class PredictionRow(QWidget):
         ahead = self.session.predictions.ahead_of(job)
         self.progress.setFormat(f"waits for {ahead} before it" if job.waiting else "getting ready …")
 
-    def _on_events(self, job: JobHandle, events: list[Any]) -> None:
-        from napari_kdseg.jobs import Message, Paused, Resumed, Started, Step
-
+    def _on_events(self, job: JobHandle[PredictConfig], events: list[Event]) -> None:
         if job is not self.job:
             return
         for event in events:
@@ -101,7 +103,7 @@ class PredictionRow(QWidget):
         if steps:
             self._show_step(steps[-1], steps[0])
 
-    def _show_step(self, step: Any, first: Any) -> None:
+    def _show_step(self, step: Step, first: Step) -> None:
         if self.first is None:
             self.first = first.done - 1  # what an earlier run had done took no time in this one
         done = step.done - self.first
@@ -115,7 +117,7 @@ class PredictionRow(QWidget):
             self.shown = time.monotonic()
             self.session.refresh_masks()
 
-    def _on_end(self, job: JobHandle, end: Any) -> None:
+    def _on_end(self, job: JobHandle[PredictConfig], end: Terminal) -> None:
         self.jobs.remove(job)
         self._show()
         self.session.refresh_masks()

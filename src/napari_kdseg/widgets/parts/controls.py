@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLayout, QPushButton, QWidget
@@ -16,7 +15,7 @@ def heading(text: str) -> QLabel:
     return label
 
 
-def button(text: str, tooltip: str, action: Callable[[], Any]) -> QPushButton:
+def button(text: str, tooltip: str, action: Callable[[], object]) -> QPushButton:
     """A push button with its tooltip, calling ``action`` without arguments."""
     made = QPushButton(text)
     made.setToolTip(tooltip)

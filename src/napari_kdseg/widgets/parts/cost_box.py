@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_kdseg.jobs import Done, Failed, Terminal
 from napari_kdseg.widgets.parts.controls import clear
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.job_handle import JobHandle
 
 if TYPE_CHECKING:
     from napari_kdseg.inference.cost_figures import CostConfig, Row
+    from napari_kdseg.slides import Slide
     from napari_kdseg.widgets.state.session import Session
 
 #: A choice counts once nothing was typed for so long.
@@ -28,7 +30,7 @@ class CostBox(QWidget):
     def __init__(self, session: Session):
         super().__init__()
         self.session = session
-        self.job: JobHandle | None = None
+        self.job: JobHandle[CostConfig] | None = None
         self.config: CostConfig | None = None
         self.grid = QGridLayout()
         self.grid.setHorizontalSpacing(12)
@@ -72,9 +74,8 @@ class CostBox(QWidget):
         )
         job.ended.connect(lambda end: self._show(job, end))
 
-    def _show(self, job: JobHandle, end: Any) -> None:
+    def _show(self, job: JobHandle[CostConfig], end: Terminal) -> None:
         from napari_kdseg.inference.cost_figures import conditions, table
-        from napari_kdseg.jobs import Done, Failed
 
         if job is not self.job or job.config != self.config:
             return
@@ -99,7 +100,7 @@ class CostBox(QWidget):
         self.grid.setColumnStretch(0, 1)
 
 
-def tissue_of_slide(slide: Any) -> tuple[float | None, float | None]:
+def tissue_of_slide(slide: Slide | None) -> tuple[float | None, float | None]:
     """Return the area in mm2 that a prediction of ``slide`` covers, and no scale; nothing without a slide or its scale.
 
     The whole slide: where its tissue lies is found by the prediction, which is no work for the window.

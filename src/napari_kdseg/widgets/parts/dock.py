@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
@@ -10,6 +10,9 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.parts.questions import may_leave
 from napari_kdseg.widgets.state.session import Session
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 
 class Dock(QWidget):
@@ -21,7 +24,7 @@ class Dock(QWidget):
         The napari viewer; what the dock shows belongs to that viewer's session.
     """
 
-    def __init__(self, viewer: Any):
+    def __init__(self, viewer: Viewer):
         super().__init__()
         self.session: Session = session_of(viewer)
         self.session.may_leave = may_leave
@@ -40,6 +43,6 @@ class Dock(QWidget):
         outer.addWidget(area)
 
     @property
-    def viewer(self) -> Any:
+    def viewer(self) -> Viewer:
         """The viewer of this dock's session."""
         return self.session.viewer

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
+from napari_kdseg.jobs import Done, Event, Failed, Message, Terminal
 from napari_kdseg.widgets.parts.controls import button
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.questions import offer_replacing
@@ -14,6 +15,7 @@ from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
 if TYPE_CHECKING:
+    from napari_kdseg.inference.export import ExportModelConfig
     from napari_kdseg.widgets.state.session import Session
 
 JOB = "napari_kdseg.inference.export:export_model"
@@ -50,7 +52,7 @@ class ExportModelBox(QWidget):
             remember_folder("export model", str(Path(folder) / "."))
             self.export_to(folder)
 
-    def export_to(self, folder: str | Path) -> JobHandle | None:
+    def export_to(self, folder: str | Path) -> JobHandle[ExportModelConfig] | None:
         """Write the files into ``folder``, in the background; what is in the way is asked about."""
         from napari_kdseg.inference.export import ExportModelConfig
 
@@ -60,23 +62,19 @@ class ExportModelBox(QWidget):
             self.session.start("export model", f"export of {self.checkpoint.stem}", JOB, config)
         )
 
-    def _follow(self, job: JobHandle | None) -> JobHandle | None:
+    def _follow(self, job: JobHandle[ExportModelConfig] | None) -> JobHandle[ExportModelConfig] | None:
         if job is not None:
             self.note.say("Exporting …")
             job.events.connect(self._on_events)
             job.ended.connect(lambda end: self._on_end(job, end))
         return job
 
-    def _on_events(self, events: list[Any]) -> None:
-        from napari_kdseg.jobs import Message
-
+    def _on_events(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Message):
                 self.note.say(event.text)
 
-    def _on_end(self, job: JobHandle, end: Any) -> None:
-        from napari_kdseg.jobs import Done, Failed
-
+    def _on_end(self, job: JobHandle[ExportModelConfig], end: Terminal) -> None:
         if offer_replacing(self.session, job, end, self):
             self._follow(self.session.jobs["export model"])
         elif isinstance(end, Done):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Union, get_origin
+from typing import Any, Union, cast, get_origin
 
 from magicgui.widgets import CheckBox, LineEdit, create_widget
+from magicgui.widgets.bases import ValueWidget
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from qtpy.QtWidgets import QFormLayout, QLabel, QWidget
@@ -48,7 +49,7 @@ class SettingsForm:
         lists = {
             name for name in self.widgets if get_origin(self.model.model_fields[name].annotation) is tuple
         }
-        return {name: _listed(w) if name in lists else _parsed(w) for name, w in self.widgets.items()}
+        return {name: _listed(w.value) if name in lists else _parsed(w) for name, w in self.widgets.items()}
 
     def fill(self, values: dict[str, Any]) -> None:
         """Show ``values``; fields that are not named keep what they show."""
@@ -58,7 +59,7 @@ class SettingsForm:
                 widget.value = _text(value) if isinstance(widget, LineEdit) else value
 
 
-def _widget(name: str, field: FieldInfo) -> Any:
+def _widget(name: str, field: FieldInfo) -> ValueWidget[Any]:
     symbol = (
         (field.json_schema_extra or {}).get("symbol") if isinstance(field.json_schema_extra, dict) else None
     )
@@ -82,10 +83,13 @@ def _widget(name: str, field: FieldInfo) -> Any:
         options["step"] = 10 ** _exponent(field.default)
     elif annotation is int:
         options.setdefault("max", 10**7)
-    return create_widget(value=field.default, annotation=annotation, name=name, label=label, options=options)
+    widget = create_widget(
+        value=field.default, annotation=annotation, name=name, label=label, options=options
+    )
+    return cast("ValueWidget[Any]", widget)
 
 
-def _exponent(value: Any) -> int:
+def _exponent(value: float | None) -> int:
     """Decimal place to step by: a tenth of the default, a hundredth at most for values around one."""
     magnitude = abs(float(value)) if value else 0.1
     exponent = -1
@@ -94,17 +98,17 @@ def _exponent(value: Any) -> int:
     return exponent
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return "" if value is None else str(value)
 
 
-def _listed(widget: Any) -> list[str]:
-    return [item.strip() for item in widget.value.split(",") if item.strip()]
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _parsed(widget: Any) -> Any:
+def _parsed(widget: ValueWidget[Any]) -> Any:
     if not isinstance(widget, LineEdit):
         return widget.value
     text = widget.value.strip()

@@ -28,10 +28,10 @@ class AllowCodeQuestion(QWidget):
         layout.addWidget(self.note)
         layout.addWidget(self.allow)
         self._code: Sequence[str] = ()
-        self._then: Callable[[], Any] = lambda: None
+        self._then: Callable[[], object] = lambda: None
         self.hide()
 
-    def ask(self, code: Sequence[str], then: Callable[[], Any]) -> None:
+    def ask(self, code: Sequence[str], then: Callable[[], object]) -> None:
         """Ask about the import paths ``code``; do ``then`` when they are allowed."""
         self._code, self._then = code, then
         self.note.warn(
@@ -68,7 +68,7 @@ class WeightsQuestion(QWidget):
         layout.addRow("Classes", self.classes)
         layout.addRow("µm per pixel", self.mpp)
         layout.addRow(self.read)
-        self._then: Callable[[NetworkSpec], Any] = lambda _spec: None
+        self._then: Callable[[NetworkSpec], object] = lambda _spec: None
         self.hide()
 
     def say(self, text: str) -> None:
@@ -79,7 +79,7 @@ class WeightsQuestion(QWidget):
         """Say what is wrong; the question stays."""
         self.note.warn(text)
 
-    def ask(self, path: Path, then: Callable[[NetworkSpec], Any]) -> None:
+    def ask(self, path: Path, then: Callable[[NetworkSpec], object]) -> None:
         """Ask about ``path``; do ``then`` with the answer."""
         self._then = then
         self.note.say(

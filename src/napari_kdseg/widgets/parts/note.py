@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
 WARNING_STYLE = "color: #D55E00;"
@@ -24,7 +23,7 @@ class Note(QLabel):
         """As high as the text is at this width: a scroll area would squeeze it to one line otherwise."""
         return QSize(0, self.heightForWidth(max(self.width(), 150)))
 
-    def resizeEvent(self, event: Any) -> None:  # noqa: D102
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: D102
         super().resizeEvent(event)
         if event.oldSize().width() != event.size().width():
             self.updateGeometry()

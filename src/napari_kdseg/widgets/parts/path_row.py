@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from qtpy.QtCore import Signal
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QToolButton, QWidget
 
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
@@ -68,9 +68,9 @@ class PathRow(QWidget):
         self.set_path(path)
         self.chosen.emit(path)
 
-    def dragEnterEvent(self, event: Any) -> None:  # noqa: D102
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: D102
         if event.mimeData().hasUrls():
             event.acceptProposedAction()
 
-    def dropEvent(self, event: Any) -> None:  # noqa: D102
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: D102
         self._take(event.mimeData().urls()[0].toLocalFile())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari.layers import Labels, Shapes
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from napari_kdseg.widgets.layers.placement import ROLE_KEY, find, put_in_order
+from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, find, put_in_order
 from napari_kdseg.widgets.layers.unsaved import saved, watch_shapes
 from napari_kdseg.widgets.parts.controls import button, row
 from napari_kdseg.widgets.parts.note import Note
@@ -17,6 +17,8 @@ from napari_kdseg.widgets.state.background import in_background
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from napari_kdseg.widgets.state.session import Session
 
 OPEN_PATTERNS = (
@@ -77,7 +79,7 @@ class AnnotationBox(QWidget):
             return
         from napari_kdseg.widgets.layers.annotation_masks import annotation_layer
 
-        def show(layer: Any) -> None:
+        def show(layer: LayerTuple) -> None:
             data, options, _ = layer
             present = find(viewer, "annotation")
             if present is not None:
@@ -94,7 +96,7 @@ class AnnotationBox(QWidget):
         if slide is None or source is None:
             return
 
-        def work() -> Any:
+        def work() -> LayerTuple:
             from napari_kdseg.slides import read_annotations
             from napari_kdseg.widgets.layers.annotation_shapes import shapes_to_layer
 
@@ -114,7 +116,7 @@ class AnnotationBox(QWidget):
         self.session.viewer.layers.selection.active.mode = "add_polygon"
         self.note.say("Click the corners, double-click to end. Then Save.")
 
-    def _show_shapes(self, made: Any) -> None:
+    def _show_shapes(self, made: LayerTuple) -> None:
         data, options, _ = made
         viewer = self.session.viewer
         present = find(viewer, "shapes")
@@ -173,7 +175,7 @@ class AnnotationBox(QWidget):
         self.note.say("Saving …")
         in_background(work, done, self.note.warn)
 
-    def _layer_to_save(self) -> Any:
+    def _layer_to_save(self) -> Layer | None:
         active = self.session.viewer.layers.selection.active
         if isinstance(active, Shapes | Labels):
             return active

@@ -65,9 +65,10 @@ class ColourBox(QWidget):
         if useful:
             self.colours.addItem(f"sRGB from the profile {name}", "srgb")
             layer = find(self.session.viewer, "slide")
-            shown = "stored" if layer is None else layer.metadata.get(COLOURS_KEY, "stored")
+            metadata = {} if layer is None else layer.metadata
+            shown = metadata.get(COLOURS_KEY, "stored")
             if shown == "srgb":
-                self._views["srgb"] = layer.metadata[SOURCE_KEY]
+                self._views["srgb"] = metadata[SOURCE_KEY]
             self.colours.setCurrentIndex(self.colours.findData(shown))
         self.colours.setEnabled(useful)
         self.networks.setVisible(False)

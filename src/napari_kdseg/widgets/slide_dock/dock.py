@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QWidget
 
 from napari_kdseg.widgets.layers.magnification import (
@@ -32,6 +33,8 @@ from napari_kdseg.widgets.state.camera import go_to
 from napari_kdseg.widgets.state.remembered import last_folder, recent_slides, remember_folder, remember_slide
 
 if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
     from napari_kdseg.slides import Slide
 
 MAGNIFICATIONS = (1, 2.5, 5, 10, 20, 40)
@@ -46,7 +49,7 @@ FOLLOW_MS = 50
 class SlideDock(Dock):
     """Open a slide and find one's way on it; scale, colours, tissue, annotations, and what else the file holds."""
 
-    def __init__(self, napari_viewer: Any):
+    def __init__(self, napari_viewer: Viewer):
         super().__init__(napari_viewer)
         self.setAcceptDrops(True)
         self.note = Note(
@@ -138,11 +141,11 @@ class SlideDock(Dock):
         annotation = path if path.startswith("synthetic:") else None
         self.session.open_slide(path, annotation=annotation, on_failed=self.note.warn)
 
-    def dragEnterEvent(self, event: Any) -> None:  # noqa: D102
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: D102
         if event.mimeData().hasUrls():
             event.acceptProposedAction()
 
-    def dropEvent(self, event: Any) -> None:  # noqa: D102
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: D102
         self.open(event.mimeData().urls()[0].toLocalFile())
 
     def _browse_file(self) -> None:

@@ -6,7 +6,7 @@ A label may name the patient, and so may some properties: both stay hidden until
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -114,7 +114,7 @@ class SlidePictures(Fold):
         def work() -> list[tuple[str, np.ndarray]]:
             return [(name, slide.read_associated(name)) for name in slide.associated]
 
-        def show(read: list[tuple[str, Any]]) -> None:
+        def show(read: list[tuple[str, np.ndarray]]) -> None:
             if self._slide is not slide or not self.private.isChecked():
                 return
             self.note.say("")

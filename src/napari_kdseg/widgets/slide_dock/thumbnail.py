@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent, QPen, QPixmap
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_kdseg.widgets.layers.colours import VERMILION
@@ -63,7 +61,7 @@ class Thumbnail(QWidget):
             size.height(),
         )
 
-    def paintEvent(self, _event: Any) -> None:  # noqa: D102
+    def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: D102
         if self._picture is None:
             return
         place = self.picture_rectangle()
@@ -89,13 +87,13 @@ class Thumbnail(QWidget):
                     painter.drawRect(seen.intersected(place.adjusted(1, 1, -1, -1)))
         painter.end()
 
-    def mousePressEvent(self, event: Any) -> None:  # noqa: D102
+    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: D102
         self._go(event)
 
-    def mouseMoveEvent(self, event: Any) -> None:  # noqa: D102
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: D102
         self._go(event)
 
-    def _go(self, event: Any) -> None:
+    def _go(self, event: QMouseEvent) -> None:
         place = self.picture_rectangle()
         if place.isEmpty() or not event.buttons() & Qt.MouseButton.LeftButton:
             return

@@ -6,7 +6,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
@@ -14,12 +14,13 @@ from qtpy.QtCore import QCoreApplication, QEventLoop, QObject, QThread, QTimer
 
 from napari_kdseg.errors import explain
 
+Result = TypeVar("Result")
 _PENDING: set[Any] = set()
 
 
 def in_background(
-    function: Callable[[], Any],
-    on_done: Callable[[Any], None],
+    function: Callable[[], Result],
+    on_done: Callable[[Result], None],
     on_failed: Callable[[str], None] | None = None,
 ) -> None:
     """Call ``function`` in a thread, then ``on_done(result)`` or ``on_failed(sentence)`` in the GUI thread.
@@ -54,7 +55,7 @@ def in_background(
     worker.start()
 
 
-def wait_for(function: Callable[[], Any]) -> Any:
+def wait_for(function: Callable[[], Result]) -> Result:
     """Call ``function`` in a thread and return what it returns; the window is drawn meanwhile, but takes no input.
 
     For calls of napari's that need the result at once, such as a reader. Without a window ``function`` is just called.
@@ -72,14 +73,14 @@ def wait_for(function: Callable[[], Any]) -> Any:
         return future.result()
 
 
-def emitting(receiver: QObject, signal: str, *first: Any) -> Callable[..., None]:
+def emitting(receiver: QObject, signal: str, *first: object) -> Callable[..., None]:
     """Return a function for other threads that emits ``signal`` of ``receiver``, with ``first`` and its own arguments.
 
     It keeps nothing alive, and does nothing once the receiver is gone.
     """
     there = weakref.ref(receiver)
 
-    def tell(*arguments: Any) -> None:
+    def tell(*arguments: object) -> None:
         alive = there()
         if alive is None:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import show_warning
@@ -16,6 +16,9 @@ from napari.utils.notifications import show_warning
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import allow_code
 from napari_kdseg.slides.cache import default_cache
+
+if TYPE_CHECKING:
+    from napari.utils.events import Event
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def follow_cache_size() -> None:
     tiles.events.cache_mb.connect(_on_cache_size)  # napari connects a function only once
 
 
-def _on_cache_size(event: Any) -> None:
+def _on_cache_size(event: Event) -> None:
     _resize(event.value)
 
 
