@@ -27,11 +27,11 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerT
         if len(path) != 1:
             return None
         path = path[0]
-    place = Path(path)
-    suffix = place.suffix.lower()
-    if suffix in SLIDE_SUFFIXES or (suffix == ".zarr" and place.is_dir()):
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix in SLIDE_SUFFIXES or (suffix == ".zarr" and file.is_dir()):
         return read_slide
-    if suffix in TIFF_SUFFIXES and _is_slide_tiff(place):
+    if suffix in TIFF_SUFFIXES and _is_slide_tiff(file):
         return read_slide
     return None
 

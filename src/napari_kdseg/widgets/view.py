@@ -173,7 +173,7 @@ def side_by_side(viewer: Viewer) -> None:
         _to_end(viewer, under)
         _to_end(viewer, layer)
     for layer in [layer for layer in viewer.layers if not layer.visible]:
-        _to_end(viewer, layer)  # the grid pairs layers by their place in the whole list, hidden ones included
+        _to_end(viewer, layer)  # the grid pairs layers by their index in the whole list, hidden ones included
     viewer.canvas.grid.shape = (1, len(shown))
     viewer.canvas.grid.stride = 2
     viewer.canvas.grid.enabled = True

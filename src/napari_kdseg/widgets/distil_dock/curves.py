@@ -100,10 +100,10 @@ class Curves(QWidget):
     def _add_scores(self, event: Validated) -> set[tuple[str, str]]:
         """Add what an epoch scored; a stage that does not segment has a loss on validation only."""
         at = self.reached.get(event.stage, 0)
-        places = {"val_loss": ("validation", at), "val_dice": ("dice", event.epoch)}
+        points = {"val_loss": ("validation", at), "val_dice": ("dice", event.epoch)}
         return {
             self._add(plot, event.stage, x, event.metrics[name])
-            for name, (plot, x) in places.items()
+            for name, (plot, x) in points.items()
             if name in event.metrics
         }
 

@@ -20,7 +20,7 @@ from napari_kdseg.training import (
     NetworkChoice,
     OptimiserConfig,
 )
-from napari_kdseg.widgets.distil_dock.network_rows import NetworkChoices
+from napari_kdseg.widgets.distil_dock.network_rows import NetworkRows
 from napari_kdseg.widgets.distil_dock.study_box import StudyBox
 from napari_kdseg.widgets.parts.controls import button, clear, combo, row
 from napari_kdseg.widgets.parts.cost_box import CostBox
@@ -104,7 +104,7 @@ class DistilDock(Dock):
 
     def _build_networks(self) -> None:
         step = self._step("2  Teacher and student")
-        self.networks = NetworkChoices()
+        self.networks = NetworkRows()
         self.cost = CostBox(self.session)
         step.addWidget(self.networks)
         step.addWidget(self.cost)
@@ -174,10 +174,10 @@ class DistilDock(Dock):
     def _build_progress(self) -> None:
         from napari_kdseg.widgets.distil_dock.run_progress import RunProgress
 
-        self.following = RunProgress()
-        self.following.running_changed.connect(self._on_running)
-        self.following.wanted.connect(self.use_student)
-        self.column.addWidget(self.following)
+        self.run_progress = RunProgress()
+        self.run_progress.running_changed.connect(self._on_running)
+        self.run_progress.wanted.connect(self.use_student)
+        self.column.addWidget(self.run_progress)
         self.export = ExportModelBox(self.session)
         self.export.show_checkpoint(None)
         self.column.addWidget(self.export)
@@ -349,7 +349,7 @@ class DistilDock(Dock):
     def _fresh_folder(self) -> Path:
         return preferences().runs_folder / f"run-{_now()}"
 
-    # -- following ---------------------------------------------------------------------------------
+    # -- the run -----------------------------------------------------------------------------------
 
     def _on_job(self, job: JobHandle) -> None:
         if job.kind != "distil":
@@ -358,7 +358,7 @@ class DistilDock(Dock):
             section.open(False)
         self.cost.stop()
         self.export.show_checkpoint(None)
-        self.following.follow(job)
+        self.run_progress.follow(job)
         job.ended.connect(self._on_end)
 
     def _on_running(self, running: bool) -> None:
@@ -372,8 +372,8 @@ class DistilDock(Dock):
 
     def use_student(self) -> None:
         """Load the networks of the finished run into the Models dock."""
-        if self.following.job is not None:
-            load_run(self.session, Path(self.following.job.config.output), self.problem.warn)
+        if self.run_progress.job is not None:
+            load_run(self.session, Path(self.run_progress.job.config.output), self.problem.warn)
 
 
 def _now() -> str:

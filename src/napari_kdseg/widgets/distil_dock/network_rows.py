@@ -56,8 +56,8 @@ class NetworkRow(QWidget):
         )
         self.architecture.setEditable(True)
         self.architecture.setMaxVisibleItems(len(offered))
-        for place, name in enumerate(offered):
-            self.architecture.setItemData(place, _about(name), Qt.ItemDataRole.ToolTipRole)
+        for index, name in enumerate(offered):
+            self.architecture.setItemData(index, _about(name), Qt.ItemDataRole.ToolTipRole)
         self.checkpoint = PathRow(
             f"{title} checkpoint ({note})", patterns=CHECKPOINT_PATTERNS, remember="checkpoint"
         )
@@ -126,7 +126,7 @@ class NetworkRow(QWidget):
             self.architecture.setCurrentText(choice.architecture)
 
 
-class NetworkChoices(QWidget):
+class NetworkRows(QWidget):
     """Teacher, student, and as many further teachers as are added."""
 
     def __init__(self) -> None:

@@ -147,7 +147,7 @@ class StudyBox(Fold):
             return None
         return self.session.start("study", "Comparison of methods", "napari_kdseg.study.job:study", config)
 
-    # -- following --------------------------------------------------------------------------------------------------
+    # -- the study --------------------------------------------------------------------------------------------------
 
     def _on_job(self, job: JobHandle) -> None:
         if job.kind != "study":
@@ -179,12 +179,12 @@ class StudyBox(Fold):
         self.state.say(f"{progress.done} of {len(progress.runs)} runs{left}")
         states = progress.by_method()
         self.table.setRowCount(len(states))
-        for place, state in enumerate(states):
+        for line, state in enumerate(states):
             dice = "" if state.test_dice is None else f"{state.test_dice:.3f}"
             for column, text in enumerate((state.method, f"{state.done}/{state.planned}", dice, state.now)):
                 item = QTableWidgetItem(text)
                 item.setToolTip(text)
-                self.table.setItem(place, column, item)
+                self.table.setItem(line, column, item)
 
     def _on_end(self, end: Terminal) -> None:
         self._set_running(False)
@@ -244,7 +244,7 @@ def _table() -> QTableWidget:
 
 def _numbers(line: QLineEdit, title: str) -> list[float]:
     try:
-        numbers = [float(part) for part in line.text().split(",") if part.strip()]
+        numbers = [float(text) for text in line.text().split(",") if text.strip()]
     except ValueError as error:
         raise ConfigurationError(
             f"{title}: {line.text()!r} are no numbers. Write them with commas."

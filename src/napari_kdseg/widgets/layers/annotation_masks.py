@@ -91,7 +91,7 @@ def labels_to_shapes(
     Parameters
     ----------
     layer
-        A napari labels layer on the slide: of any place, size and resolution, but not turned. 0 and 255 are nothing.
+        A napari labels layer on the slide: of any position, size and resolution, but not turned. 0 and 255 are nothing.
     slide
         The slide it lies on.
     classes
@@ -120,7 +120,7 @@ def labels_to_shapes(
     shapes = []
     found = outline(read, (height, width), downsample, skip=NOTHING)
     for value in sorted(found.values.difference(NOTHING)):
-        colour = tuple(round(float(part) * 255) for part in layer.get_color(value)[:3])
+        colour = tuple(round(float(channel) * 255) for channel in layer.get_color(value)[:3])
         for polygon in found.polygons(value):
             placed = shapely.transform(polygon, lambda xy: xy + (dx, dy))
             shapes.append(AnnotationShape(placed, names.get(value) or f"class {value}", colour))  # type: ignore[arg-type]

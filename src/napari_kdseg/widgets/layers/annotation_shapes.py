@@ -38,7 +38,7 @@ def shapes_to_layer(
     Parameters
     ----------
     shapes
-        In level-0 pixels from the corner of the slide. Points have no place in a shapes layer: they are kept aside and
+        In level-0 pixels from the corner of the slide. A shapes layer cannot hold points: they are kept aside and
         come back with :func:`layer_to_shapes`.
     mpp
         Micrometres per level-0 pixel of the slide, (y, x), if it has a scale.
@@ -209,7 +209,7 @@ class _Rows:
 
     def colour(self, row: int) -> Colour:
         """Colour of the edge."""
-        red, green, blue = (round(float(part) * 255) for part in self._edges[row][:3])
+        red, green, blue = (round(float(channel) * 255) for channel in self._edges[row][:3])
         return red, green, blue
 
     def unmoved(self, row: int, xy: np.ndarray) -> bool:

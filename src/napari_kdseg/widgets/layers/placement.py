@@ -47,16 +47,16 @@ def put_in_order(viewer: Viewer) -> None:
     """Bring our layers into their fixed order, above the slide, without touching layers of other plugins."""
     ours = [layer for layer in viewer.layers if layer.metadata.get(ROLE_KEY) in ORDER]
     wanted = sorted(ours, key=lambda layer: ORDER.index(layer.metadata[ROLE_KEY]))
-    for place, layer in zip(sorted(viewer.layers.index(layer) for layer in ours), wanted, strict=True):
-        viewer.layers.move(viewer.layers.index(layer), place)
+    for index, layer in zip(sorted(viewer.layers.index(layer) for layer in ours), wanted, strict=True):
+        viewer.layers.move(viewer.layers.index(layer), index)
 
 
 def to_corner(layer: Layer, mpp: Pair | None) -> tuple[np.ndarray, np.ndarray]:
     """Return matrix and offset, (y, x), that turn the data of a layer into level-0 pixels from the corner."""
     scale, translate = (np.array(pair) for pair in corner_transform(mpp))
-    places = [np.zeros(layer.ndim), *np.eye(layer.ndim)[-2:]]
+    corners = [np.zeros(layer.ndim), *np.eye(layer.ndim)[-2:]]
     origin, down, across = (
-        (np.array(layer.data_to_world(place))[-2:] - translate) / scale for place in places
+        (np.array(layer.data_to_world(corner))[-2:] - translate) / scale for corner in corners
     )
     # rounded, so that a layer of ours is in place exactly
     return np.round(np.column_stack([down - origin, across - origin]), 9), np.round(origin, 9)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_kdseg.jobs import Done, Terminal
-from napari_kdseg.widgets.models_dock.network_card import SHOWN, ModelCard
+from napari_kdseg.widgets.models_dock.network_card import SHOWN, NetworkCard
 from napari_kdseg.widgets.parts.controls import button, combo, heading, row
 from napari_kdseg.widgets.parts.cost_box import CostBox
 from napari_kdseg.widgets.parts.dock import Dock
@@ -48,7 +48,7 @@ class ModelsDock(Dock):
         self.run = PathRow("Run folder of a distillation", folder=True, remember="run")
         self.run.chosen.connect(lambda path: load_run(self.session, Path(path), self.hint.warn))
         self.column.addWidget(self.run)
-        self.cards = {role: ModelCard(self.session, role) for role in ROLES}
+        self.cards = {role: NetworkCard(self.session, role) for role in ROLES}
         for card in self.cards.values():
             card.wanted.connect(lambda role, whole: self.predict([role], whole=whole))
             self.column.addWidget(card)
@@ -122,7 +122,7 @@ class ModelsDock(Dock):
         self.cost.want(CostConfig(networks=networks, threads=threads) if networks else None)
 
     def predict(self, roles: Sequence[str], *, whole: bool) -> JobHandle | None:
-        """Line up the prediction of what is on screen, or of the whole slide, by the networks of ``roles``."""
+        """Queue the prediction of what is on screen, or of the whole slide, by the networks of ``roles``."""
         slide, card = self.session.slide, self.cards[roles[0]]
         if slide is None or not set(roles) <= set(self.session.models):
             return None

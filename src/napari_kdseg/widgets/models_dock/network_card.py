@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SHOWN = ("teacher", "student")
 
 
-class ModelCard(QFrame):
+class NetworkCard(QFrame):
     """A card.
 
     Signals

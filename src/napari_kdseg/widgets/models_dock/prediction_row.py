@@ -23,7 +23,7 @@ REFRESH_SECONDS = 0.2
 
 
 class PredictionRow(QWidget):
-    """Follows the first prediction in the line that has this network.
+    """Follows the first prediction in the queue that has this network.
 
     Signals
     -------

@@ -77,8 +77,8 @@ class SlideDock(Dock):
         self.column.addWidget(self.thumbnail)
         self.column.addWidget(self.facts_box)
         self._build_magnification()
-        for part in (self.scale, self.colours_fold, self.tissue, self.annotations_fold, self.pictures):
-            self.column.addWidget(part)
+        for widget in (self.scale, self.colours_fold, self.tissue, self.annotations_fold, self.pictures):
+            self.column.addWidget(widget)
         self.column.addStretch(1)
         self._follow_camera()
         self.session.slide_changed.connect(self._show_slide)
@@ -186,14 +186,14 @@ class SlideDock(Dock):
 
     def _show_slide(self, slide: Slide | None) -> None:
         there = slide is not None
-        for part in (
+        for widget in (
             self.facts_box,
             self.magnification_heading,
             self.magnification,
             self.scale,
             self.annotations_fold,
         ):
-            part.setVisible(there)
+            widget.setVisible(there)
         self.thumbnail.set_picture(None)
         self.colours_fold.setVisible(there and slide.brightfield)  # type: ignore[union-attr]
         self.colours.show_slide(slide)

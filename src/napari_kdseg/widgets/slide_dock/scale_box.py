@@ -73,8 +73,8 @@ class ScaleBox(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         self.change_row = row(self.change, QWidget(), stretch=1)
-        for part in (self.note, self.change_row, self.entry):
-            outer.addWidget(part)
+        for widget in (self.note, self.change_row, self.entry):
+            outer.addWidget(widget)
 
     def show_slide(self, slide: Slide) -> None:
         """Ask for the scale, or offer to correct it."""

@@ -66,8 +66,8 @@ class SlidePictures(Fold):
         self.table.setColumnWidth(0, 150)
         self.note = Note()
         self.pictures: list[QLabel] = []
-        for part in (self.private, self.note, self.search, self.table):
-            self.content.addWidget(part)
+        for widget in (self.private, self.note, self.search, self.table):
+            self.content.addWidget(widget)
 
     def show_slide(self, slide: Slide | None) -> None:
         """Show another slide, with the switch off."""

@@ -20,7 +20,7 @@ class Thumbnail(QWidget):
     Signals
     -------
     went(float, float)
-        A place was clicked or dragged to: (y, x) as shares of the slide.
+        A point was clicked or dragged to: (y, x) as shares of the slide.
     """
 
     went = Signal(float, float)
@@ -64,19 +64,19 @@ class Thumbnail(QWidget):
     def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: D102
         if self._picture is None:
             return
-        place = self.picture_rectangle()
+        frame = self.picture_rectangle()
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
-        painter.drawPixmap(place, self._picture, QRectF(self._picture.rect()))
+        painter.drawPixmap(frame, self._picture, QRectF(self._picture.rect()))
         if self._view is not None:
             y, x, height, width = self._view
             seen = QRectF(
-                place.x() + x * place.width(),
-                place.y() + y * place.height(),
-                width * place.width(),
-                height * place.height(),
+                frame.x() + x * frame.width(),
+                frame.y() + y * frame.height(),
+                width * frame.width(),
+                height * frame.height(),
             )
-            painter.setClipRect(place)
+            painter.setClipRect(frame)
             for colour, thickness in ((QColor("white"), 4), (QColor(VERMILION), 2)):
                 painter.setPen(QPen(colour, thickness))
                 if max(seen.width(), seen.height()) < SMALLEST:
@@ -84,7 +84,7 @@ class Thumbnail(QWidget):
                     painter.drawLine(middle - QPointF(SMALLEST, 0), middle + QPointF(SMALLEST, 0))
                     painter.drawLine(middle - QPointF(0, SMALLEST), middle + QPointF(0, SMALLEST))
                 else:
-                    painter.drawRect(seen.intersected(place.adjusted(1, 1, -1, -1)))
+                    painter.drawRect(seen.intersected(frame.adjusted(1, 1, -1, -1)))
         painter.end()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: D102
@@ -94,12 +94,12 @@ class Thumbnail(QWidget):
         self._go(event)
 
     def _go(self, event: QMouseEvent) -> None:
-        place = self.picture_rectangle()
-        if place.isEmpty() or not event.buttons() & Qt.MouseButton.LeftButton:
+        frame = self.picture_rectangle()
+        if frame.isEmpty() or not event.buttons() & Qt.MouseButton.LeftButton:
             return
         at = event.position()
-        y = (at.y() - place.y()) / place.height()
-        x = (at.x() - place.x()) / place.width()
+        y = (at.y() - frame.y()) / frame.height()
+        x = (at.x() - frame.x()) / frame.width()
         self.went.emit(min(max(y, 0.0), 1.0), min(max(x, 0.0), 1.0))
 
 

@@ -78,8 +78,8 @@ class TissueBox(Fold):
             "Forget", "Remove what was kept; tissue is found automatically again", self._forget
         )
         self.edits = row(self.paint, self.keep, self.forget)
-        for part in (row(self.find, self.hide_mask), self.form, self.note, self.edits):
-            self.content.addWidget(part)
+        for widget in (row(self.find, self.hide_mask), self.form, self.note, self.edits):
+            self.content.addWidget(widget)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(SETTLE_MS)
@@ -149,7 +149,7 @@ class TissueBox(Fold):
             return
         show_tissue(self.session.viewer, found, slide)
         self._show_edits(True)
-        self.note.say(in_words(slide, found))
+        self.note.say(describe_tissue(slide, found))
 
     def _paint(self) -> None:
         paint_tissue(self.session.viewer)
@@ -165,7 +165,7 @@ class TissueBox(Fold):
         def work() -> str:
             from napari_kdseg.slides.sidecar import keep_tissue
 
-            return f"{in_words(slide, mask)} Kept in {keep_tissue(slide, mask).name}."
+            return f"{describe_tissue(slide, mask)} Kept in {keep_tissue(slide, mask).name}."
 
         def kept(sentence: str) -> None:
             forget_painting(self.session.viewer)
@@ -208,7 +208,7 @@ class TissueBox(Fold):
             box.blockSignals(False)
 
 
-def in_words(slide: Slide, found: TissueMask) -> str:
+def describe_tissue(slide: Slide, found: TissueMask) -> str:
     """Return how much tissue there is, and how it was told from glass."""
     size = ""
     if slide.size_um is not None:

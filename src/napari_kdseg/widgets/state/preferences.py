@@ -62,7 +62,7 @@ def _resize(megabytes: int) -> None:
 def allow_preferred_code() -> None:
     """Allow the code that the preferences name; a name that is none is left alone."""
     named = str(get_plugin_settings("napari-kdseg").networks.allow_code)
-    for name in filter(None, (part.strip() for part in named.split(","))):
+    for name in filter(None, (name.strip() for name in named.split(","))):
         try:
             allow_code(name)
         except ConfigurationError as error:
