@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from napari_kdseg.demo import machine
 from napari_kdseg.distillation import cross_entropy_dice, get_method, kd, similarity_correction, soft_label_kl
 from napari_kdseg.distillation.correction.similarity import CPU_TILE, GPU_TILE, ClassMeans
-from napari_kdseg.distillation.critic import BETAS, WEIGHT_DECAY
+from napari_kdseg.distillation.critic import OPTIMISERS
 from napari_kdseg.distillation.losses.adversarial import gradient_penalty
 from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
 from napari_kdseg.jobs import RunningJob
@@ -240,9 +240,7 @@ def bare_coco(stage: Any, settings: Any) -> BareLoss:
     paraphrasers = stage.learned["correlation"].paraphrasers.to(DEVICE)
     critic, generator = stage.learned["adversarial"].critic.to(DEVICE), torch.Generator()
     generator.set_state(stage.learned["adversarial"].get_extra_state()["generator"])
-    rival = torch.optim.Adam(
-        critic.parameters(), lr=settings.critic_learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
-    )
+    rival = OPTIMISERS["adam"](critic.parameters(), settings.critic_learning_rate)
     layers = next(term for term in stage.terms if term.name == "correlation")
     by_student = keep_outputs(student, layers.student_taps)
     by_teacher = keep_outputs(teacher, layers.teacher_taps)
@@ -272,7 +270,7 @@ def bare_coco(stage: Any, settings: Any) -> BareLoss:
         critic.train()
         of_student, of_teacher = critic(torch.cat([made, wanted]), torch.cat([image, image])).chunk(2)
         distance = of_student.mean() - of_teacher.mean()
-        slope = gradient_penalty(critic, made, wanted, image, generator=generator)
+        slope = gradient_penalty(critic.patches, made, wanted, image, generator=generator)
         rival.zero_grad()
         (distance + settings.gradient_penalty * slope).backward()
         rival.step()

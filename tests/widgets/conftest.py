@@ -14,8 +14,8 @@ def own_settings(tmp_path, monkeypatch):
     """Keep results, recent slides and last folders of a test out of the home folder."""
     from qtpy.QtCore import QSettings
 
-    from napari_kdseg.widgets.cost_box import CostBox
-    from napari_kdseg.widgets.models_dock import ModelsDock
+    from napari_kdseg.widgets.models_dock.dock import ModelsDock
+    from napari_kdseg.widgets.parts.cost_box import CostBox
 
     monkeypatch.setattr(CostBox, "measures", False)
     monkeypatch.setattr(ModelsDock, "gets_ready", False)  # seconds of a test that is about something else
@@ -31,8 +31,8 @@ def viewer(make_napari_viewer, qtbot):
     yield viewer
     from napari.settings import get_settings
 
-    from napari_kdseg.widgets.background import pending
-    from napari_kdseg.widgets.session import session_of
+    from napari_kdseg.widgets.binding import session_of
+    from napari_kdseg.widgets.state.background import pending
 
     session = session_of(viewer)
     for job in [*session.jobs.values(), *session.predictions.stop()]:

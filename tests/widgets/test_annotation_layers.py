@@ -18,12 +18,8 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.widgets.annotation_layers import (
-    labels_to_shapes,
-    layer_to_shapes,
-    shapes_to_labels,
-    shapes_to_layer,
-)
+from napari_kdseg.widgets.layers.annotation_masks import labels_to_shapes, shapes_to_labels
+from napari_kdseg.widgets.layers.annotation_shapes import layer_to_shapes, shapes_to_layer
 
 MPP = (0.25, 0.252)
 RING = [[80010.123456789, 10], [80060, 10.25], [80060, 50], [80010, 50], [80010.123456789, 10]]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from napari_kdseg.jobs import Done
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
-from napari_kdseg.widgets import layers
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 
 WAIT = 60_000
 UNWRITABLE = "/proc/self/kdseg"

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea
 
-from napari_kdseg.widgets import layers
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.keys import KEYS
-from napari_kdseg.widgets.session import session_of
 from napari_kdseg.widgets.workspace import DOCKS, open_workspace
 
 WAIT = 60_000
@@ -175,7 +175,7 @@ def test_gigapixel_sample_opens_in_little_memory():
     """In a process of its own: what other tests left in memory does not count."""
     code = (
         "import napari, psutil;"
-        "from napari_kdseg.widgets import layers;"
+        "from napari_kdseg.widgets import binding as layers;"
         "from napari_kdseg.widgets.view import settle;"
         "viewer = napari.Viewer();"
         "viewer.open_sample('napari-kdseg', 'annotated-synthetic-slide');"

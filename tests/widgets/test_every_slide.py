@@ -11,8 +11,8 @@ import zarr
 
 from napari_kdseg.slides import open_slide
 from napari_kdseg.slides.pixels.resample import halve
-from napari_kdseg.widgets import layers
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 
 WAIT = 20_000
 BLOCK = 24

@@ -6,9 +6,9 @@ import pytest
 from qtpy.QtWidgets import QLabel
 
 from napari_kdseg.networks import NetworkSpec, create, save
-from napari_kdseg.widgets.cost_box import CostBox
-from napari_kdseg.widgets.export_model_box import JOB
-from napari_kdseg.widgets.models import read_model
+from napari_kdseg.widgets.parts.cost_box import CostBox
+from napari_kdseg.widgets.parts.export_model_box import JOB
+from napari_kdseg.widgets.state.loaded_models import read_model
 
 WAIT = 120_000
 
@@ -27,7 +27,7 @@ def cells(box) -> list[str]:
 
 def test_distil_dock_shows_the_last_pair_that_was_chosen(dock, monkeypatch, qtbot):
     monkeypatch.setattr(CostBox, "measures", True)
-    monkeypatch.setattr("napari_kdseg.widgets.cost_box.SETTLED_MS", 10)
+    monkeypatch.setattr("napari_kdseg.widgets.parts.cost_box.SETTLED_MS", 10)
     distil = dock("3 Distil")
     distil.networks.teacher.architecture.setCurrentText("unet/resnet34")
     distil.networks.teacher.architecture.setCurrentText("enet")

@@ -11,8 +11,8 @@ import tifffile
 
 from napari_kdseg.jobs import Cancelled, Done, run_inline
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, distill
-from napari_kdseg.widgets import layers
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
 
 WAIT = 120_000
 MPP = 0.5
@@ -89,11 +89,11 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
 
     # stop in the middle of the student's stage
     wait_for(qtbot, lambda: job.latest is not None and job.latest.stage == "student" and job.latest.done >= 3)
-    distil.following.stop()
+    distil.run_progress.stop()
     with qtbot.waitSignal(job.ended, timeout=WAIT) as ended:
         pass
     assert isinstance(ended.args[0], Cancelled)
-    assert "Resume" in distil.following.state.text()
+    assert "Resume" in distil.run_progress.state.text()
 
     # resume: the curve goes on as if it had never stopped
     resumed = distil.resume(str(run))
@@ -104,12 +104,12 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
     assert isinstance(run_inline(distill, reference).end, Done)
     assert losses(run) == losses(tmp_path / "reference")
     expected = {done: loss for stage, done, loss in losses(run) if stage == "student"}
-    wait_for(qtbot, lambda: len(distil.following.curves.points["loss", "student"]) == len(expected))
-    assert dict(distil.following.curves.points["loss", "student"]) == pytest.approx(expected)
+    wait_for(qtbot, lambda: len(distil.run_progress.curves.points["loss", "student"]) == len(expected))
+    assert dict(distil.run_progress.curves.points["loss", "student"]) == pytest.approx(expected)
 
-    wait_for(qtbot, lambda: "student after epoch 4" in distil.following.preview.caption.text())
-    assert not distil.following.preview.picture.pixmap().isNull()
-    assert len(distil.following.curves.points["validation", "student"]) == 4
+    wait_for(qtbot, lambda: "student after epoch 4" in distil.run_progress.preview.caption.text())
+    assert not distil.run_progress.preview.picture.pixmap().isNull()
+    assert len(distil.run_progress.curves.points["validation", "student"]) == 4
 
     # the new student and its teacher on the slide
     distil.use_student()
@@ -202,8 +202,8 @@ def test_out_of_memory_is_explained_and_the_checkpoint_kept(
     job = distil.start()
     with qtbot.waitSignal(job.ended, timeout=WAIT):
         pass
-    assert "not enough memory" in distil.following.state.text()
-    assert "batch size" in distil.following.state.text()
+    assert "not enough memory" in distil.run_progress.state.text()
+    assert "batch size" in distil.run_progress.state.text()
     assert distil.start_button.isEnabled()
     wait_for(qtbot, lambda: not threads_of_jobs())
     monkeypatch.setattr(ENet, "forward", forward)

@@ -13,9 +13,10 @@ from qtpy.QtWidgets import QMessageBox
 
 from napari_kdseg.slides import open_slide
 from napari_kdseg.slides.tissue.kept import kept_tissue
-from napari_kdseg.widgets import layers
-from napari_kdseg.widgets.magnification import in_words, status_line
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.layers.magnification import corner_text as status_line
+from napari_kdseg.widgets.layers.magnification import in_words
 
 WAIT = 20_000
 
@@ -199,8 +200,8 @@ def test_fluorescence_opens_as_channels_and_a_network_for_stains_is_warned_about
     viewer, opened, real_data, tmp_path
 ):
     from napari_kdseg.networks import NetworkSpec
-    from napari_kdseg.widgets.models import misfit
-    from napari_kdseg.widgets.session import LoadedModel
+    from napari_kdseg.widgets.state.loaded_models import LoadedModel
+    from napari_kdseg.widgets.state.team import misfit
 
     shutil.copyfile(real_data / "slides" / "test3-TRITC-560.ndpi", tmp_path / "tritc.ndpi")
     slide_dock = opened(tmp_path / "tritc.ndpi")
@@ -215,7 +216,7 @@ def test_tile_cache_follows_the_preference(viewer, dock):
     from napari.settings import get_plugin_settings
 
     from napari_kdseg.slides.pixels.cache import default_cache
-    from napari_kdseg.widgets.preferences import follow_cache_size
+    from napari_kdseg.widgets.state.preferences import follow_cache_size
 
     tiles = get_plugin_settings("napari-kdseg").tiles
     before = tiles.cache_mb

@@ -11,8 +11,9 @@ from napari.settings import get_settings
 
 from napari_kdseg.slides import Slide, TileCache
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
-from napari_kdseg.widgets import layers, view
-from napari_kdseg.widgets import session as session_module
+from napari_kdseg.widgets import binding as layers
+from napari_kdseg.widgets import view
+from napari_kdseg.widgets.state import session as session_module
 
 WAIT = 20_000
 

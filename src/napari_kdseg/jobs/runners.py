@@ -14,14 +14,19 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_kdseg.errors import explain
 from napari_kdseg.jobs.control import Control, JobCancelled
 from napari_kdseg.jobs.events import Cancelled, Done, Event, Failed, Terminal
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 Emit = Callable[[Event], None]
-Job = Callable[[Any, Emit, Control], Any]
+Config = TypeVar("Config")
+Job = Callable[[Config, Emit, Control], Any]
+"""What is run, of a configuration; what it returns is the result of :class:`Done`."""
 
 
 class DeferredJob:
@@ -36,13 +41,13 @@ class DeferredJob:
     def __init__(self, name: str):
         self.name = name
 
-    def __call__(self, config: Any, emit: Emit, control: Control) -> Any:
+    def __call__(self, config: object, emit: Emit, control: Control) -> Any:
         """Import the job and run it."""
         module, _, function = self.name.partition(":")
         return getattr(importlib.import_module(module), function)(config, emit, control)
 
 
-def run_job(job: Job, config: Any, emit: Emit, control: Control) -> Terminal:
+def run_job(job: Job[Config], config: Config, emit: Emit, control: Control) -> Terminal:
     """Run ``job`` here and now; exactly one terminal event is emitted and returned."""
     end: Terminal
     try:
@@ -116,7 +121,7 @@ class RunningJob:
         return not self.running
 
 
-def start_in_thread(job: Job, config: Any, observer: Emit | None = None) -> RunningJob:
+def start_in_thread(job: Job[Config], config: Config, observer: Emit | None = None) -> RunningJob:
     """Start ``job`` in a plain thread of its own (the default: CUDA and torch release the GIL)."""
     running = RunningJob()
     if observer is not None:
@@ -128,7 +133,7 @@ def start_in_thread(job: Job, config: Any, observer: Emit | None = None) -> Runn
     return running
 
 
-def run_inline(job: Job, config: Any, observer: Emit | None = None) -> RunningJob:
+def run_inline(job: Job[Config], config: Config, observer: Emit | None = None) -> RunningJob:
     """Run ``job`` here and return when it has ended (command line and tests)."""
     running = RunningJob()
     if observer is not None:
@@ -137,7 +142,7 @@ def run_inline(job: Job, config: Any, observer: Emit | None = None) -> RunningJo
     return running
 
 
-def start_in_process(job: Job, config: Any, observer: Emit | None = None) -> RunningJob:
+def start_in_process(job: Job[Config], config: Config, observer: Emit | None = None) -> RunningJob:
     """Start ``job`` in a spawned process, which gives GPU memory back for certain when it ends.
 
     ``job``, ``config`` and the result must be picklable. A process that dies without a last word is a failure.
@@ -169,7 +174,7 @@ def start_in_process(job: Job, config: Any, observer: Emit | None = None) -> Run
     return running
 
 
-def _child(job: Job, config: Any, sender: Any, control: Control) -> None:
+def _child(job: Job[Config], config: Config, sender: Connection, control: Control) -> None:
     control._emit = sender.send
     run_job(job, config, sender.send, control)
     sender.close()

@@ -8,20 +8,25 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari.layers._multiscale_data import MultiScaleData
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.viewer import Viewer
 
 SLICING_DEPTH = 10
 """Calls between a read of a level and napari's slicing, at most."""
 
 
-def as_multiscale(levels: Any) -> MultiScaleData:
+def as_multiscale(levels: Sequence[Any]) -> MultiScaleData:
     """Wrap the levels of a pyramid as napari does itself: its Labels would unwrap a plain list of one level."""
     return MultiScaleData(levels)
 
 
-def real_viewer(viewer: Any) -> Any:
+def real_viewer(viewer: Viewer) -> Viewer:
     """Return the viewer behind the proxy that napari hands to plugin widgets.
 
     Needed as a dictionary key: a proxy dies with the widget that was given it, the viewer does not.

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QWidget
 
-from napari_kdseg.jobs import Cancelled, Done, Failed, Paused, Resumed, Validated
-from napari_kdseg.widgets.background import JobHandle
-from napari_kdseg.widgets.parts import button, duration
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.jobs import Cancelled, Done, Event, Failed, Paused, Resumed, Terminal, Validated
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.parts.controls import button
+from napari_kdseg.widgets.parts.wording import duration
+from napari_kdseg.widgets.state.job_handle import JobHandle
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 
 class JobBar(QWidget):
     """One line for the job started last."""
 
-    def __init__(self, viewer: Any):
+    def __init__(self, viewer: Viewer):
         super().__init__()
         self.session = session_of(viewer)
         self.job: JobHandle | None = None
@@ -54,7 +58,7 @@ class JobBar(QWidget):
         job.events.connect(self._on_events)
         job.ended.connect(self._on_end)
 
-    def _on_events(self, events: list[Any]) -> None:
+    def _on_events(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Validated) and "val_dice" in event.metrics:
                 self.score = f", epoch {event.epoch}/{event.epochs}, Dice {event.metrics['val_dice']:.3f}"
@@ -77,7 +81,7 @@ class JobBar(QWidget):
         self.progress.setValue(step.done)
         self.text.setText(f"running: {job.title}, {step.stage.replace('_', ' ')}{self.score}{pace}{left}")
 
-    def _on_end(self, end: Any) -> None:
+    def _on_end(self, end: Terminal) -> None:
         words = {Done: "done", Cancelled: "stopped; what is done is kept", Failed: "failed"}[type(end)]
         detail = f": {end.message}" if isinstance(end, Failed) else ""
         self.text.setText(f"{self.job.title if self.job else ''} {words}{detail}")

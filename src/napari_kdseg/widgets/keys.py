@@ -5,11 +5,16 @@ Plain digits, P, B, [ and Space belong to napari's layer modes, so all of these 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from napari_kdseg.widgets import overlays
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.layers import overlays
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_kdseg.widgets.state.session import Session
 
 KEYS = {
     "Alt-1": "show or hide the teacher's mask",
@@ -23,7 +28,7 @@ KEYS = {
 }
 
 
-def bind_keys(viewer: Any) -> None:
+def bind_keys(viewer: Viewer) -> None:
     """Bind :data:`KEYS` on ``viewer``. Safe to repeat."""
     session = session_of(viewer)
     viewer = session.viewer
@@ -37,15 +42,15 @@ def bind_keys(viewer: Any) -> None:
     viewer.bind_key("Alt-Down", lambda _viewer: overlays.fade(session, -0.1), overwrite=True)
 
 
-def _toggle(session: Any, group: str) -> Any:
-    def act(_viewer: Any) -> None:
+def _toggle(session: Session, group: str) -> Callable[[Viewer], None]:
+    def act(_viewer: Viewer) -> None:
         overlays.toggle(session, group)
 
     return act
 
 
-def _peek(session: Any) -> Any:
-    def act(_viewer: Any) -> Iterator[None]:
+def _peek(session: Session) -> Callable[[Viewer], Iterator[None]]:
+    def act(_viewer: Viewer) -> Iterator[None]:
         hidden = overlays.shown(session)
         for layer in hidden:
             layer.visible = False

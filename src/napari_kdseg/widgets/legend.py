@@ -5,21 +5,27 @@ On screen the docks say so; a file needs it drawn in.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_kdseg.widgets import colours, layers
+from napari_kdseg.widgets.layers import colours
+from napari_kdseg.widgets.layers.mask_layers import MASKS_KEY
+from napari_kdseg.widgets.layers.placement import ROLE_KEY
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.viewer import Viewer
 
 Entry = tuple[str, str, bool]  # text, colour, drawn as an outline
 
 
-def entries(viewer: Any) -> list[Entry]:
+def entries(viewer: Viewer) -> list[Entry]:
     """The lines of the legend for the overlays that ``viewer`` shows now."""
     lines: list[Entry] = []
     for layer in viewer.layers:
-        role = layer.metadata.get(layers.ROLE_KEY)
+        role = layer.metadata.get(ROLE_KEY)
         if role is None or not layer.visible:
             continue
         if role in ("teacher", "student"):
@@ -42,10 +48,10 @@ def entries(viewer: Any) -> list[Entry]:
     return list(dict.fromkeys(lines))
 
 
-def _mask_entries(role: str, layer: Any) -> list[Entry]:
+def _mask_entries(role: str, layer: Labels) -> list[Entry]:
     if layer.contour:
         return [(f"{role} mask", colours.SOURCES[role], True)]
-    masks = layer.metadata["kdseg_masks"]
+    masks = layer.metadata[MASKS_KEY]
     return [
         (name, colours.class_colour(index, masks.colours), False)
         for index, name in enumerate(masks.classes)

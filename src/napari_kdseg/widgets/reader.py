@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import tifffile
 from napari import current_viewer
 
+from napari_kdseg.slides import open_slide
 from napari_kdseg.slides.formats import suffixes
-from napari_kdseg.widgets.background import wait_for
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.layers.placement import LayerTuple
+from napari_kdseg.widgets.layers.slide_layers import slide_layers
+from napari_kdseg.widgets.state.background import wait_for
 
 
-def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[Any]] | None:
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerTuple]] | None:
     """Return a reader for ``path`` if it is a slide, ``None`` if it is not.
 
     A TIFF is a slide when it is tiled or larger than 4096 px; smaller images stay with napari's own reader.
@@ -23,11 +25,11 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[Any]] 
         if len(path) != 1:
             return None
         path = path[0]
-    place = Path(path)
-    suffix = place.suffix.lower()
-    if suffix in suffixes("scanner", "instance") or (suffix in suffixes("folder") and place.is_dir()):
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix in suffixes("scanner", "instance") or (suffix in suffixes("folder") and file.is_dir()):
         return read_slide
-    if suffix in suffixes("tiff") and _is_slide_tiff(place):
+    if suffix in suffixes("tiff") and _is_slide_tiff(file):
         return read_slide
     return None
 
@@ -41,13 +43,10 @@ def _is_slide_tiff(path: Path) -> bool:
         return False  # not a readable TIFF: let napari say so
 
 
-def read_slide(path: str | list[str], annotation: str | None = None) -> list[Any]:
+def read_slide(path: str | list[str], annotation: str | None = None) -> list[LayerTuple]:
     """Open the slide and return its lazy layers: one RGB layer or one a channel, and the annotation if given."""
 
-    def work() -> list[Any]:
-        from napari_kdseg.slides import open_slide
-        from napari_kdseg.widgets.layers import slide_layers
-
+    def work() -> list[LayerTuple]:
         return slide_layers(open_slide(path[0] if isinstance(path, list) else path), annotation)
 
     made = wait_for(work)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from napari_kdseg.widgets.layers.placement import LayerTuple
+from napari_kdseg.widgets.reader import read_slide
 
 ADDRESS = "synthetic:100000x80000?seed=0&mpp=0.25"
 SMALL = "synthetic:12000x9000?seed=7&mpp=0.5&stain=2"
 
 
-def synthetic_slide() -> list[Any]:
+def synthetic_slide() -> list[LayerTuple]:
     """A gigapixel H&E-like slide."""
-    from napari_kdseg.widgets.reader import read_slide
-
     return read_slide(ADDRESS)
 
 
-def small_synthetic_slide() -> list[Any]:
+def small_synthetic_slide() -> list[LayerTuple]:
     """One piece of such tissue, scanned at 20x in another laboratory."""
-    from napari_kdseg.widgets.reader import read_slide
-
     return read_slide(SMALL)
 
 
-def annotated_synthetic_slide() -> list[Any]:
+def annotated_synthetic_slide() -> list[LayerTuple]:
     """The same slide with the exact outlines of its glands."""
-    from napari_kdseg.widgets.reader import read_slide
-
     return read_slide(ADDRESS, ADDRESS)

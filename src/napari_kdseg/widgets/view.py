@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import napari
 import numpy as np
@@ -14,13 +14,20 @@ from qtpy.QtWidgets import QApplication
 
 from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.slides import open_slide
-from napari_kdseg.widgets import layers, legend, overlays
-from napari_kdseg.widgets.background import pending
-from napari_kdseg.widgets.models import load_run
-from napari_kdseg.widgets.placement import SOURCE_KEY, go_to
-from napari_kdseg.widgets.session import session_of
+from napari_kdseg.widgets import legend
+from napari_kdseg.widgets.binding import session_of, show_slide
+from napari_kdseg.widgets.layers import overlays
+from napari_kdseg.widgets.layers.placement import ROLE_KEY, SOURCE_KEY, find
+from napari_kdseg.widgets.layers.slide_layers import slide_layers
+from napari_kdseg.widgets.state.background import pending
+from napari_kdseg.widgets.state.camera import go_to
+from napari_kdseg.widgets.state.team import load_run
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import Viewer
 
 CANVAS = (1000, 1500)
 BUSY_S = 0.1
@@ -95,7 +102,7 @@ def screenshot(
         docks = open_workspace(viewer) if window else {}
         prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=None)
         for role in hide:
-            layer = layers.find(viewer, role)
+            layer = find(viewer, role)
             if layer is not None:
                 layer.visible = False
         if window:
@@ -120,7 +127,7 @@ def screenshot(
 
 
 def prepare(
-    viewer: Any,
+    viewer: Viewer,
     slide_path: str,
     *,
     stores: Sequence[Path],
@@ -136,47 +143,47 @@ def prepare(
         )
     slide = open_slide(slide_path, mpp=slide_mpp)
     session = session_of(viewer)
-    layers.show_slide(viewer, layers.slide_layers(slide, annotation))
+    show_slide(viewer, slide_layers(slide, annotation))
     session.store = Path(stores[0]) if stores else None
     for store in stores:
         overlays.show_found(session, overlays.read_store(Path(store)))
     go_to(viewer, slide, region)
 
 
-def side_by_side(viewer: Any) -> None:
+def side_by_side(viewer: Viewer) -> None:
     """Show teacher, corrected label and student in three linked panes, each over the slide."""
-    slide = layers.find(viewer, "slide")
-    annotation = layers.find(viewer, "annotation")
-    if annotation is not None:
-        annotation.visible = False
-    present = [role for role in ("teacher", "stage", "student") if layers.find(viewer, role) is not None]
-    disagreement = layers.find(viewer, "disagreement")
-    if disagreement is not None:
-        disagreement.visible = False
+    slide = find(viewer, "slide")
+    if slide is None:
+        return
+    for role in ("annotation", "disagreement"):
+        layer = find(viewer, role)
+        if layer is not None:
+            layer.visible = False
+    found = [find(viewer, role) for role in ("teacher", "stage", "student")]
+    shown = [layer for layer in found if layer is not None]
     source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
-    for index, role in enumerate(present):
-        layer = layers.find(viewer, role)
+    for index, layer in enumerate(shown):
         under = slide
         if index:
             under = viewer.add_image(
                 slide.data, rgb=slide.rgb, multiscale=True, name=f"{slide.name} {index + 1}", scale=slide.scale,
-                translate=slide.translate, units=slide.units, metadata={layers.ROLE_KEY: "slide copy", **source},
+                translate=slide.translate, units=slide.units, metadata={ROLE_KEY: "slide copy", **source},
             )  # fmt: skip
         layer.name_overlay.visible = True
         _to_end(viewer, under)
         _to_end(viewer, layer)
     for layer in [layer for layer in viewer.layers if not layer.visible]:
-        _to_end(viewer, layer)  # the grid pairs layers by their place in the whole list, hidden ones included
-    viewer.canvas.grid.shape = (1, len(present))
+        _to_end(viewer, layer)  # the grid pairs layers by their index in the whole list, hidden ones included
+    viewer.canvas.grid.shape = (1, len(shown))
     viewer.canvas.grid.stride = 2
     viewer.canvas.grid.enabled = True
 
 
-def _to_end(viewer: Any, layer: Any) -> None:
+def _to_end(viewer: Viewer, layer: Layer) -> None:
     viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
 
 
-def settle(seconds: float = 1.0, viewer: Any = None) -> None:
+def settle(seconds: float = 1.0, viewer: Viewer | None = None) -> None:
     """Let the window draw until nothing new has come for a while: work of the docks, tiles of the slides shown."""
     sources = [] if viewer is None else [layer.metadata.get(SOURCE_KEY) for layer in viewer.layers]
     start = calm = time.monotonic()

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QDockWidget
+from qtpy.QtWidgets import QDockWidget, QWidget
 
-from napari_kdseg.widgets.parts import Dock, Note
+from napari_kdseg.widgets.parts.dock import Dock
+from napari_kdseg.widgets.parts.note import Note
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
 
 PLUGIN = "napari-kdseg"
 DOCKS = ("1 Slide", "2 Models", "3 Distil", "4 Compare")
 STATUS = "KD Seg status"
 
 
-def open_workspace(viewer: Any) -> dict[str, Any]:
+def open_workspace(viewer: Viewer) -> dict[str, Any]:
     """Open the four docks as tabs and the status line; return the docks by name. Safe to repeat."""
     from napari_kdseg.widgets.job_bar import JobBar
     from napari_kdseg.widgets.keys import bind_keys
-    from napari_kdseg.widgets.preferences import follow_cache_size
+    from napari_kdseg.widgets.state.preferences import follow_cache_size
 
     follow_cache_size()
     docks: dict[str, Any] = {}
@@ -34,7 +39,7 @@ def open_workspace(viewer: Any) -> dict[str, Any]:
     return docks
 
 
-def raise_dock(widget: Any) -> None:
+def raise_dock(widget: QWidget) -> None:
     """Bring the tab of a dock to the front."""
     parent = widget
     while parent is not None and not isinstance(parent, QDockWidget):
@@ -47,7 +52,7 @@ def raise_dock(widget: Any) -> None:
 class WorkspaceDock(Dock):
     """The entry in the plugin's menu that arranges everything else, and then makes room."""
 
-    def __init__(self, napari_viewer: Any):
+    def __init__(self, napari_viewer: Viewer):
         super().__init__(napari_viewer)
         self.column.addWidget(Note("Opening 1 Slide, 2 Models, 3 Distil and 4 Compare ..."))
         QTimer.singleShot(0, self._arrange)

@@ -1,0 +1,108 @@
+"""Masks and what is computed from them as napari layers: shown, renewed, outlined or filled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_kdseg.widgets._compat import as_multiscale
+from napari_kdseg.widgets.layers import colours
+from napari_kdseg.widgets.layers.placement import ROLE_KEY, find, placement, put_in_order
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+    from napari.viewer import Viewer
+
+    from napari_kdseg.comparison import LazyPyramid
+    from napari_kdseg.masks import MaskPyramid
+
+    Pyramid = MaskPyramid | LazyPyramid
+
+MASKS_KEY = "kdseg_masks"
+LAYER_NAMES = {
+    "teacher": "teacher mask",
+    "student": "student mask",
+    "stage": "corrected: who mended it",
+    "confidence": "corrected: probability of the annotated class",
+    "change": "corrected: change from the teacher's",
+    "disagreement": "disagreement",
+}
+
+
+def show_mask(
+    viewer: Viewer, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, *, outline: bool = True
+) -> Labels:
+    """Show or renew the mask of the teacher or the student."""
+    layer = _labels(viewer, role, masks, mpp)
+    layer.metadata[MASKS_KEY] = masks
+    layer.features = {"index": list(range(len(masks.classes))), "class": list(masks.classes)}
+    style_mask(layer, role, outline=outline)
+    return layer
+
+
+def style_mask(layer: Labels, role: str, *, outline: bool) -> None:
+    """Outline in the colour of the source, or fill in the colours of the classes."""
+    masks = layer.metadata[MASKS_KEY]
+    if outline:
+        layer.contour = 3
+        layer.colormap = colours.source_colormap(role, len(masks.classes))
+    else:
+        layer.contour = 0
+        layer.colormap = colours.class_colormap(len(masks.classes), masks.colours)
+
+
+def show_codes(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Labels:
+    """Show or renew a map of codes: the disagreement, or the stage map."""
+    table = colours.DISAGREEMENT if role == "disagreement" else colours.STAGES
+    layer = _labels(viewer, role, pyramid, mpp)
+    layer.colormap = colours.label_colormap({code: colour for code, (_, colour) in table.items()})
+    layer.features = {"index": list(table), "meaning": [text for text, _ in table.values()]}
+    return layer
+
+
+def show_heat(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Image:
+    """Show or renew a map of floats: confidence in [0, 1] or change in [-1, 1]; NaN is transparent."""
+    layer = _renewed(viewer, role, pyramid, mpp)
+    if layer is not None:
+        return layer
+    low = 0.0 if role == "confidence" else -1.0
+    colormap = colours.confidence_colormap() if role == "confidence" else colours.change_colormap()
+    layer = viewer.add_image(
+        as_multiscale(pyramid.levels),
+        name=LAYER_NAMES[role],
+        multiscale=True,
+        rgb=False,
+        contrast_limits=(low, 1.0),
+        colormap=colormap,
+        blending="translucent",
+        interpolation2d="nearest",
+        metadata={ROLE_KEY: role},
+        **placement(pyramid.downsample, mpp),
+    )
+    put_in_order(viewer)
+    return layer
+
+
+def _renewed(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Layer | None:
+    """Give the layer that plays ``role`` new data, or return ``None`` where there is none yet."""
+    layer = find(viewer, role)
+    if layer is not None:
+        layer.data = as_multiscale(pyramid.levels)
+        for name, value in placement(pyramid.downsample, mpp).items():
+            setattr(layer, name, value)
+    return layer
+
+
+def _labels(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Labels:
+    layer = _renewed(viewer, role, pyramid, mpp)
+    if layer is not None:
+        return layer
+    layer = viewer.add_labels(
+        as_multiscale(pyramid.levels),
+        name=LAYER_NAMES[role],
+        multiscale=True,
+        opacity=0.9 if role in ("teacher", "student") else 0.7,
+        metadata={ROLE_KEY: role},
+        **placement(pyramid.downsample, mpp),
+    )
+    put_in_order(viewer)
+    return layer

@@ -1,0 +1,182 @@
+"""Annotations of a slide, in and out: masks, QuPath GeoJSON, ASAP and ImageScope XML, and shapes drawn here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from napari.layers import Labels, Shapes
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+
+from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, find, put_in_order
+from napari_kdseg.widgets.layers.unsaved import saved, watch_shapes
+from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.parts.path_row import PathRow
+from napari_kdseg.widgets.state.background import in_background
+from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_kdseg.widgets.state.session import Session
+
+OPEN_PATTERNS = (
+    "Annotations (*.geojson *.geojson.gz *.json *.json.gz *.xml *.png *.tif *.tiff);;"
+    "Polygons (*.geojson *.geojson.gz *.json *.json.gz *.xml);;Masks (*.png *.tif *.tiff);;All files (*)"
+)
+SAVE_FORMATS: dict[str, tuple[str, Literal["asap", "imagescope"]]] = {
+    "QuPath GeoJSON (*.geojson)": (".geojson", "asap"),
+    "QuPath GeoJSON, compressed (*.geojson.gz)": (".geojson.gz", "asap"),
+    "ASAP XML (*.xml)": (".xml", "asap"),
+    "ImageScope XML (*.xml)": (".xml", "imagescope"),
+}
+SHAPES = "shapes to edit"
+POLYGONS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".xml")
+
+
+class AnnotationBox(QWidget):
+    """Open the annotation of a slide, draw and change shapes, save them for QuPath and others."""
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self.session = session
+        self.path = PathRow(
+            "Mask, GeoJSON or XML of this slide", patterns=OPEN_PATTERNS, remember="annotation"
+        )
+        self.path.chosen.connect(self.open)
+        self.edit = button(
+            "Edit shapes", "Show the polygons of this file as shapes that can be changed", self.edit_shapes
+        )
+        self.draw = button(
+            "Draw", "A new layer for polygons; write the class of each into its table", self.draw_shapes
+        )
+        self.save = button(
+            "Save…", "Write shapes, or a painted mask, for QuPath, ASAP or ImageScope", self._browse_save
+        )
+        self.note = Note()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.path)
+        column.addWidget(row(self.edit, self.draw, self.save))
+        column.addWidget(self.note)
+        self.show_annotation(session.annotation)
+
+    def show_annotation(self, source: str | None) -> None:
+        """Show which annotation the slide has."""
+        self.path.set_path(source or "")
+        self.edit.setEnabled(bool(source) and str(source).lower().endswith(POLYGONS))
+        self.note.say(
+            ""
+            if source
+            else "None. With one, Compare shows how the teacher team corrects the soft labels here."
+        )
+
+    def open(self, path: str) -> None:
+        """Lay the annotation ``path`` over the slide, in place of the present one."""
+        slide, viewer = self.session.slide, self.session.viewer
+        if slide is None:
+            return
+        from napari_kdseg.widgets.layers.annotation_masks import annotation_layer
+
+        def show(layer: LayerTuple) -> None:
+            data, options, _ = layer
+            present = find(viewer, "annotation")
+            if present is not None:
+                viewer.layers.remove(present)
+            viewer.add_labels(data, **options).contour = 2
+            put_in_order(viewer)
+
+        self.note.say("Reading …")
+        in_background(lambda: annotation_layer(path, slide), show, self.note.warn)
+
+    def edit_shapes(self) -> None:
+        """Show the polygons of the present annotation as a Shapes layer."""
+        slide, source = self.session.slide, self.session.annotation
+        if slide is None or source is None:
+            return
+
+        def work() -> LayerTuple:
+            from napari_kdseg.slides import read_annotations
+            from napari_kdseg.widgets.layers.annotation_shapes import shapes_to_layer
+
+            return shapes_to_layer(read_annotations(source), slide.mpp, name=SHAPES)
+
+        self.note.say("Reading …")
+        in_background(work, self._show_shapes, self.note.warn)
+
+    def draw_shapes(self) -> None:
+        """Add an empty layer for polygons and take up the pen."""
+        slide = self.session.slide
+        if slide is None:
+            return
+        from napari_kdseg.widgets.layers.annotation_shapes import shapes_to_layer
+
+        self._show_shapes(shapes_to_layer([], slide.mpp, name=SHAPES))
+        self.session.viewer.layers.selection.active.mode = "add_polygon"
+        self.note.say("Click the corners, double-click to end. Then Save.")
+
+    def _show_shapes(self, made: LayerTuple) -> None:
+        data, options, _ = made
+        viewer = self.session.viewer
+        present = find(viewer, "shapes")
+        if present is not None and not len(present.data):
+            viewer.layers.remove(present)
+        layer = viewer.layers.selection.active = viewer.add_shapes(data, **options)
+        watch_shapes(layer)
+        self.note.say(
+            f"{len(data):,} shapes. Change them with napari's tools, then Save." if len(data) else ""
+        )
+
+    def _browse_save(self) -> None:
+        slide = self.session.slide
+        if slide is None:
+            return
+        folder = Path(last_folder("annotation"))
+        start = folder / f"{Path(slide.name).stem}.geojson"
+        path, chosen = QFileDialog.getSaveFileName(
+            self, "Save annotations", str(start), ";;".join(SAVE_FORMATS), next(iter(SAVE_FORMATS))
+        )
+        if path:
+            remember_folder("annotation", path)
+            suffix, xml = SAVE_FORMATS.get(chosen, (".geojson", "asap"))
+            self.save_to(path if path.lower().endswith(POLYGONS) else path + suffix, xml=xml)
+
+    def save_to(self, path: str, *, xml: Literal["asap", "imagescope"] = "asap") -> None:
+        """Write the shapes of the selected layer, else of ours, to ``path``."""
+        slide, layer = self.session.slide, self._layer_to_save()
+        if slide is None:
+            return
+        if layer is None:
+            self.note.warn(
+                "There is nothing to save. Draw shapes, or select a layer of shapes or labels first."
+            )
+            return
+
+        def work() -> str:
+            from napari_kdseg.slides import write_annotations
+            from napari_kdseg.widgets.layers.annotation_masks import labels_to_shapes
+            from napari_kdseg.widgets.layers.annotation_shapes import layer_to_shapes
+
+            shapes = (
+                layer_to_shapes(layer, slide.mpp)
+                if isinstance(layer, Shapes)
+                else labels_to_shapes(layer, slide)
+            )
+            write_annotations(path, shapes, xml=xml, mpp=slide.mpp)
+            return f"{len(shapes):,} shapes of {layer.name!r} saved in {Path(path).name}."
+
+        def done(sentence: str) -> None:
+            saved(layer)
+            self.note.say(sentence)
+            if layer.metadata.get(ROLE_KEY) == "shapes" and self.session.slide is slide:
+                self.open(path)  # what was drawn is the annotation of this slide from now on
+
+        self.note.say("Saving …")
+        in_background(work, done, self.note.warn)
+
+    def _layer_to_save(self) -> Layer | None:
+        active = self.session.viewer.layers.selection.active
+        if isinstance(active, Shapes | Labels):
+            return active
+        return find(self.session.viewer, "shapes") or find(self.session.viewer, "annotation")

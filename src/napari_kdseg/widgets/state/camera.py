@@ -1,0 +1,43 @@
+"""Where a viewer looks, in level-0 pixels of its slide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_kdseg.slides import Slide
+
+Region = tuple[int, int, int, int]
+"""Upper edge, left edge, height and width."""
+
+
+def visible_region(viewer: Viewer, slide: Slide) -> Region:
+    """What of the slide is on screen, cut to the slide.
+
+    Computed from the camera and the canvas: since napari 0.9 ``corner_pixels`` is grown to whole chunks.
+    """
+    mpp = np.asarray(slide.mpp or (1.0, 1.0))
+    centre = np.asarray(viewer.scene.camera.center[-2:]) / mpp
+    half = np.asarray(viewer.canvas.size) / viewer.scene.camera.zoom / 2 / mpp
+    height, width = slide.levels[0].shape
+    top, left = np.clip(np.floor(centre - half), 0, (height, width)).astype(int)
+    bottom, right = np.clip(np.ceil(centre + half), 0, (height, width)).astype(int)
+    return int(top), int(left), int(bottom - top), int(right - left)
+
+
+def go_to(viewer: Viewer, slide: Slide | None, region: Region | None = None) -> None:
+    """Centre ``region`` and zoom so that it fills the canvas; without one, what was scanned, or all there is."""
+    if region is None and slide is not None:
+        region = slide.bounds
+    if slide is None or region is None:
+        viewer.fit_to_view()
+        return
+    top, left, height, width = region
+    mpp = np.asarray(slide.mpp or (1.0, 1.0))
+    size = np.asarray((height, width)) * mpp
+    viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
+    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min())

@@ -1,0 +1,278 @@
+"""What the docks of one viewer share: the slide, the models, the masks, the jobs.
+
+State belongs to the viewer: a dock may be closed and opened again, or exist twice, and finds all as it was. Nothing is
+drawn and nobody is asked here: what is to be seen is a signal, and a person's answer comes from a function that docks
+give.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from napari.utils.notifications import show_info, show_warning
+from qtpy.QtCore import QObject, Qt, Signal
+
+from napari_kdseg.errors import OutputError
+from napari_kdseg.widgets.state.background import emitting, in_background
+from napari_kdseg.widgets.state.camera import visible_region
+from napari_kdseg.widgets.state.job_handle import JobHandle
+from napari_kdseg.widgets.state.prediction_queue import PredictionQueue
+from napari_kdseg.widgets.state.preferences import preferences
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+    from pydantic import BaseModel
+
+    from napari_kdseg.slides import Slide
+    from napari_kdseg.slides.slide import BadTile
+    from napari_kdseg.slides.views.colour import Colours
+    from napari_kdseg.widgets.state.loaded_models import LoadedModel
+
+    Config = TypeVar("Config", bound=BaseModel)
+
+Mpp = float | tuple[float, float]
+OnFailed = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SlideRequest:
+    """A slide that is to be shown in place of the present one.
+
+    Attributes
+    ----------
+    path, mpp
+        As for :func:`~napari_kdseg.slides.open_slide`.
+    annotation
+        Its mask, as for :func:`~napari_kdseg.slides.open_annotation`.
+    on_failed
+        Receives the sentence of the notification, too.
+    """
+
+    path: str
+    annotation: str | None = None
+    mpp: Mpp | None = None
+    on_failed: OnFailed | None = None
+
+
+class Session(QObject):
+    """The state of one viewer. Its signals are emitted in the GUI thread.
+
+    Signals
+    -------
+    slide_wanted(SlideRequest)
+        A slide is to be opened and shown; :meth:`set_slide` is told when it is.
+    slide_changed(Slide), slide_identified(Slide)
+        Another slide is shown; its content was recognised, so that its masks can be found.
+    annotation_changed(str or None), models_changed(str)
+        The annotation, or the network of a role.
+    job_started(JobHandle)
+        A job began.
+    masks_changed()
+        What is on disk of the masks may be other than what is shown.
+    overlays_changed(), overlays_restyled()
+        Layers of masks came or went; they look otherwise.
+    view_changed()
+        The camera moved.
+    damage_found()
+        A tile of the slide cannot be read.
+
+    Attributes
+    ----------
+    may_leave
+        Asks a person before work by hand is lost with the slide it was done on, and returns whether to go on. Given by
+        the docks; without them there is no such work.
+    """
+
+    slide_wanted = Signal(object)
+    slide_changed = Signal(object)
+    slide_identified = Signal(object)
+    annotation_changed = Signal(object)
+    models_changed = Signal(str)
+    job_started = Signal(object)
+    masks_changed = Signal()
+    overlays_changed = Signal()
+    overlays_restyled = Signal()
+    view_changed = Signal()
+    damage_found = Signal()
+    _damaged = Signal(object, object)
+
+    def __init__(self, viewer: Viewer):
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.may_leave: Callable[[Session], bool] = lambda _session: True
+        self.slide: Slide | None = None
+        self.slide_identity: str | None = None
+        self.store: Path | None = None
+        self.annotation: str | None = None
+        self.models: dict[str, LoadedModel] = {}
+        self.jobs: dict[str, JobHandle[Any]] = {}
+        self.outline = True
+        self.corrected_view = "stage"
+        self.network_colours: Colours = "stored"
+        self._told_damage: int | None = None
+        self._damaged.connect(self._on_damage, Qt.ConnectionType.QueuedConnection)
+        self.predictions = PredictionQueue(self)
+        self.predictions.begun.connect(self._on_prediction)
+        self.view_changed.connect(self._tell_view)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the viewer is gone; what comes back from the background asks this first."""
+        return self._viewer() is None
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer this state belongs to.
+
+        Raises
+        ------
+        RuntimeError
+            If it was closed.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("The viewer of this session has been deleted.")
+        return viewer
+
+    # -- slide -------------------------------------------------------------------------------------
+
+    def open_slide(
+        self,
+        path: str,
+        *,
+        annotation: str | None = None,
+        mpp: Mpp | None = None,
+        on_failed: OnFailed | None = None,
+    ) -> None:
+        """Have a slide shown in place of the present one (see :class:`SlideRequest`), unless work would be lost."""
+        if self.may_leave(self):
+            self.slide_wanted.emit(SlideRequest(path, annotation, mpp, on_failed))
+        elif on_failed is not None:
+            on_failed("The slide stays as it is. Save what was drawn or painted, then open the other one.")
+
+    def give_scale(self, mpp: tuple[float, float], on_failed: OnFailed | None = None) -> None:
+        """Take ``mpp`` (y, x) as the size of the slide's pixels, keep it for the next time, and show the slide anew.
+
+        Where it cannot be kept it counts until the slide is closed, which is said.
+        """
+        slide = self.slide
+        if slide is None or not self.may_leave(self):
+            return
+        request = SlideRequest(slide.path, self.annotation, mpp, on_failed)
+
+        def keep() -> None:
+            from napari_kdseg.slides.sidecar import keep_mpp
+
+            try:
+                keep_mpp(slide, mpp)
+            except OutputError as error:
+                show_warning(f"{error} It counts until you close the slide.")
+
+        in_background(keep, lambda _kept: self.slide_wanted.emit(request), on_failed)
+
+    def set_slide(self, slide: Slide) -> None:
+        """Take ``slide``, which is shown now, as the slide of this viewer; nothing of the one before counts for it."""
+        self.slide = slide
+        self.slide_identity = None
+        self.store = None
+        self.annotation = None
+        self.network_colours = "stored"
+        slide.on_bad_tile(emitting(self, "_damaged", id(slide)))
+        self.slide_changed.emit(slide)
+        self.annotation_changed.emit(None)
+        if slide.bad_tiles:  # found while it was opened
+            self._on_damage(id(slide), slide.bad_tiles[0])
+
+        def found(identity: str) -> None:
+            if self.slide is slide:
+                self.slide_identity = identity
+                self.refresh_masks()
+                self.slide_identified.emit(slide)
+
+        in_background(slide.identity, found)
+
+    def set_annotation(self, source: str | None) -> None:
+        """Take ``source`` (a mask file or a ``synthetic:`` address) as the annotation of this slide."""
+        self.annotation = source
+        self.annotation_changed.emit(source)
+
+    def _on_damage(self, slide: int, bad: BadTile) -> None:
+        """Say once of a slide that parts of it cannot be read."""
+        if self.slide is None or id(self.slide) != slide:
+            return
+        if self._told_damage != slide:
+            self._told_damage = slide
+            show_warning(
+                f"A part of {self.slide.name} cannot be read and is shown grey ({bad.reason}). Copy the file again "
+                "from where it came from."
+            )
+        self.damage_found.emit()
+
+    # -- models ------------------------------------------------------------------------------------
+
+    def set_model(self, role: str, model: LoadedModel | None) -> None:
+        """Fill or clear the card of ``role``."""
+        if model is None:
+            self.models.pop(role, None)
+        else:
+            self.models[role] = model
+        self.models_changed.emit(role)
+
+    # -- masks and jobs ----------------------------------------------------------------------------
+
+    def masks_path(self) -> Path | None:
+        """Where the masks of this slide are kept, or ``None`` while the slide is still being identified."""
+        if self.store is not None:
+            return self.store
+        if self.slide is None or self.slide_identity is None:
+            return None
+        stem = (
+            "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(self.slide.name).stem)[:60]
+            or "slide"
+        )
+        return preferences().masks_folder / f"{stem}-{self.slide_identity[:8]}.ome.zarr"
+
+    def refresh_masks(self) -> None:
+        """Have the masks of this slide shown as they are on disk now."""
+        self.masks_changed.emit()
+
+    def start(self, kind: str, title: str, job: str, config: Config) -> JobHandle[Config] | None:
+        """Start a job of this kind, unless one of the same kind is still running.
+
+        Parameters
+        ----------
+        kind
+            Of which one runs at a time: ``"distil"``, ``"correct"``, ``"export"`` ...
+        title
+            For people.
+        job
+            The job as ``"module:function"``, imported where it runs: torch never loads on the GUI thread.
+        config
+            What to do.
+        """
+        present = self.jobs.get(kind)
+        if present is not None and present.alive:
+            show_info(f"{present.title} is still running. Stop it first, or wait for it.")
+            return None
+        handle = JobHandle(kind, title, job, config, in_process=preferences().jobs_in_process, parent=self)
+        self.jobs[kind] = handle
+        self.job_started.emit(handle)
+        return handle
+
+    def _on_prediction(self, handle: JobHandle[Any]) -> None:
+        self._tell_view()
+        self.job_started.emit(handle)
+
+    def _tell_view(self) -> None:
+        """Tell predictions what is on screen: it comes first."""
+        if self.slide is not None and not self.closed and self.predictions.jobs:
+            self.predictions.look_at(str(self.slide.path), visible_region(self.viewer, self.slide))
+
+
+def given_mpp(slide: Slide) -> float | None:
+    """The scale that a person gave, not the file: jobs open the file themselves and need to be told."""
+    return slide.mpp[0] if slide.mpp is not None and slide.mpp != slide.metadata.mpp else None
