@@ -44,7 +44,8 @@ from napari_kdseg.inference.prediction import begin, predict_slab
 from napari_kdseg.jobs import Cancelled, Done, Event, RunningJob, Started, Step, run_inline, run_job
 from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.slides import TissueMask, open_annotation, open_slide
-from napari_kdseg.slides.sidecar import keep_mpp, keep_tissue
+from napari_kdseg.slides.sidecar import keep_mpp
+from napari_kdseg.slides.tissue.kept import keep_tissue
 from napari_kdseg.slides.writing.synthesise import SynthConfig, synthesise
 from napari_kdseg.study import StudyConfig, study, write_evidence
 from napari_kdseg.study.why import look_into
@@ -284,8 +285,8 @@ def main(root: Path) -> None:
     write_window_settings(root / "napari-kdseg.conf")
     write_names(expected / "names.json", MANIFEST)
     write_identities(expected / "identities.json", ["slide.tif", "plain.png", SYNTHETIC])
-    pack_enet(root)
     tidy(root)
+    pack_enet(root)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from napari_kdseg.comparison import STAGES
 from napari_kdseg.masks import open_masks
 from napari_kdseg.slides import open_slide
 from napari_kdseg.training import DistillConfig
-from napari_kdseg.widgets.models import load_run
-from napari_kdseg.widgets.session import ROLES, session_of
+from napari_kdseg.widgets.binding import session_of
+from napari_kdseg.widgets.state.loaded_models import ROLES
+from napari_kdseg.widgets.state.team import load_run
 
 WRITTEN = Path(__file__).parents[1] / "old_files" / "written"
 WAIT = 60_000
@@ -74,13 +75,13 @@ def test_saved_settings_fill_the_form_and_come_out_of_it(dock, old):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Qt keeps settings in another form")
 def test_what_the_window_remembers(dock, old, tmp_path):
-    from napari_kdseg.widgets.parts import last_folder, settings
+    from napari_kdseg.widgets.state.remembered import _settings, last_folder
 
-    place = Path(settings().fileName())
+    place = Path(_settings().fileName())
     assert tmp_path in place.parents
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(old / "napari-kdseg.conf", place)
-    settings().sync()
+    _settings().sync()
     assert (last_folder("slide"), last_folder("config")) == ("/slides", "/settings")
     recent = dock("1 Slide").recent
     assert [recent.itemData(index) for index in range(1, recent.count())] == [
