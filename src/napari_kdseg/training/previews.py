@@ -9,24 +9,11 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
+from napari_kdseg.colours import CLASSES
 from napari_kdseg.distillation import Stage
 from napari_kdseg.networks import NetworkSpec, to_input
 from napari_kdseg.training.dataset import TileDataset
 from napari_kdseg.training.run_folder import RunFolder
-
-COLOURS = np.array(
-    [
-        [230, 159, 0],
-        [86, 180, 233],
-        [0, 158, 115],
-        [240, 228, 66],
-        [0, 114, 178],
-        [213, 94, 0],
-        [204, 121, 167],
-    ],
-    dtype=np.float32,
-)
-"""Okabe and Ito's colours, which colour-blind people can tell apart."""
 
 OPACITY = 0.45
 
@@ -51,6 +38,6 @@ def save_preview(
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Lay the foreground classes of a mask over an RGB image, both ``uint8``."""
-    colour = COLOURS[(mask.astype(int) - 1) % len(COLOURS)]
+    colour = np.array(CLASSES, dtype=np.float32)[(mask.astype(int) - 1) % len(CLASSES)]
     shown = ((mask != 0) & (mask != 255))[..., None]
     return np.where(shown, image * (1 - OPACITY) + colour * OPACITY, image).astype(np.uint8)

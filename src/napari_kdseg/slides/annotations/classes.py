@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_kdseg.colours import class_colour
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.annotations.model import AnnotationShape, Colour
 
@@ -20,18 +21,6 @@ BACKGROUND = "background"
 REGION, IGNORE = "region*", "ignore*"
 UNNAMED = "annotation"
 """Class of shapes for which nobody chose one."""
-
-#: Okabe & Ito 2008: colours for classes that bring none, which colour-blind people can tell apart.
-COLOURS: tuple[Colour, ...] = (
-    (0, 158, 115),
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
-
 
 BACKGROUND_COLOUR = (128, 128, 128)
 
@@ -97,7 +86,7 @@ def class_colours(
         for shape in reversed(shapes)
         if shape.colour is not None
     }
-    default = (BACKGROUND_COLOUR, *(COLOURS[index % len(COLOURS)] for index in range(count)))
+    default = (BACKGROUND_COLOUR, *(class_colour(index) for index in range(1, count + 1)))
     return tuple(given.get(index, default[index]) for index in range(count))
 
 

@@ -10,9 +10,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from napari_kdseg.colours import CLASSES
 from napari_kdseg.jobs import Control, Emit, Started
 from napari_kdseg.slides.annotations.annotation import Annotation
-from napari_kdseg.slides.annotations.classes import COLOURS
 from napari_kdseg.slides.annotations.opening import open_annotation
 from napari_kdseg.slides.formats import written_suffix
 from napari_kdseg.slides.opening import open_slide
@@ -165,6 +165,6 @@ def _write_label(
         version=config.ome_zarr,
         mpp=(config.mpp, config.mpp),
         classes=annotation.classes,
-        colours=(BACKGROUND, *COLOURS)[: len(annotation.classes)],
+        colours=(BACKGROUND, *CLASSES)[: len(annotation.classes)],
         progress=progress,
     )

@@ -64,7 +64,7 @@ def shapes_to_layer(
         "name": name,
         "ndim": 2,
         "shape_type": kinds or "polygon",
-        "edge_color": np.array(edges) if edges else colours.CLASSES[0],
+        "edge_color": np.array(edges) if edges else colours.class_colour(1),
         "face_color": "transparent",
         "edge_width": _edge_width(shapes),
         "features": dict(zip(("class", "name", "locked", "ring"), table.T, strict=True)),

@@ -1,4 +1,4 @@
-"""One set of colours for every view: Okabe-Ito (Okabe & Ito 2008), safe for colour-blind eyes.
+"""Colours of layers as napari takes them.
 
 Fill shows the class; outline, pane title and legend show the source.
 """
@@ -11,23 +11,30 @@ from typing import Any
 import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-ORANGE, SKY_BLUE, BLUISH_GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILION, REDDISH_PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
+from napari_kdseg import colours as okabe_ito
+from napari_kdseg.codes import DIFFERENCES, MENDED_BY
+from napari_kdseg.colours import as_hex
+
+ORANGE, SKY_BLUE, BLUISH_GREEN, YELLOW, BLUE, VERMILION, REDDISH_PURPLE, BLACK = (
+    as_hex(colour)
+    for colour in (
+        okabe_ito.ORANGE,
+        okabe_ito.SKY_BLUE,
+        okabe_ito.BLUISH_GREEN,
+        okabe_ito.YELLOW,
+        okabe_ito.BLUE,
+        okabe_ito.VERMILION,
+        okabe_ito.REDDISH_PURPLE,
+        okabe_ito.BLACK,
+    )
+)
+DISAGREEMENT, STAGES = (
+    {int(code): (meaning.name, as_hex(meaning.colour)) for code, meaning in table.items() if code}
+    for table in (DIFFERENCES, MENDED_BY)
+)
+"""Words and colours by code, without what is not shown."""
 
 SOURCES = {"teacher": BLUE, "corrected": BLUISH_GREEN, "student": ORANGE, "disagreement": VERMILION}
-CLASSES = (BLUISH_GREEN, ORANGE, SKY_BLUE, REDDISH_PURPLE, YELLOW, BLUE, VERMILION)
-DISAGREEMENT = {
-    1: ("only the teacher", BLUE),
-    2: ("only the student", ORANGE),
-    3: ("different class", VERMILION),
-}
-STAGES = {
-    1: ("false-pixel-aware assistant", SKY_BLUE),
-    2: ("boundary-aware assistant", BLUISH_GREEN),
-    3: ("similarity", REDDISH_PURPLE),
-    4: ("fallback", YELLOW),
-    5: ("still wrong", VERMILION),
-}
 
 
 def class_colour(index: int, colours: Sequence[Any] | None = None) -> str:
@@ -37,8 +44,8 @@ def class_colour(index: int, colours: Sequence[Any] | None = None) -> str:
     """
     if colours and index < len(colours):
         given = colours[index]
-        return given if isinstance(given, str) else "#{:02x}{:02x}{:02x}".format(*given)
-    return CLASSES[(index - 1) % len(CLASSES)]
+        return given if isinstance(given, str) else as_hex(given)
+    return as_hex(okabe_ito.class_colour(index))
 
 
 def label_colormap(colours: dict[int, str]) -> DirectLabelColormap:

@@ -6,7 +6,9 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
-WARNING_STYLE = "color: #D55E00;"
+from napari_kdseg.colours import VERMILION, as_hex
+
+WARNING_STYLE = f"color: {as_hex(VERMILION)};"
 
 
 class Note(QLabel):
