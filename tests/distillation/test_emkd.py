@@ -65,6 +65,25 @@ def test_names_and_forms():
     assert (released.region_reduce, released.region_p, released.region_masks) == ("vector", 2, "nearest")
 
 
+@pytest.mark.parametrize("method", [*variants(EMKD), *variants(EMKD_PAPER)], ids=lambda method: method.name)
+def test_segmentation_loss_is_the_released_code_s_or_the_common_one(method, tiny_net, lesions):
+    settings = method.settings(LAYERS)
+    weights = (settings.segmentation_loss, settings.cross_entropy_weight, settings.dice_weight)
+    image, target = lesions(0)
+    (stage,) = method.stages(tiny_net(1), tiny_net(2), settings, input_shape=(3, 24, 24))
+    value = stage.loss(image, target)["segmentation"]
+    logits = stage.network(image)
+    p = logits.softmax(dim=1).gather(1, target[:, None])
+    foreground, lesion = logits.softmax(dim=1)[:, 1], (target == 1).float()
+    dice = 1 - (2 * (foreground * lesion).sum() + 1) / (foreground.sum() + lesion.sum() + 1)
+    if method.name.startswith("emkd-paper"):
+        assert weights == ("ce+dice", 1.0, 1.0)
+        torch.testing.assert_close(value, -p.log().mean() + dice)
+    else:
+        assert weights == ("focal+dice", 0.5, 0.5)
+        torch.testing.assert_close(value, -((1 - p) ** 2 * p.log()).mean() / 2 + dice / 2)
+
+
 def test_each_constant_reaches_its_loss():
     """What a term computes is the loss called with the constants of the settings, for both methods."""
     seeded = torch.Generator().manual_seed(0)

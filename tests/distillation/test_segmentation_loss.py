@@ -11,8 +11,8 @@ from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
 from napari_kdseg.errors import ConfigurationError
 
 
-def naive_cross_entropy_and_dice(logits, target, smooth):
-    """Pixel by pixel in float64, straight from the formula."""
+def naive_cross_entropy_and_dice(logits, target, smooth, focusing=0.0):
+    """Pixel by pixel in float64, straight from the formula; the focal loss with ``focusing``."""
     logits, target = np.asarray(logits, dtype=np.float64), np.asarray(target)
     count, classes, height, width = logits.shape
     entropy, pixels = 0.0, 0
@@ -25,7 +25,7 @@ def naive_cross_entropy_and_dice(logits, target, smooth):
                     continue
                 z = logits[n, :, i, j]
                 p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-                entropy -= math.log(p[label])
+                entropy -= (1 - p[label]) ** focusing * math.log(p[label])
                 pixels += 1
                 overlap[label] += p[label]
                 predicted += p
@@ -36,15 +36,33 @@ def naive_cross_entropy_and_dice(logits, target, smooth):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("smooth", [1.0, 1e-3])
-def test_equals_naive_loop(classes, smooth):
+@pytest.mark.parametrize("focusing", [0.0, 0.5, 2.0])
+def test_equals_naive_loop(classes, smooth, focusing):
     generator = torch.Generator().manual_seed(classes)
     logits = 3 * torch.randn(2, classes, 7, 5, generator=generator)
     target = torch.randint(0, classes, (2, 7, 5), generator=generator)
     target[torch.rand(target.shape, generator=generator) < 0.3] = 255
-    entropy, dice = naive_cross_entropy_and_dice(logits, target, smooth)
+    entropy, dice = naive_cross_entropy_and_dice(logits, target, smooth, focusing)
     for a, b in ((1, 1), (1, 0), (0, 1), (0.3, 2.5)):
-        value = cross_entropy_dice(logits, target, cross_entropy_weight=a, dice_weight=b, smooth=smooth)
+        value = cross_entropy_dice(
+            logits, target, cross_entropy_weight=a, dice_weight=b, smooth=smooth, focusing=focusing
+        )
         assert value.item() == pytest.approx(a * entropy + b * dice, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [(), (0.5, 1.0, 2.0)])
+def test_the_focal_factor_gets_no_gradient(weights):
+    """The gradient is each pixel's of cross entropy, times (1 - p)^2 as a number, as in EMKD's code."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, 6, 5, generator=generator, requires_grad=True)
+    target = torch.randint(0, 3, (2, 6, 5), generator=generator)
+    target[0, :2] = 255
+    focal = cross_entropy_dice(logits, target, dice_weight=0, class_weights=weights, focusing=2.0)
+    (gradient,) = torch.autograd.grad(focal, logits)
+    entropy = cross_entropy_dice(logits, target, dice_weight=0, class_weights=weights)
+    (plain,) = torch.autograd.grad(entropy, logits)
+    p = logits.detach().softmax(dim=1).gather(1, torch.where(target == 255, 0, target).unsqueeze(1))
+    torch.testing.assert_close(gradient, plain * (1 - p) ** 2)
 
 
 def test_parts_equal_torch_and_segmentation_models_pytorch():
@@ -105,9 +123,10 @@ def test_perfect_prediction_is_nearly_free():
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_degenerate_targets_are_finite_with_gradient(target, dtype):
+@pytest.mark.parametrize("focusing", [0.0, 2.0])
+def test_degenerate_targets_are_finite_with_gradient(target, dtype, focusing):
     logits = torch.randn(1, 3, 5, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
-    value = cross_entropy_dice(logits, target)
+    value = cross_entropy_dice(logits, target, focusing=focusing)
     value.backward()
     assert value.dtype == torch.float32
     assert torch.isfinite(value)
@@ -141,3 +160,5 @@ def test_refuses_what_makes_no_sense():
         cross_entropy_dice(torch.zeros(1, 1, 2, 2), target)
     with pytest.raises(ConfigurationError, match="above zero"):
         cross_entropy_dice(torch.zeros(1, 2, 2, 2), target, smooth=0)
+    with pytest.raises(ConfigurationError, match="must not be negative"):
+        cross_entropy_dice(torch.zeros(1, 2, 2, 2), target, focusing=-1)

@@ -204,6 +204,19 @@ def test_kd_and_plc_kd_share_temperature_and_weight(make_study):
     assert "temperature" not in config.settings_of("emkd")
 
 
+def test_constants_of_a_method_are_those_of_its_variants_but_for_what_they_change(make_study):
+    config = StudyConfig.load(make_study(methods="[emkd, 'emkd:pmd', 'emkd-paper:imd', 'emkd-paper:pmd']"))
+    config.settings = {
+        "emkd": {"segmentation_loss": "ce+dice", "region_weight": 0.5},
+        "emkd-paper": {"temperature": 2.0, "power": 4},
+        "emkd-paper:imd": {"power": 2},
+    }
+    assert config.settings_of("emkd") == {"segmentation_loss": "ce+dice", "region_weight": 0.5}
+    assert config.settings_of("emkd:pmd") == {"segmentation_loss": "ce+dice"}  # it has no regions
+    assert config.settings_of("emkd-paper:imd") == {"temperature": 2.0, "power": 2}
+    assert config.settings_of("emkd-paper:pmd") == {"temperature": 2.0, "power": 4}
+
+
 def test_a_table_that_is_damaged(tmp_path):
     (tmp_path / "runs.csv").write_text("task,method\na,b\n")
     with pytest.raises(DataError, match="has no column teacher"):

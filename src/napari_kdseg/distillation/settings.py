@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+FOCUSING = {"ce+dice": 0.0, "focal+dice": 2.0}
+"""Exponent of the focal loss; EMKD's code has 2, cross entropy is 0."""
 OURS = "The default is ours: the paper's supplement is not available."
 
 
@@ -24,8 +26,17 @@ class AloneSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
+    segmentation_loss: Literal["ce+dice", "focal+dice"] = constant(
+        "ce+dice",
+        "Segmentation loss",
+        "Cross entropy and Dice, or focal loss (exponent 2) and Dice, which counts pixels less the surer they are.",
+    )
     cross_entropy_weight: float = constant(
-        1.0, "Cross entropy weight", "Weight of the cross entropy in the segmentation loss.", ge=0, le=1000
+        1.0,
+        "Cross entropy weight",
+        "Weight of the cross entropy, or of the focal loss in its place, in the segmentation loss.",
+        ge=0,
+        le=1000,
     )
     dice_weight: float = constant(
         1.0, "Dice weight", "Weight of the soft Dice loss in the segmentation loss.", ge=0, le=1000
@@ -33,7 +44,8 @@ class AloneSettings(BaseModel):
     class_weights: tuple[Annotated[float, Field(ge=0, le=1000)], ...] = constant(
         (),
         "Class weights",
-        "How much each class counts in the cross entropy, background first, such as 1, 2, 2; empty: all alike.",
+        "How much each class counts in the cross entropy or focal loss, background first, such as 1, 2, 2; empty: all "
+        "alike.",
     )
 
 

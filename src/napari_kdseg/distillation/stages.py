@@ -21,7 +21,7 @@ from napari_kdseg.distillation.distiller import IMAGE, LOGITS, Term
 from napari_kdseg.distillation.losses.common import at_size, labels_on_grid
 from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
 from napari_kdseg.distillation.reading import NO_LAYERS, TeacherReader
-from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.distillation.settings import FOCUSING, AloneSettings
 from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import capture, find_taps, tap_of
@@ -94,6 +94,7 @@ class TrainingStage:
             cross_entropy_weight=self._settings.cross_entropy_weight,
             dice_weight=self._settings.dice_weight,
             class_weights=self._settings.class_weights,
+            focusing=FOCUSING[self._settings.segmentation_loss],
         )
 
     def trainable_parameters(self) -> list[nn.Parameter]:

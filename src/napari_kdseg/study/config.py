@@ -180,8 +180,9 @@ class StudyConfig(TrainingConfig):
         family = dict(self.settings.get(base, {}))
         if base in SHARING:
             family = {"temperature": self.temperature, "kd_weight": self.kd_weight} | family
-        overrides = get_method(method).overrides if base != method else {}
-        values = {name: value for name, value in family.items() if name not in overrides}
+        of_family, of_variant = get_method(base).overrides, get_method(method).overrides
+        differs = {name for name, value in of_variant.items() if (name, value) not in of_family.items()}
+        values = {name: value for name, value in family.items() if name not in differs}
         if base != method:
             values |= self.settings.get(method, {})
         get_method(method).settings(values)

@@ -1,7 +1,7 @@
 """EMKD: prediction, importance and region-affinity maps (Qin et al., TMI 2021).
 
 The variants are the rows of the paper's tables IV and V. ``emkd`` takes the forms of the authors' released code, to
-which the printed weights belong; ``emkd-paper`` takes those of the paper's equations.
+which the printed weights belong, its segmentation loss included; ``emkd-paper`` takes those of the paper's equations.
 """
 
 from __future__ import annotations
@@ -119,6 +119,10 @@ def _only(*parts: str) -> dict[str, Any]:
     return {weight: 0.0 for part, weight in weights.items() if part not in parts}
 
 
+AUTHORS: dict[str, Any] = {"segmentation_loss": "focal+dice", "cross_entropy_weight": 0.5, "dice_weight": 0.5}
+"""The segmentation loss of the authors' code, to which the weights of the three parts belong. Cross entropy plus Dice,
+as all other methods have it, is two to three times as large: beside it the three parts would count that much less."""
+
 PAPER: dict[str, Any] = {
     "temperature": 1.0,
     "direction": "reverse",
@@ -128,7 +132,8 @@ PAPER: dict[str, Any] = {
     "region_reduce": "mean",
     "region_p": 1,
 }
-"""What eq. 1 to 8 print. Eq. 7 makes the region contrast one number, whose norm is its absolute value for any p."""
+"""What eq. 1 to 8 print. Eq. 7 makes the region contrast one number, whose norm is its absolute value for any p.
+L_seg "can be either of the cross entropy loss and the dice loss", without weights: it stays that of all methods."""
 
 EMKD = Method(
     name="emkd",
@@ -138,8 +143,8 @@ EMKD = Method(
         "Qin, Bu, Liu, Shen, Zhou, Gu, Wang, Wu and Dai: Efficient Medical Image Segmentation Based on Knowledge "
         "Distillation. IEEE TMI 2021"
     ),
-    equation="α τ² KL(p_T ‖ p_S) + β₁ Σ ‖M_S/‖M_S‖₂ - M_T/‖M_T‖₂‖₂² + β₂ Σ mean (V_S - V_T)²,  M = mean_c |f|⁴,  "
-    "V_ij = cos(R_i, R_j)",
+    equation="L = ½ L_focal + ½ L_Dice + α τ² KL(p_T ‖ p_S) + β₁ Σ ‖M_S/‖M_S‖₂ - M_T/‖M_T‖₂‖₂² + "
+    "β₂ Σ mean (V_S - V_T)²,  M = mean_c |f|⁴,  V_ij = cos(R_i, R_j)",
     settings_class=EmkdSettings,
     build=build,
     presets={
@@ -151,6 +156,7 @@ EMKD = Method(
         "imd+rad": _only("imd", "rad"),
         "pmd+imd+rad": {},
     },
+    overrides=AUTHORS,
     needs_labels=True,
     needs_features=True,
 )
@@ -160,8 +166,8 @@ EMKD_PAPER = replace(
     name="emkd-paper",
     title="EMKD, as printed",
     sentence="EMKD with the equations as the paper prints them, where the authors' code differs.",
-    equation="α KL(p_S ‖ p_T) + β₁ Σ ‖M_S/‖M_S‖₂ - M_T/‖M_T‖₂‖₁/√(hw) + β₂ Σ |V_S - V_T|,  M = mean_c |f|²,  "
-    "V = mean_ij cos(R_i, R_j)",
+    equation="L = L_seg + α KL(p_S ‖ p_T) + β₁ Σ ‖M_S/‖M_S‖₂ - M_T/‖M_T‖₂‖₁/√(hw) + β₂ Σ |V_S - V_T|,  "
+    "M = mean_c |f|²,  V = mean_ij cos(R_i, R_j)",
     presets={name: {**PAPER, **preset} for name, preset in EMKD.presets.items()},
     overrides=PAPER,
 )
