@@ -42,6 +42,52 @@ def test_band_and_inner_equal_naive(seed):
         assert torch.equal(band, (labels == c) & ~expected)
 
 
+def naive_band(lesion, width, start):
+    """The lesion's pixels by their distance in king's moves from the background, or from the contour pixels."""
+    pixels = [tuple(p) for p in lesion.nonzero().tolist()]
+    background = [tuple(p) for p in (~lesion).nonzero().tolist()]
+
+    def distance(p, others):
+        return min(max(abs(p[0] - q[0]), abs(p[1] - q[1])) for q in others)
+
+    contour = [p for p in pixels if distance(p, background) == 1]
+    band = torch.zeros_like(lesion)
+    for p in pixels:
+        band[p] = distance(p, background if start == "edge" else contour) <= width
+    return band
+
+
+@pytest.mark.parametrize("start", ["edge", "contour"])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_the_band_begins_at_the_edge_or_at_the_contour(start, width):
+    """With a share of 1 all pixels of the smaller of band and inside are swapped, each with one of the other."""
+    y, x = torch.meshgrid(torch.arange(44), torch.arange(40), indexing="ij")
+    lesion = (y - 22) ** 2 + 1.3 * (x - 19) ** 2 < 20**2
+    lesion[32:, 18:20] = False  # a notch: the band turns corners
+    band = naive_band(lesion, width, start)
+    inside = lesion & ~band
+    smaller = min(band, inside, key=lambda region: int(region.sum()))
+    image = torch.arange(44.0 * 40).reshape(1, 1, 44, 40)
+    moved = boundary_transform(
+        image, lesion.long()[None], width=width, fraction=1.0, start=start, generator=generator(3)
+    )
+    changed = (moved != image)[0, 0]
+    assert inside.any()
+    assert torch.equal(changed & smaller, smaller)
+    assert int((changed & band).sum()) == int((changed & inside).sum()) == int(smaller.sum())
+    assert set(moved[0, 0][smaller].tolist()) <= set(image[0, 0][lesion & ~smaller].tolist())
+
+
+def test_delta_of_five_on_a_square():
+    """A square of 30 pixels: 5 pixels along the edge are 30² - 20² = 500, six are 30² - 18² = 576."""
+    lesion = torch.zeros(40, 40, dtype=torch.bool)
+    lesion[5:35, 5:35] = True
+    for start, pixels in (("edge", 500), ("contour", 576)):
+        assert int(naive_band(lesion, 5, start).sum()) == pixels
+    for width, pixels in ((5, 500), (6, 576)):
+        assert int(boundary_and_inner(lesion, torch.zeros_like(lesion), width)[0].sum()) == pixels
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_labels_stay_right_and_nothing_is_lost(seed):
     target = torch.stack([blobs(seed), blobs(seed + 50)])

@@ -292,6 +292,7 @@ class BoundaryAssistantStage(TrainingStage):
             target[real:],
             width=self.settings.boundary_width,
             fraction=self.settings.swap_fraction,
+            start=self.settings.boundary_start,
             generator=self._generator,
             ignore_index=IGNORE_INDEX,
         )

@@ -184,6 +184,12 @@ class PlcKdSettings(KdSettings):
         ge=1,
         le=1000,
     )
+    boundary_start: Literal["edge", "contour"] = constant(
+        "edge",
+        "Boundary begins at",
+        "Count the width from the edge of the lesion (a band of δ pixels), or from its outermost pixels, the contour, "
+        "which are then part of it (δ + 1); the paper does not say which.",
+    )
     swap_fraction: float = constant(
         0.5,
         "Swapped share",

@@ -46,7 +46,7 @@ SHARED: dict[str, dict[str, SharedStage]] = {
         "boundary_assistant": SharedStage(
             (
                 "initialise", "assistant_learning_rate_factor", "assistant_epochs_factor", "boundary_width",
-                "swap_fraction", "boundary_real_fraction",
+                "boundary_start", "swap_fraction", "boundary_real_fraction",
             ),
             "use_boundary_assistant",
             of_student=False,

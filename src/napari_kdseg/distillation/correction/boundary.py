@@ -7,6 +7,7 @@ where their surroundings give them away, and easy pixels move to the rim. Labels
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,14 @@ def boundary_transform(
     *,
     width: int,
     fraction: float,
+    start: Literal["edge", "contour"] = "edge",
     generator: torch.Generator | None = None,
     ignore_index: int = 255,
 ) -> Tensor:
     """Return X': each lesion's boundary and inner pixels exchanged in random pairs.
 
-    For every image and foreground class ``c`` with mask Y: ``I = erode(Y, width)``, ``B = Y and not I``,
+    For every image and foreground class ``c`` with mask Y: ``I = erode(Y, width)``, ``B = Y and not I`` (with
+    ``start="contour"`` one pixel more is eroded),
     ``n = floor(fraction * min(|B|, |I|))`` pixels of each are chosen without replacement, paired at random
     and swapped.
 
@@ -36,6 +39,10 @@ def boundary_transform(
         ``[N, H, W]`` integer classes, 0 = background; not changed, and still right for the image returned.
     width
         Width of the boundary band in pixels, the paper's delta, not given there.
+    start
+        Where the width is counted from. ``"edge"``: the line between lesion and background, so that the band is
+        ``width`` pixels wide. ``"contour"``: the outermost pixels of the lesion, which belong to the band as well,
+        so that it is ``width + 1`` pixels wide.
     fraction
         Share rho of the smaller region that is swapped; the paper says "an equal number of pixels" only.
     generator
@@ -54,7 +61,12 @@ def boundary_transform(
     Decided here, as the paper is silent: with more classes each is swapped within itself, so that labels stay
     right; all lesions of one class in an image form one region; where ``width`` leaves no inside, it shrinks
     until one is left (a lesion two pixels wide stays as it is).
+
+    The paper detects "the boundaries" and dilates them "to expand delta pixels towards the interior". Whether the
+    boundary is the line around the lesion or its outermost pixels is not said: delta or delta + 1 pixels. We take the
+    line, so that delta is the width of the band.
     """
+    width += start == "contour"
     transformed = image.clone()
     for n, labels in enumerate(target):
         flat = transformed[n].flatten(1)  # a view: swapping in it changes ``transformed``
