@@ -12,7 +12,7 @@ from napari_kdseg.networks import create
 WORK = {
     "at", "at:authors", "at:cirkd", "coco:cmss", "coco:cocod", "coco:ss", "cwd:features", "emkd-paper:imd",
     "emkd-paper:imd+rad", "emkd-paper:rad", "emkd:imd", "emkd:imd+rad", "emkd:rad", "fitnet", "fitnet:middle", "fsp",
-    "ifvd", "ifvd:authors", "mgd", "mgd:authors", "mimic", "pa", "pa:authors", "skd:pair", "spkd",
+    "ifvd", "ifvd:authors", "mgd", "mgd:authors", "mimic", "pa", "pa:authors", "pa:cirkd", "skd:pair", "spkd",
 }  # fmt: skip
 
 

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from napari_kdseg.distillation.losses.common import at_least_float32
 from napari_kdseg.errors import ConfigurationError
 
 Thing = TypeVar("Thing")
 
 
 class PerLayer(nn.Module):
-    """One module for each of several features: called with all of them, returns a tuple of as many, in float32."""
+    """One module for each of several features: called with all of them, returns a tuple of as many."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -25,7 +26,9 @@ class PerLayer(nn.Module):
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         """Pass each feature ``[N, c, h, w]`` through its module."""
-        return tuple(module(feature.float()) for module, feature in zip(self.of_layer, features, strict=True))
+        return tuple(
+            module(at_least_float32(feature)) for module, feature in zip(self.of_layer, features, strict=True)
+        )
 
 
 def conv1x1(student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]]) -> PerLayer:

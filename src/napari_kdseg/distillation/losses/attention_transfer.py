@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import EPSILON, labels_on_grid, same_size
+from napari_kdseg.distillation.losses.common import EPSILON, at_least_float32, labels_on_grid, same_size
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -67,8 +67,8 @@ def attention_transfer(
     if exponent < 1:
         raise ConfigurationError(f"The exponent of an attention map must be at least 1, not {exponent}.")
     attention_s, attention_t = same_size(
-        student.float().abs().pow(exponent).mean(dim=1, keepdim=True),
-        teacher.detach().float().abs().pow(exponent).mean(dim=1, keepdim=True),
+        at_least_float32(student).abs().pow(exponent).mean(dim=1, keepdim=True),
+        at_least_float32(teacher.detach()).abs().pow(exponent).mean(dim=1, keepdim=True),
     )
     if target is not None:
         ignored = (labels_on_grid(target, student.shape[-2:]) == ignore_index).unsqueeze(1)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.losses.common import EPSILON, labels_on_grid, same_size
+from napari_kdseg.distillation.losses.common import EPSILON, at_least_float32, labels_on_grid, same_size
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -40,10 +40,10 @@ def memory_contrast(student: Tensor, teacher: Tensor, memory: Tensor, *, tempera
         Scalar float32, at least 0, and 0 where both agree; 0 with a graph if there is no pixel or no memory.
     """
     if not len(student) or not len(memory):
-        return 0.0 * student.float().sum()
+        return 0.0 * at_least_float32(student).sum()
     with torch.autocast(student.device.type, enabled=False):
-        of_student = F.normalize(student.float(), dim=1, eps=EPSILON)
-        of_teacher = F.normalize(teacher.detach().float(), dim=1, eps=EPSILON)
+        of_student = F.normalize(at_least_float32(student), dim=1, eps=EPSILON)
+        of_teacher = F.normalize(at_least_float32(teacher.detach()), dim=1, eps=EPSILON)
         relation_s = F.log_softmax(of_student @ memory.T / temperature, dim=1)
         relation_t = F.log_softmax(of_teacher @ memory.T / temperature, dim=1)
         return F.kl_div(relation_s, relation_t, reduction="batchmean", log_target=True)
@@ -222,11 +222,11 @@ class MemoryContrast(nn.Module):
                 "CIRKD remembers pixels by their class, so it needs the ground truth of every image. Give the labels, "
                 "or use its variant 'mini-batch'."
             )
-        feature = teacher[0].detach().float()
+        feature = at_least_float32(teacher[0].detach())
         if self.training:
             self._remember(feature, target, ignore_index)
         with torch.autocast(student.device.type, enabled=False):
-            projected, feature = same_size(self.projector(student.float()), feature)
+            projected, feature = same_size(self.projector(at_least_float32(student)), feature)
         places = self._draw_anchors(target, projected, ignore_index)
         anchors_s, anchors_t = (f.movedim(1, -1).flatten(0, 2)[places] for f in (projected, feature))
         memory = self.queues.sample(self.samples, self._generator)

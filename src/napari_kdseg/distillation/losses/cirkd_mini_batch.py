@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import EPSILON, labels_on_grid
+from napari_kdseg.distillation.losses.common import EPSILON, at_least_float32, labels_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -58,8 +58,9 @@ def cirkd_mini_batch(
 
     Notes
     -----
-    - *Size.* The paper compares every pixel at 1/8 resolution, its code averages 2 x 2 or 4 x 4 windows of larger
-      maps. We take the smallest square window that leaves no more than ``nodes``.
+    - *Size.* The paper compares every pixel at 1/8 resolution, its code averages windows of 4 x 4 where both sides have
+      256 pixels or more. We take the smallest square window that leaves no more than ``nodes``; where it does not
+      divide a side, windows overlap (adaptive pooling), where the code leaves a narrow one.
     - *Grids.* Where student and teacher differ in size both are averaged to one grid, that of the smaller map;
       the paper's have one size.
     - *One image a batch* still has the relations within it, but none across images.
@@ -76,8 +77,8 @@ def cirkd_mini_batch(
         )
     grid = _grid(student.shape, teacher.shape, nodes)
     with torch.autocast(student.device.type, enabled=False):
-        of_student, counts = _embeddings(student.float(), target, grid, ignore_index)
-        of_teacher, counts_too = _embeddings(teacher.detach().float(), target, grid, ignore_index)
+        of_student, counts = _embeddings(at_least_float32(student), target, grid, ignore_index)
+        of_teacher, counts_too = _embeddings(at_least_float32(teacher.detach()), target, grid, ignore_index)
         seen = counts & counts_too
         images = [(s[n], t[n]) for s, t, n in zip(of_student, of_teacher, seen, strict=True) if n.any()]
         total = 0.0 * of_student.sum()

@@ -12,6 +12,11 @@ EPSILON = 1e-8
 """Added where something is divided by a norm that may be zero."""
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Bring half precision to float32; float64 stays, so that a loss can be checked without rounding."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def at_size(output: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     """Bring an output of another stride ``[N, C, h, w]`` to height and width ``size`` (bilinear)."""
     if output.shape[-2:] == tuple(size):
@@ -20,8 +25,8 @@ def at_size(output: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in float32, the teacher detached and resized (bilinear) to the student's height and width."""
-    return student.float(), at_size(teacher.detach().float(), student.shape[-2:])
+    """Return both in float32 at least, the teacher detached and resized (bilinear) to the student's size."""
+    return at_least_float32(student), at_size(at_least_float32(teacher.detach()), student.shape[-2:])
 
 
 def same_shape(student: Tensor, teacher: Tensor, what: str) -> tuple[Tensor, Tensor]:

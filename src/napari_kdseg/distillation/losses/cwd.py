@@ -55,10 +55,13 @@ def cwd(
 
     Notes
     -----
-    Shu et al., Channel-wise Knowledge Distillation for Dense Prediction. Two decisions of ours. The
-    paper does not speak of ignored pixels: where a target is given they are left out of the spatial softmax of
-    both maps, so that what a network answers there moves no mass. The paper divides by the channels of one
-    image; we also divide by the number N of images, and an image without a labelled pixel is not counted.
+    Shu et al., Channel-wise Knowledge Distillation for Dense Prediction. The sum is divided by the channels that are
+    compared; CIRKD's code, which enlarges a student of fewer channels first, divides by those it had before.
+
+    Two decisions of ours. The paper does not speak of ignored pixels: where a target is given they are left out of the
+    spatial softmax of both maps, so that what a network answers there moves no mass. The paper divides by the channels
+    of one image; we also divide by the number N of images, as the code does, and do not count an image without a
+    labelled pixel.
     """
     if temperature <= 0:
         raise ConfigurationError(f"The temperature must be above zero, not {temperature}.")

@@ -54,9 +54,10 @@ def dist_inter(
 
     Notes
     -----
-    Huang et al., Knowledge Distillation from A Stronger Teacher, at every pixel instead of every image;
-    the factor :math:`\tau^2` is that of the authors' code. With two classes the correlation is always 1 or -1,
-    so there is no gradient.
+    Huang et al., Knowledge Distillation from A Stronger Teacher, at every pixel instead of every image. The factor
+    :math:`\tau^2` is that of the authors' code for classification; their code for segmentation has no temperature, and
+    adds 0.4 times the same loss of an auxiliary output, which we do not have. With two classes the correlation is
+    always 1 or -1, so there is no gradient.
 
     The correlation of numbers that are all equal is undefined. We decide: where the teacher's are equal there is
     nothing to keep, and the pixel counts as 0; where only the student's are equal the correlation is 0, with a

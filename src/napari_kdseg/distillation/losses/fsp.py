@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import labelled_on_grid
+from napari_kdseg.distillation.losses.common import at_least_float32, labelled_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 TwoLayers = tuple[Tensor, Tensor]
@@ -62,8 +62,10 @@ def fsp(
                 f"FSP looks at how two layers go together: name exactly two {side} layers, an early and a late one."
             )
     with torch.autocast(student[0].device.type, enabled=False):
-        of_student, has_pixels = _flow(student[0].float(), student[1].float(), target, ignore_index)
-        first, second = (layer.detach().float() for layer in teacher)
+        of_student, has_pixels = _flow(
+            at_least_float32(student[0]), at_least_float32(student[1]), target, ignore_index
+        )
+        first, second = (at_least_float32(layer.detach()) for layer in teacher)
         of_teacher, teacher_has = _flow(first, second, target, ignore_index)
     if of_student.shape != of_teacher.shape:
         raise ConfigurationError(

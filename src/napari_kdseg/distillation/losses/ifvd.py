@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import EPSILON, labels_on_grid
+from napari_kdseg.distillation.losses.common import EPSILON, at_least_float32, labels_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -59,11 +59,13 @@ def ifvd(
             "Give the labels, or choose a method that does not need them."
         )
     with torch.autocast(student.device.type, enabled=False):
-        of_student, compared = _similarity_to_prototype(student.float(), target, ignore_index)
-        of_teacher, labelled = _similarity_to_prototype(teacher.detach().float(), target, ignore_index)
+        of_student, compared = _similarity_to_prototype(at_least_float32(student), target, ignore_index)
+        of_teacher, labelled = _similarity_to_prototype(
+            at_least_float32(teacher.detach()), target, ignore_index
+        )
     size = student.shape[-2:]
     if of_teacher.shape[-2:] != size:
-        share = _resize(labelled.float(), size)
+        share = _resize(labelled.to(of_teacher.dtype), size)
         of_teacher = _resize(of_teacher * labelled, size) / share.clamp(min=EPSILON)
         compared = compared & (share > 0)
     squares = torch.where(compared, (of_student - of_teacher).square(), 0.0)

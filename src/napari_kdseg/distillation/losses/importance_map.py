@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_kdseg.distillation.connectors import as_tuple, layer_pairs
-from napari_kdseg.distillation.losses.common import labels_on_grid
+from napari_kdseg.distillation.losses.common import at_least_float32, labels_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 Features: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -99,7 +99,7 @@ def importance_map(
 
 
 def feature_pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
-    """Return the layer pairs, in float32, the teacher's detached.
+    """Return the layer pairs, in float32 at least, the teacher's detached.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def feature_pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Te
                 f"The student's feature has shape {tuple(one.shape)} and the teacher's {tuple(other.shape)}; both must "
                 "be [N, c, h, w] with the same batch size N. Choose layers that give feature maps."
             )
-    return [(one.float(), other.detach().float()) for one, other in pairs]
+    return [(at_least_float32(one), at_least_float32(other.detach())) for one, other in pairs]
 
 
 def _resize(feature: Tensor, size: torch.Size, how: str) -> Tensor:

@@ -98,8 +98,8 @@ def kd(
 
     Notes
     -----
-    The mean is over pixels, with the sum over classes inside. ``F.kl_div(reduction="mean")`` would divide by
-    the number of classes too, ``"batchmean"`` by the batch size only.
+    The mean is over pixels, with the sum over classes inside, as in CIRKD's code. ``F.kl_div(reduction="mean")``
+    divides by the number of classes too, as IFVD's code does, and ``"batchmean"`` by the batch size only.
     """
     student_logits, teacher_logits = same_size(student_logits, teacher_logits)
     _check(student_logits, teacher_logits, temperature)

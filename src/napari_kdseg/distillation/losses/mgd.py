@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.connectors import as_tuple, layer_pairs
-from napari_kdseg.distillation.losses.common import labelled_mean, same_shape
+from napari_kdseg.distillation.losses.common import at_least_float32, labelled_mean, same_shape
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -50,6 +50,8 @@ class MaskedGenerativeDistillation(nn.Module):
       ``2e-5 * c * h * w`` on our mean. We take the mean, whose weight does not depend on the feature's size.
     - *Share.* The released configuration says 0.75 and its code masks a pixel where a uniform draw exceeds
       ``1 - 0.75``: three quarters are masked, a quarter is kept. The mask is one for all channels.
+    - *Beside it.* The released code for segmentation reads the last stage of a backbone at 1/8, and adds channel-wise
+      distillation of the logits at a temperature of 4, with a weight of 3.
     - *Sizes.* The paper's features have one size; here the teacher's is resized (bilinear) to the student's.
     - *Ignored pixels* are left out of the mean, though the student's feature there may help to generate others;
       ``"sum"`` counts them as if they had the mean of the others.
@@ -105,7 +107,7 @@ class MaskedGenerativeDistillation(nn.Module):
         parts = zip(self.align, self.generation, as_tuple(student), as_tuple(teacher), strict=True)
         values = []
         for align, generate, feature_s, feature_t in parts:
-            aligned = align(feature_s.float())
+            aligned = align(at_least_float32(feature_s))
             generated = generate(aligned * self.draw_mask(aligned))
             generated, feature_t = same_shape(generated, feature_t, "feature")
             value = labelled_mean((generated - feature_t).square().mean(dim=1), target, ignore_index)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import EPSILON, labelled_on_grid
+from napari_kdseg.distillation.losses.common import EPSILON, at_least_float32, labelled_on_grid
 from napari_kdseg.errors import ConfigurationError
 
 MOST_NODES = 2**14
@@ -86,8 +86,8 @@ def pair_wise(
         similarities = partial(
             _similarities, pool=pool, target=target, constant_norm=constant_norm, ignore_index=ignore_index
         )
-        of_student, student_has = similarities(student.float())
-        of_teacher, teacher_has = similarities(teacher.detach().float())
+        of_student, student_has = similarities(at_least_float32(student))
+        of_teacher, teacher_has = similarities(at_least_float32(teacher.detach()))
         both = student_has & teacher_has
         pairs = both.unsqueeze(1) & both.unsqueeze(2)
         squares = torch.where(pairs, (of_student - of_teacher).square(), 0.0).sum((1, 2))

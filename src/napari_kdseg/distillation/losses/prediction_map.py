@@ -63,7 +63,8 @@ def prediction_map(
     The paper prints KL(student || teacher) and no temperature; the authors' released code has KL(teacher || student),
     :math:`\tau = 4` and the factor 16. The defaults are the code's (they are what the printed weight 0.1
     belongs to); ``direction="reverse", temperature=1`` is the paper's. The paper's N = W x H has no batch index:
-    the mean runs over the pixels of all images.
+    the mean runs over the pixels of all images. With more than two classes, which the code was not made for, it divides
+    by half the number of values instead.
     """
     if temperature <= 0:
         raise ConfigurationError(f"The temperature must be above zero, not {temperature}.")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_kdseg.distillation.losses.common import at_least_float32
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -50,5 +51,8 @@ def reconstruction(
             f"The reconstructions have shapes {[tuple(one.shape) for one in made]} but the features "
             f"{[tuple(one.shape) for one in features]}. Build the paraphraser for the layers it is shown."
         )
-    errors = [F.mse_loss(one.float(), f.detach().float()) for one, f in zip(made, features, strict=True)]
+    errors = [
+        F.mse_loss(at_least_float32(one), at_least_float32(f.detach()))
+        for one, f in zip(made, features, strict=True)
+    ]
     return torch.stack(errors).sum()

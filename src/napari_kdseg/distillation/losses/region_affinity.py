@@ -96,7 +96,7 @@ def region_affinity(
 
 def _region_contrast(feature: Tensor, target: Tensor, classes: Tensor, masks: str) -> tuple[Tensor, Tensor]:
     """Return the cosines ``V [N, pairs]`` of the regions' mean features, and which pairs are there."""
-    mask = _masks_on_grid(target, classes, feature.shape[-2:], masks).flatten(2)
+    mask = _masks_on_grid(target, classes, feature.shape[-2:], masks).to(feature.dtype).flatten(2)
     area = mask.sum(dim=2)
     region = mask @ feature.flatten(2).transpose(1, 2) / area.clamp(min=EPSILON).unsqueeze(2)
     region = F.normalize(region, dim=2, eps=EPSILON)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_kdseg.distillation.losses.common import at_least_float32
 from napari_kdseg.errors import ConfigurationError
 
 
@@ -39,7 +40,7 @@ def cross_entropy_dice(
     Parameters
     ----------
     logits
-        ``[N, C, H, W]``, ``C >= 2``, any float type; computed in float32.
+        ``[N, C, H, W]``, ``C >= 2``, any float type; computed in float32 at least.
     target
         ``[N, H, W]`` integer classes; class 0 is background.
     ignore_index
@@ -85,7 +86,7 @@ def cross_entropy_dice(
         raise ConfigurationError(f"The Dice smoothing must be above zero, not {smooth}.")
     if focusing < 0:
         raise ConfigurationError(f"The focal loss's exponent must not be negative, but is {focusing}.")
-    logits, target = logits.float(), target.long()
+    logits, target = at_least_float32(logits), target.long()
     labelled = target != ignore_index
     cross_entropy = _cross_entropy(logits, target, labelled, ignore_index, class_weights, focusing)
     dice = 1.0 - _soft_dice(logits.softmax(dim=1), target, labelled, smooth)[1:].mean()
@@ -104,7 +105,7 @@ def _cross_entropy(
     if not class_weights:
         weight, counted = None, labelled.sum()
     elif len(class_weights) == logits.shape[1]:
-        weight = torch.tensor(class_weights, dtype=torch.float32, device=logits.device)
+        weight = torch.tensor(class_weights, dtype=logits.dtype, device=logits.device)
         counted = weight[target[labelled]].sum()
     else:
         raise ConfigurationError(

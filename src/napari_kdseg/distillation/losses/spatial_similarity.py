@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_kdseg.distillation.losses.common import at_least_float32
 from napari_kdseg.errors import ConfigurationError
 
 NO_DIRECTION = 1e-12
@@ -93,7 +94,7 @@ def unit_pixels(feature: Tensor, mixed: bool = True) -> Tensor:
     Eq. 2 as printed divides by :math:`\sqrt{\sum_z g'_{pz}}`, without a square: not a number where the sum is
     negative, as it is at the linear layers the authors tap. We take the cosine.
     """
-    pixels = _at_least_float32(feature).flatten(2)
+    pixels = at_least_float32(feature).flatten(2)
     if mixed:
         pixels = pixels * pixels.amax(dim=2, keepdim=True).softmax(dim=1)
     length = torch.linalg.vector_norm(pixels, dim=1, keepdim=True)
@@ -128,14 +129,10 @@ def pooled_alike(first: Tensor, second: Tensor, side: int | None = None) -> tupl
     """Average-pool the larger of two features to the size of the smaller, and no side longer than ``side``."""
     size = tuple(min(a, b, side or a) for a, b in zip(first.shape[-2:], second.shape[-2:], strict=True))
     first, second = (
-        feature if feature.shape[-2:] == size else F.adaptive_avg_pool2d(_at_least_float32(feature), size)
+        feature if feature.shape[-2:] == size else F.adaptive_avg_pool2d(at_least_float32(feature), size)
         for feature in (first, second)
     )
     return first, second
-
-
-def _at_least_float32(feature: Tensor) -> Tensor:
-    return feature.to(torch.promote_types(feature.dtype, torch.float32))
 
 
 def _similarity(feature: Tensor, mixed: bool) -> Tensor:

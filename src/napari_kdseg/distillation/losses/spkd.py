@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.losses.common import EPSILON, labels_on_grid
+from napari_kdseg.distillation.losses.common import EPSILON, at_least_float32, labels_on_grid
 
 
 def spkd(
@@ -46,8 +46,8 @@ def spkd(
       weight belongs to a batch size.
     """
     with torch.autocast(student.device.type, enabled=False):
-        of_student = _batch_similarity(student.float(), target, ignore_index)
-        of_teacher = _batch_similarity(teacher.detach().float(), target, ignore_index)
+        of_student = _batch_similarity(at_least_float32(student), target, ignore_index)
+        of_teacher = _batch_similarity(at_least_float32(teacher.detach()), target, ignore_index)
     return (of_student - of_teacher).square().mean()
 
 
