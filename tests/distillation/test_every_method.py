@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import re
 
 import pytest
 import torch
@@ -115,6 +116,7 @@ def test_the_listing_says_what_each_is():
         assert method.title
         assert method.sentence.endswith(".")
         assert "=" in method.equation
+        assert re.search("sum|mean", method.scale), "a weight means nothing without what it multiplies"
         assert method.reference or method.name == "alone"
         for preset in method.presets:
             assert method.preset(preset).settings() is not None

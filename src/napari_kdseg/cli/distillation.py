@@ -26,6 +26,7 @@ def methods() -> None:
     for method in METHODS.values():
         needs = ", ".join(method.needs) or "nothing"
         print(f"{method.name}: {method.title}\n    {method.sentence}\n    {method.equation}")
+        print(f"    scale: {method.scale}")
         print(f"    needs {needs}. {method.reference}".rstrip())
         if method.presets:
             print("    variants: " + ", ".join(f"{method.name}:{preset}" for preset in method.presets))

@@ -50,6 +50,7 @@ def combine(methods: Sequence[Method]) -> Method:
         sentence=" ".join(method.sentence for method in methods),
         reference="; ".join(method.reference for method in methods if method.reference),
         equation="; ".join(method.equation for method in methods),
+        scale="; ".join(method.scale for method in methods if method.scale),
         settings_class=model,
         build=build,
         needs_teacher=any(method.needs_teacher for method in methods),

@@ -204,6 +204,8 @@ class Method:
         For people: what to type, what to show, what it does, where it is published, what it computes.
     settings_class
         Model of its constants.
+    scale
+        Over what its loss is a sum and over what a mean, and its range where it has one: what a weight multiplies.
     build
         ``build(settings, *, teacher, student, seed, sample_masks, input_shape, view, student_view) -> Recipe``;
         ``input_shape`` ``(D, H, W)`` is that of a batch, the views turn it into the input of teacher and student.
@@ -237,6 +239,7 @@ class Method:
     settings_class: type[AloneSettings]
     build: Callable[..., Recipe]
     equation: str = ""
+    scale: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     needs_teacher: bool = True
     needs_labels: bool = False

@@ -19,6 +19,7 @@ ALONE = Method(
     sentence="Train the student on the ground truth only, to see what distillation adds.",
     reference="",
     equation="L = L_seg",
+    scale="cross entropy: mean over pixels; Dice: mean over foreground classes, 0 to 1",
     settings_class=AloneSettings,
     build=build,
     needs_teacher=False,

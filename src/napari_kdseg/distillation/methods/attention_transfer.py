@@ -65,6 +65,7 @@ AT = Method(
         "Neural Networks via Attention Transfer. ICLR 2017, arXiv 1612.03928"
     ),
     equation="L = Σ_layers ‖q_S − q_T‖²,  q = vec(mean_c |f|ᵖ) / ‖vec(mean_c |f|ᵖ)‖",
+    scale="maps of length 1: sum over pixels (in the variants the mean), mean over images, 0 to 2 a pair of layers",
     settings_class=AttentionTransferSettings,
     build=build,
     presets={

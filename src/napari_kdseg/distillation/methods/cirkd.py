@@ -1,6 +1,7 @@
 """CIRKD: relations of pixels across images (Yang et al., CVPR 2022).
 
 Plain distillation, pixel relations within the batch, and relations to the teacher's remembered pixels and regions.
+The authors' present code has relations of channels besides, of a later paper.
 The variants have plain distillation and one of the three, as rows of the paper's ablation do.
 """
 
@@ -182,6 +183,7 @@ CIRKD = Method(
     ),
     equation="λ KL(p_T ‖ p_S) + α/N² Σ_ij KL(rel_T(i,j) ‖ rel_S(i,j)) + β KL to remembered pixels + γ KL to "
     "remembered regions,  rel = softmax(U_i U_jᵀ/τ)",
+    scale="KL: sum over what a pixel is compared with, mean over pixels and over pairs of images",
     settings_class=CirkdSettings,
     build=build,
     presets={

@@ -241,6 +241,7 @@ COCO = Method(
         "Segmentation. BIBM 2021"
     ),
     equation="L = L_seg + λ (φ(P(F_T¹), P(F_T²)) − φ(F_S¹, F_S²))² − β E[D([Y_S, X])] (eq. 7-10)",
+    scale="squared difference of one number in [0, 1], mean over images; the critic's mean score has no bounds",
     settings_class=CocoSettings,
     build=build,
     needs_features=True,

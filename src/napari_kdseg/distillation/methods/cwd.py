@@ -34,7 +34,11 @@ class CwdSettings(FeatureSettings):
 
 
 def build(settings: CwdSettings, **_: Any) -> Recipe:
-    """Build a term on the logits and one on features, each unless its weight is 0."""
+    """Build a term on the logits and one on features, each unless its weight is 0.
+
+    Features are brought together by a 1x1 convolution where their channels differ, as in CIRKD's code, whose weights
+    3 and 50 these are; the authors' code has batch normalisation and ReLU behind it.
+    """
     from napari_kdseg.distillation.connectors import match_channels, over_pairs
     from napari_kdseg.distillation.losses.cwd import cwd
 
@@ -58,6 +62,7 @@ CWD = Method(
     sentence="The student learns where in the image each channel of the teacher is most active.",
     reference="Shu, Liu, Gao, Yan and Shen: Channel-wise Knowledge Distillation for Dense Prediction. ICCV 2021",
     equation="L = τ²/(N·C) Σ_n,c KL(softmax_hw(y_T/τ) ‖ softmax_hw(y_S/τ))",
+    scale="KL: sum over pixels, mean over channels and images, times τ²",
     settings_class=CwdSettings,
     build=build,
     presets={

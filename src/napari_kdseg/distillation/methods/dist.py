@@ -69,6 +69,7 @@ DIST = Method(
     sentence="The student keeps the teacher's correlations, over classes and over pixels, not its exact values.",
     reference="Huang, You, Wang, Qian and Xu: Knowledge Distillation from A Stronger Teacher. NeurIPS 2022",
     equation="L = β mean_px [1 − ρ_classes(p_S, p_T)] + γ mean_c [1 − ρ_pixels(p_S, p_T)]",
+    scale="1 − correlation: mean over pixels and over classes, 0 to 2 each, times τ²",
     settings_class=DistSettings,
     build=build,
     presets={"inter": {"intra_weight": 0.0}, "intra": {"inter_weight": 0.0}},

@@ -79,6 +79,7 @@ DKD = Method(
     sentence="Weighs the teacher's word on the true class apart from how it ranks the other classes.",
     reference="Zhao, Cui, Song, Qiu and Liang: Decoupled Knowledge Distillation. CVPR 2022",
     equation="L = τ² mean_px [α KL(b_T ‖ b_S) + β KL(p̂_T ‖ p̂_S)],  b = (p_y, 1 − p_y),  p̂ = softmax over c ≠ y",
+    scale="KL: sum over classes, mean over pixels, times τ²",
     settings_class=DkdSettings,
     build=build,
     needs_labels=True,

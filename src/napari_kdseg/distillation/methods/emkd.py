@@ -145,6 +145,10 @@ EMKD = Method(
     ),
     equation="L = ½ L_focal + ½ L_Dice + α τ² KL(p_T ‖ p_S) + β₁ Σ ‖M_S/‖M_S‖₂ - M_T/‖M_T‖₂‖₂² + "
     "β₂ Σ mean (V_S - V_T)²,  M = mean_c |f|⁴,  V_ij = cos(R_i, R_j)",
+    scale=(
+        "KL: sum over classes, mean over pixels, times τ²; importance: sum over pixels of maps of length 1, "
+        "0 to 2 a pair of layers; regions: mean over pairs of classes, 0 to 4 a pair of layers"
+    ),
     settings_class=EmkdSettings,
     build=build,
     presets={
@@ -168,6 +172,10 @@ EMKD_PAPER = replace(
     sentence="EMKD with the equations as the paper prints them, where the authors' code differs.",
     equation="L = L_seg + α KL(p_S ‖ p_T) + β₁ Σ ‖M_S/‖M_S‖₂ - M_T/‖M_T‖₂‖₁/√(hw) + β₂ Σ |V_S - V_T|,  "
     "M = mean_c |f|²,  V = mean_ij cos(R_i, R_j)",
+    scale=(
+        "KL: sum over classes, mean over pixels; importance: mean over pixels of maps of root mean square 1, 0 to 2 a "
+        "pair of layers; regions: absolute difference of one number in [-1, 1], mean over images"
+    ),
     presets={name: {**PAPER, **preset} for name, preset in EMKD.presets.items()},
     overrides=PAPER,
 )

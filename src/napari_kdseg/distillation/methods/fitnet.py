@@ -51,6 +51,7 @@ FITNET = Method(
         "arXiv 1412.6550"
     ),
     equation="L = mean (A f_S − f_T)²",
+    scale="squares: mean over channels and pixels, in the square of the teacher's feature",
     settings_class=FitnetSettings,
     build=build,
     presets={"middle": {"student_layers": ("@middle",), "teacher_layers": ("@middle",)}},

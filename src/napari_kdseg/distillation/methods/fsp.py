@@ -27,7 +27,7 @@ def build(settings: FspSettings, **_: Any) -> Recipe:
     """Make the one term, of an encoder layer and a decoder layer.
 
     The paper, and RepDistiller, train on FSP alone first and on the task afterwards; here it is added to the
-    segmentation loss like every other term.
+    segmentation loss like every other term. RepDistiller sums over all pairs of consecutive stages.
     """
     from napari_kdseg.distillation.connectors import match_channels
     from napari_kdseg.distillation.losses.fsp import fsp
@@ -52,6 +52,7 @@ FSP = Method(
         "Transfer Learning. CVPR 2017"
     ),
     equation="L = mean (G_S − G_T)²,  G = F₁ F₂ᵀ / (hw)",
+    scale="squares: mean over the products' entries, in the fourth power of the features",
     settings_class=FspSettings,
     build=build,
     needs_features=True,

@@ -46,6 +46,7 @@ IFVD = Method(
         "ECCV 2020"
     ),
     equation="L = mean_p (s_S(p) − s_T(p))²,  s(p) = cos(f(p), mean of f over the class of p in its image)",
+    scale="squares: mean over pixels, 0 to 4",
     settings_class=IfvdSettings,
     build=build,
     presets={"authors": {"weight": 200.0}},

@@ -22,6 +22,7 @@ KD = Method(
     sentence="Train the student on the ground truth and the teacher's output at every pixel, right or wrong.",
     reference="Hinton, Vinyals and Dean: Distilling the Knowledge in a Neural Network. arXiv 1503.02531, 2015",
     equation="L = L_seg + λ τ² mean_px KL(softmax(z_T/τ) ‖ softmax(z_S/τ))",
+    scale="KL: sum over classes, mean over pixels, times τ²",
     settings_class=KdSettings,
     build=build,
 )

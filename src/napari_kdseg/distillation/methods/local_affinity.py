@@ -49,6 +49,7 @@ LOCAL = Method(
         "(in the form later papers describe)"
     ),
     equation="L = mean_px ‖p_S − p_T‖² + mean_px (c_S − c_T)²,  c(i) = mean over 8 neighbours j of ‖z(i) − z(j)‖",
+    scale="squares: sum over classes, mean over pixels; probabilities, 0 to 2, and distances of logits, unbounded",
     settings_class=LocalSettings,
     build=build,
     presets={"zero-order": {"first_order_weight": 0.0}, "first-order": {"zero_order_weight": 0.0}},

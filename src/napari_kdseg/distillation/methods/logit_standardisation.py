@@ -23,7 +23,8 @@ class LogitStandardisationSettings(AloneSettings):
     weight: float = constant(
         9.0,
         "Distillation weight",
-        "Weight of the distillation loss beside the segmentation loss.",
+        "Weight of the distillation loss beside the segmentation loss; the authors' 9 stands beside a cross entropy "
+        "weighted by 0.1 (CIFAR-100) or 1 (ImageNet).",
         symbol="λ",
         ge=0,
         le=10000,
@@ -54,6 +55,7 @@ LOGIT_STANDARDISATION = Method(
     sentence="Knowledge distillation that leaves the student free in the scale and shift of its logits.",
     reference="Sun, Ren, Li, Wang and Cao: Logit Standardization in Knowledge Distillation. CVPR 2024",
     equation="L = τ² mean_px KL(softmax(Z(z_T)/τ) ‖ softmax(Z(z_S)/τ)),  Z(z) = (z − mean_c z) / std_c z",
+    scale="KL: sum over classes, mean over pixels, times τ², of logits with a deviation of 1",
     settings_class=LogitStandardisationSettings,
     build=build,
     needs_classes=True,

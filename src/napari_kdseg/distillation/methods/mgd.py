@@ -36,7 +36,12 @@ class MgdSettings(FeatureSettings):
 
 
 def build(settings: MgdSettings, **_: Any) -> Recipe:
-    """Make the one term, which learns to generate beside the student."""
+    """Make the one term, which learns to generate beside the student.
+
+    The authors read the last stage of a backbone that stays at 1/8, and add channel-wise distillation of the logits,
+    as ``mgd:authors+cwd`` does. We read the layer before the classifier, as for the other methods of features, since
+    the last stage of most encoders here is at 1/32: name it as ``@bottom`` where it is not.
+    """
     from napari_kdseg.distillation.losses.mgd import MaskedGenerativeDistillation
 
     term = Term(
@@ -60,6 +65,9 @@ MGD = Method(
     sentence="From a quarter of the student's feature, two convolutions must generate the teacher's whole.",
     reference="Yang, Li, Shao, Shi, Yuan and Yuan: Masked Generative Distillation. ECCV 2022, arXiv 2205.01529",
     equation="L = mean (G(A f_S · M) − f_T)²,  M keeps a quarter of the pixels, G = conv3×3, ReLU, conv3×3",
+    scale=(
+        "squares: mean over channels and pixels (in the variant the sum), in the square of the teacher's feature"
+    ),
     settings_class=MgdSettings,
     build=build,
     presets={"authors": {"reduction": "sum", "weight": 2e-5}},

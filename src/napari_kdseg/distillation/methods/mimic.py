@@ -49,6 +49,7 @@ MIMIC = Method(
     sentence="The student imitates the teacher's whole feature map; FitNet's loss with a weight of its own.",
     reference="Li, Jin and Yan: Mimicking Very Efficient Network for Object Detection. CVPR 2017",
     equation="L = mean (A f_S − f_T)², over whole maps",
+    scale="squares: mean over channels and pixels, in the square of the teacher's feature",
     settings_class=MimicSettings,
     build=build,
     needs_features=True,

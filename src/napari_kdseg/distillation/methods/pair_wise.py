@@ -74,6 +74,7 @@ PA = Method(
         "arXiv 1903.04197"
     ),
     equation="L = mean_ij (a_S(i,j) − a_T(i,j))²,  a(i,j) = cos(f_i, f_j) between nodes",
+    scale="squares: mean over pairs of nodes, 0 to 4; falls steeply with fewer nodes",
     settings_class=PairWiseSettings,
     build=build,
     presets={

@@ -72,6 +72,7 @@ PLC_KD = Method(
         "Knowledge Distillation in Medical Image Segmentation. MICCAI 2024"
     ),
     equation="L = L_seg + λ τ² mean_px KL(P^U_τ ‖ softmax(z_S/τ)), P^U the teacher team's corrected soft label (eq. 1)",
+    scale="KL: sum over classes, mean over pixels, times τ²",
     settings_class=PlcKdSettings,
     build=build,
     needs_labels=True,

@@ -175,6 +175,10 @@ SKD = Method(
         "Liu, Chen, Liu, Qin, Luo and Wang: Structured Knowledge Distillation for Semantic Segmentation. CVPR 2019"
     ),
     equation="L = L_seg + 10 mean_px CE(p_T, p_S) + λ1 mean (A_S − A_T)² − λ2 E[D(Y_S)]",
+    scale=(
+        "cross entropy: sum over classes, mean over pixels; pairs: mean over pairs of nodes, 0 to 4; the "
+        "critic's mean score has no bounds"
+    ),
     settings_class=SkdSettings,
     build=build,
     needs_features=True,

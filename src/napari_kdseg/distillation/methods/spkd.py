@@ -53,6 +53,7 @@ SPKD = Method(
     sentence="Images of a batch that resemble each other to the teacher are to do so to the student.",
     reference="Tung and Mori: Similarity-Preserving Knowledge Distillation. ICCV 2019, arXiv 1907.09682",
     equation="L = ‖G_S − G_T‖² / N²,  G = rows of Q Qᵀ of length 1",
+    scale="squares: mean over pairs of images, at most 4 / N",
     settings_class=SpkdSettings,
     build=build,
     needs_features=True,
