@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea
 
+from napari_kdseg.colours import VERMILION, as_hex
 from napari_kdseg.widgets import binding as layers
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.keys import KEYS
@@ -99,7 +100,7 @@ def test_folder_without_masks_is_said(dock, qtbot, tmp_path):
     (tmp_path / "images").mkdir()
     distil.look_at_data(str(tmp_path))
     qtbot.waitUntil(lambda: "Looking" not in distil.data_note.text(), timeout=WAIT)
-    assert "D55E00" in distil.data_note.styleSheet()
+    assert as_hex(VERMILION) in distil.data_note.styleSheet()
 
 
 def test_configuration_survives_the_form(dock, tiles, tmp_path):

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
+from napari_kdseg.errors import explain
+from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.jobs import Done, Terminal
 from napari_kdseg.widgets.models_dock.network_card import SHOWN, NetworkCard
 from napari_kdseg.widgets.parts.controls import button, combo, heading, row
 from napari_kdseg.widgets.parts.cost_box import CostBox
 from napari_kdseg.widgets.parts.dock import Dock
+from napari_kdseg.widgets.parts.fold import Fold
+from napari_kdseg.widgets.parts.form import SettingsForm
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.camera import Region, visible_region
@@ -25,11 +30,16 @@ from napari_kdseg.widgets.state.team import load_run
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_kdseg.inference import PredictConfig
     from napari_kdseg.slides import Slide
 
 CONTEXTS: dict[str, Literal["auto", "exact"] | int] = {"auto": "auto", "exact": "exact", "64 px": 64}
 
+HERE = (
+    *("slide", "slide_mpp", "colours", "networks", "output", "region", "first"),
+    *("device", "precision", "halo", "threads", "overwrite"),
+)
+"""Settings of a prediction that this dock works out, asks about when they matter, or has a place for; all others are
+under *Advanced*."""
 
 #: Shapes that are preferred; with more of them nothing would be.
 MOST_DRAWN = 200
@@ -95,6 +105,12 @@ class ModelsDock(Dock):
         self.column.addWidget(row(self.device, self.precision))
         self.column.addWidget(heading("Context of tiles"))
         self.column.addWidget(row(self.context))
+        advanced = Fold("Advanced", open=False)
+        self.form = SettingsForm(
+            PredictConfig, only=tuple(name for name in PredictConfig.model_fields if name not in HERE)
+        )
+        advanced.content.addWidget(self.form.native)
+        self.column.addWidget(advanced)
 
     def _on_models(self, _role: str = "") -> None:
         for card in self.cards.values():
@@ -133,12 +149,22 @@ class ModelsDock(Dock):
         if region is not None and min(region[2:]) <= 0:
             card.problem.warn("The slide is not on screen. Press Home to see it.")
             return None
+        try:
+            config = self._config(roles, region)
+        except ValidationError as error:
+            card.problem.warn(explain(error))
+            return None
         title = f"{' and '.join(ROLE_TITLES[role] for role in roles)} on {slide.name}"
-        return self.session.predictions.add(title, self._config(roles, region))
+        return self.session.predictions.add(title, config)
 
     def _config(self, roles: Sequence[str], region: Region | None) -> PredictConfig:
-        from napari_kdseg.inference import PredictConfig
+        """Return what is asked for.
 
+        Raises
+        ------
+        ValidationError
+            If a value under *Advanced* is none that the setting can have.
+        """
         slide, output = self.session.slide, self.session.masks_path()
         assert slide is not None
         assert output is not None
@@ -154,6 +180,7 @@ class ModelsDock(Dock):
             halo=CONTEXTS[self.context.currentText()],
             threads=max(1, (os.cpu_count() or 2) - 1),  # one is left to the window
             first=drawn_regions(self.viewer, slide) if region is None else (),
+            **self.form.values(),
         )
 
     def _get_ready(self) -> None:
@@ -166,7 +193,11 @@ class ModelsDock(Dock):
             or self.session.masks_path() is None
         ):
             return
-        handle = self.session.predictions.get_ready(self._config(roles, None))
+        try:
+            config = self._config(roles, None)
+        except ValidationError:
+            return  # said when a mask is asked for
+        handle = self.session.predictions.get_ready(config)
         slide = self.session.slide
 
         def show(end: Terminal) -> None:
