@@ -20,6 +20,7 @@ from napari_kdseg.networks import (
     smallest_input,
 )
 from napari_kdseg.networks.foundation import encoder_of, patch_size
+from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.data import TileCollection
 from napari_kdseg.training.settings import NetworkChoice
@@ -43,10 +44,15 @@ class Roles:
         The run.
     emit
         Receives warnings.
+    revision
+        Of the papers' networks when the run began: what is made here is of it. A checkpoint says itself of which
+        revision its network is.
     """
 
-    def __init__(self, collection: TileCollection, config: DistillConfig, emit: Emit):
-        self.collection, self.config, self.emit = collection, config, emit
+    def __init__(
+        self, collection: TileCollection, config: DistillConfig, emit: Emit, revision: int = REVISION
+    ):
+        self.collection, self.config, self.emit, self.revision = collection, config, emit, revision
 
     def side(self, choice: NetworkChoice) -> int:
         """Side in pixels of the square that a network sees."""
@@ -192,6 +198,7 @@ class Roles:
             in_channels=self.collection.channels,
             options=choice.options,
             multiple=choice.multiple,
+            revision=self.revision,
             **self.of_the_data(choice),
             **shared,
         )

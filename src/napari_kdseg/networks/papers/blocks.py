@@ -101,6 +101,12 @@ def double_conv(in_channels: int, out_channels: int, *, bias: bool = True) -> nn
     )
 
 
-def resize(x: Tensor, size: torch.Size | tuple[int, int] | list[int]) -> Tensor:
-    """Bring ``[N, C, h, w]`` to ``[N, C, *size]`` by bilinear interpolation."""
-    return functional.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+def resize(
+    x: Tensor, size: torch.Size | tuple[int, int] | list[int], *, align_corners: bool = False
+) -> Tensor:
+    """Bring ``[N, C, h, w]`` to ``[N, C, *size]`` by bilinear interpolation.
+
+    With ``align_corners`` the centres of corner pixels coincide, so that where a pixel of ``x`` comes to lie depends on
+    the size of the image.
+    """
+    return functional.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)

@@ -78,6 +78,9 @@ class ERFNet(PaperNetwork):
     -----
     Submodules, and the channels and scale of what they put out: ``down1`` 16 at 1/2, ``stage1`` 64 at 1/4, ``stage2``
     128 at 1/8, ``stage3`` 64 at 1/4, ``stage4`` 16 at 1/2, ``classifier`` the logits at full size.
+
+    Dropout is 0.03 in ``stage1`` and 0.3 in ``stage2``, as ERFNet's authors and EMKD have it; in Graph-FLow, the later
+    code of CoCo DistillNet's authors, it is 0.1 in both.
     """
 
     multiple = 8
