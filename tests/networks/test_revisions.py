@@ -13,8 +13,9 @@ from torch import nn
 
 from napari_kdseg.distillation import LOGITS, StudentStage
 from napari_kdseg.errors import CheckpointError
-from napari_kdseg.networks import NetworkSpec, create, inspect, load, save
+from napari_kdseg.networks import NetworkSpec, create, find_taps, inspect, load, save
 from napari_kdseg.networks.catalogue import PAPERS
+from napari_kdseg.networks.roles import keep_roles
 from napari_kdseg.training.teacher_memory import TeacherMemory
 from napari_kdseg.training.weights import load_weights
 
@@ -103,6 +104,21 @@ def test_weights_of_another_revision_are_not_taken_into_a_stage(tmp_path):
         load_weights(stage, spec, tmp_path / "old.safetensors")
     first = spec.model_copy(update={"revision": 1})
     load_weights(stage, first, tmp_path / "old.safetensors")
+
+
+def test_a_run_from_before_keeps_the_layers_of_its_roles():
+    for name, roles in {
+        "erfnet": {"@shallow": "stage1"},
+        "espnet": {"@stem": "join1"},
+        "mobilenetv2": {"@stem": "features.3", "@middle": "features.16"},
+        "enet": {},
+    }.items():
+        network = create(name)
+        now = find_taps(network, (3, 64, 64))
+        keep_roles(network, 1)
+        assert find_taps(network, (3, 64, 64)) == now | roles
+        keep_roles(network, 2)
+        assert find_taps(network, (3, 64, 64)) == now
 
 
 def test_a_shared_memory_knows_networks_of_the_same_weights_apart(tmp_path):

@@ -217,6 +217,7 @@ def as_written_before_revisions(folder: Path) -> None:
     ("student", "options", "layers"),
     [
         ("enet", {"upsampling_activation": True}, ("initial", "stage3", "stage5")),
+        ("espnet", {}, ("join1", "join3", "fuse")),
     ],
 )
 def test_a_run_from_before_networks_were_corrected_goes_on_as_it_began(config, student, options, layers):

@@ -20,6 +20,7 @@ from napari_kdseg.networks import (
     smallest_input,
 )
 from napari_kdseg.networks.foundation import encoder_of, patch_size
+from napari_kdseg.networks.roles import keep_roles
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.data import TileCollection
@@ -45,8 +46,8 @@ class Roles:
     emit
         Receives warnings.
     revision
-        Of the papers' networks when the run began: what is made here is of it. A checkpoint says itself of which
-        revision its network is.
+        Of the papers' networks when the run began: what is made here is of it, and the layers that methods read are
+        those of it. A checkpoint says itself of which revision its network is.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Roles:
         network = create_from(spec)
         if choice.encoder_weights is not None:
             load_encoder(network, choice.encoder_weights)
+        keep_roles(network, self.revision)
         return Checkpoint(network, spec, Path(f"{role}.safetensors"))
 
     def encoder(self, choice: NetworkChoice) -> Checkpoint:
@@ -142,6 +144,7 @@ class Roles:
             expect=None if choice.architecture is None else self._spec(choice, None),
             new_head=self.collection.classes if choice.new_head else None,
         )
+        keep_roles(loaded.module, self.revision)
         if role == "student" and not any(True for _ in loaded.module.parameters()):
             raise ConfigurationError(
                 f"The student {path.name} is an ONNX file, which can be run but not trained. Choose its checkpoint "

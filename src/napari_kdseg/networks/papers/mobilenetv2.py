@@ -42,19 +42,20 @@ class MobileNetV2(PaperNetwork):
     -----
     ``features[i]``: 32 channels at 1/2 for ``features[0]``, 24 at 1/2 up to ``features[3]``, 32 at 1/4 up to
     ``features[6]``, 64 and 96 at 1/4 up to ``features[13]``, 160 at 1/8 from ``features[14]``, 1280 from
-    ``features[18]``.
+    ``features[18]``. EMKD taps the first and the last; so ``@middle``, ``@bottom`` and ``@feature`` are one layer.
     """
 
     multiple = 8
     output_stride = 8
     last_feature = "features.18"
     roles: ClassVar[dict[str, str]] = {
-        "@stem": "features.3",
+        "@stem": "features.0",
         "@shallow": "features.6",
-        "@middle": "features.16",
+        "@middle": "features.18",
         "@bottom": "features.18",
         "@deep": "features.13",
     }
+    first_roles: ClassVar[dict[str, str]] = {"@stem": "features.3", "@middle": "features.16"}
 
     def __init__(self, in_channels: int = 3, classes: int = 2, *, align_corners: bool = False):
         super().__init__()
