@@ -118,7 +118,9 @@ def test_spelling_is_forgiven(typed, spelled):
         ("unet/resnet18", {"encoder_weights": "imagenet"}, "nothing is downloaded"),
         ("unet/tu-resnet18", {"checkpoint_path": "x.pth"}, "weights come from checkpoints only"),
         ("unet/resnet18", {"activation": "softmax"}, "return logits"),
-        ("enet", {"depth": 3}, "enet has no options"),
+        ("unet", {"depth": 3}, "unet has no options, but depth was given"),
+        ("enet", {"depth": 3}, "enet has only upsampling_activation, but depth was given"),
+        ("resnet18", {"align_corners": "yes"}, "align_corners of resnet18 is true or false, not 'yes'"),
     ],
 )
 def test_what_cannot_be_built_is_explained(name, options, sentence):

@@ -31,6 +31,41 @@ from napari_kdseg.networks.roles import ROLES
 from napari_kdseg.networks.single_image import PooledNorm2d
 
 STRIDES = {"@stem": 2, "@shallow": 4, "@middle": 8, "@deep": 4}
+GRAPH_FLOW, EMKD = "Graph-FLow at c52427a", "EMKD at 943c9dc"
+# What the networks of the published code give to be distilled from: channels, and pixels of the image to one of theirs.
+PUBLISHED_TAPS = [
+    (GRAPH_FLOW, "enet", "@shallow", "stage1", 64, 4, "the fifth and last block of stage 1"),
+    (GRAPH_FLOW, "enet", "@deep", "stage4", 64, 4, "the last block of stage 4"),
+    (
+        GRAPH_FLOW,
+        "erfnet",
+        "@shallow",
+        "stage1.0",
+        64,
+        4,
+        "the encoder's first layer behind the initial block",
+    ),
+    (GRAPH_FLOW, "erfnet", "@deep", "stage3", 64, 4, "the decoder's third layer"),
+    (GRAPH_FLOW, "mobile-unet", "@shallow", "encoder.3", 24, 4, "the backbone's features up to 3"),
+    (GRAPH_FLOW, "mobile-unet", "@deep", "decoder.2", 24, 4, "the third inverted residual of the decoder"),
+    (GRAPH_FLOW, "fanet", "@shallow", "encoder.2", 256, 4, "the third level of the encoder"),
+    (GRAPH_FLOW, "fanet", "@deep", "up.0", 256, 4, "the first transposed convolution"),
+    (GRAPH_FLOW, "unetplusplus", "@shallow", "node2_0", 256, 4, "node 2, 0"),
+    (GRAPH_FLOW, "unetplusplus", "@deep", "node2_2", 256, 4, "node 2, 2"),
+    (EMKD, "enet-emkd", "@stem", "initial", 16, 2, "the initial block"),
+    (EMKD, "enet-emkd", "@middle", "stage3", 128, 8, "the last block of stage 3"),
+    (EMKD, "espnet", "@stem", "level1", 16, 2, "level 1, before the image is put beside it"),
+    (EMKD, "espnet", "@middle", "join3", 256, 8, "level 3 and what it read, normalised"),
+    (EMKD, "mobilenetv2", "@stem", "features.0", 32, 2, "the first convolution"),
+    (EMKD, "mobilenetv2", "@middle", "features.18", 1280, 8, "the last convolution"),
+    (EMKD, "resnet18", "@stem", "stem", 64, 2, "the ReLU before the pooling"),
+    (EMKD, "resnet18", "@middle", "layer2", 128, 8, "layer 2"),
+    (EMKD, "raunet", "@stem", "stem", 64, 2, "the ReLU before the pooling"),
+    (EMKD, "raunet", "@middle", "layer2", 128, 8, "layer 2"),
+    (EMKD, "unet", "@stem", "encoder.1", 128, 2, "the second level"),
+    (EMKD, "unetplusplus", "@stem", "node1_0", 128, 2, "node 1, 0"),
+    (EMKD, "unetplusplus", "@middle", "node3_0", 512, 8, "node 3, 0"),
+]
 LIBRARY = (
     "unet/mobilenet_v2",
     "unetplusplus/mobilenet_v2",
@@ -131,6 +166,19 @@ def test_roles_are_layers_of_the_size_they_say(name):
         assert features[taps[role]].shape[-2:] == (128 // stride, 128 // stride), role
     assert features[taps["@bottom"]].shape[-1] == 128 // output_stride(network(name))
     assert taps["@shallow"] != taps["@deep"]
+
+
+@pytest.mark.parametrize(
+    ("source", "tapped", "role", "layer", "channels", "stride", "theirs"),
+    PUBLISHED_TAPS,
+    ids=[f"{row[1]} {row[2]}" for row in PUBLISHED_TAPS],
+)
+def test_roles_are_the_layers_of_the_published_code(source, tapped, role, layer, channels, stride, theirs):
+    made = network(tapped)
+    assert find_taps(made, (3, 64, 64))[role] == layer, f"{source}: {theirs}"
+    with capture(made, [layer]) as features, torch.inference_mode():
+        made(torch.rand(1, 3, 64, 64))
+    assert features[layer].shape == (1, channels, 64 // stride, 64 // stride)
 
 
 def test_last_feature_feeds_the_classifier(name):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from napari_kdseg.distillation import StudentStage
 from napari_kdseg.jobs import (
@@ -38,6 +40,7 @@ from napari_kdseg.training import (
 SMALL = NetworkChoice(
     architecture="unet/tu-resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
 )
+ROLES = ("@stem", "@middle", "@feature")
 STAGES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
 
 
@@ -191,6 +194,51 @@ def test_resume_gives_the_curve_of_a_run_never_stopped(config):
     for stage in STAGES:
         ours, theirs = weights(config.output, stage), weights(whole.output, stage)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), stage
+
+
+def as_written_before_revisions(folder: Path) -> None:
+    """Turn a run that was told of old forms and layers into one begun when there were no others."""
+    config = json.loads((folder / "config.json").read_text())
+    config["student"]["options"], config["settings"]["student_layers"] = {}, ROLES
+    (folder / "config.json").write_text(json.dumps(config))
+    state = torch.load(folder / "checkpoints" / "state.pt", weights_only=True)
+    assert state.pop("revision") == 2
+    torch.save(state, folder / "checkpoints" / "state.pt")
+    for path in (folder / "checkpoints").glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["kdseg"])
+        del header["revision"]
+        if path.name.startswith("student"):
+            del header["options"]
+        save_file(load_file(path), path, metadata={"kdseg": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("student", "options", "layers"),
+    [
+        ("enet", {"upsampling_activation": True}, ("initial", "stage3", "stage5")),
+        ("espnet", {}, ("join1", "join3", "fuse")),
+    ],
+)
+def test_a_run_from_before_networks_were_corrected_goes_on_as_it_began(config, student, options, layers):
+    """The same curve and weights as those of a run that was told of the old form, or of the old layers."""
+    told = {
+        "method": "at",
+        "student": NetworkChoice(architecture=student, options=options),
+        "settings": {"student_layers": layers, "teacher_layers": ROLES},
+        "teacher_epochs": 1,
+    }
+    whole = elsewhere(config, "told", **told)
+    assert isinstance(run_inline(distill, whole).end, Done)
+    begun = elsewhere(config, "begun", **told)
+    cancel_at(begun, "student", 4)
+    as_written_before_revisions(begun.output)
+    assert isinstance(run_inline(distill, resume_config(begun.output)).end, Done)
+    assert curve(begun.output) == curve(whole.output)
+    kept = inspect(begun.output / "checkpoints" / "student.safetensors")
+    assert (kept.revision, kept.options) == (1, {})
+    ours, theirs = weights(begun.output, "student"), weights(whole.output, "student")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_a_line_cut_off_by_a_kill_is_written_again(config):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.catalogue import PAPERS, split_name
+from napari_kdseg.networks.catalogue import PAPERS, arguments, split_name
 from napari_kdseg.networks.foundation import encoder_of
 from napari_kdseg.networks.spec import ENCODER, IGNORE_INDEX, OWN_CODE, NetworkSpec
 from napari_kdseg.networks.token_grid import create_encoder
@@ -32,7 +33,8 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
     classes
         Number of classes, background included.
     **options
-        Further settings of the architecture, for example ``decoder_channels=(128, 64, 32, 16, 8)``.
+        Further settings of the architecture, for example ``decoder_channels=(128, 64, 32, 16, 8)`` or, of
+        ``"resnet18"``, ``align_corners=True``.
 
     Returns
     -------
@@ -65,13 +67,16 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
 
 
 def _create_paper(name: str, in_channels: int, classes: int, options: dict[str, Any]) -> nn.Module:
-    if options:
-        raise ConfigurationError(
-            f"{name} has no options, but {', '.join(sorted(options))} was given. Leave it out."
-        )
     entry = PAPERS[name]
     network = getattr(import_module(f"napari_kdseg.networks.papers.{entry.module}"), entry.class_name)
-    return network(in_channels, classes)
+    _, _, *known = signature(network).parameters
+    for option, value in options.items():
+        if option not in known:
+            has = f"only {' and '.join(known)}" if known else "no options"
+            raise ConfigurationError(f"{name} has {has}, but {option} was given. Leave it out.")
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{option} of {name} is true or false, not {value!r}.")
+    return network(in_channels, classes, **options)
 
 
 def canonical_name(name: str) -> str:
@@ -91,4 +96,4 @@ def canonical_name(name: str) -> str:
 
 def create_from(spec: NetworkSpec) -> nn.Module:
     """Build the network that ``spec`` describes, with random weights; see :func:`create`."""
-    return create(spec.architecture, spec.in_channels, len(spec.classes), **spec.options)
+    return create(spec.architecture, spec.in_channels, len(spec.classes), **arguments(spec))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.onnx_file import FOREIGN
-from napari_kdseg.networks.spec import ENCODER, OWN_CODE, NetworkSpec
+from napari_kdseg.networks.spec import ENCODER, OWN_CODE, REVISION, NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,26 @@ class PaperEntry:
     Attributes
     ----------
     module, class_name
-        Where it is: the module inside ``papers``, and its class, which takes ``in_channels`` and ``classes``.
+        Where it is: the module inside ``papers``, and its class, which takes ``in_channels``, ``classes`` and, by
+        name, options that are true or false.
     multiple
         The number that image height and width must be a multiple of.
+    first
+        Options that make it what it was in revision 1.
     """
 
     module: str
     class_name: str
     multiple: int
+    first: dict[str, bool] = field(default_factory=dict)
 
 
 PAPERS = {
-    "enet": PaperEntry("enet", "ENet", 8),
+    "enet": PaperEntry("enet", "ENet", 8, first={"upsampling_activation": True}),
     "enet-emkd": PaperEntry("enet_emkd", "ENetEMKD", 8),
     "erfnet": PaperEntry("erfnet", "ERFNet", 8),
     "espnet": PaperEntry("espnet", "ESPNet", 8),
-    "fanet": PaperEntry("fanet", "FANet", 8),
+    "fanet": PaperEntry("fanet", "FANet", 8, first={"smooth_grids": True}),
     "mobile-unet": PaperEntry("mobile_unet", "MobileUNet", 32),
     "mobilenetv2": PaperEntry("mobilenetv2", "MobileNetV2", 8),
     "raunet": PaperEntry("raunet", "RAUNet", 32),
@@ -108,6 +113,14 @@ def split_name(name: str) -> tuple[str, str | None]:
         f"{', '.join(PAPERS)}; with an encoder, as in unet/resnet18, are {', '.join(LIBRARY)}. "
         "A network of your own is python:package.module:Class, an encoder foundation/uni."
     )
+
+
+def arguments(spec: NetworkSpec) -> dict[str, Any]:
+    """Options that the network of ``spec`` is built with: those named, and those that its revision stands for."""
+    if spec.revision == REVISION or spec.architecture.startswith((OWN_CODE, ENCODER)):
+        return spec.options
+    name, encoder = split_name(spec.architecture)
+    return {**PAPERS[name].first, **spec.options} if encoder is None else spec.options
 
 
 def close_matches(word: str, known: Iterable[str]) -> str:

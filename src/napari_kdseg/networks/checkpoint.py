@@ -233,7 +233,7 @@ def _build(spec: NetworkSpec) -> nn.Module:
 
 
 def _structure(spec: NetworkSpec) -> str:
-    return spec.model_dump_json(include={"architecture", "in_channels", "classes", "options"})
+    return spec.model_dump_json(include={"architecture", "in_channels", "classes", "options", "revision"})
 
 
 @functools.lru_cache(maxsize=8)

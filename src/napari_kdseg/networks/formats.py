@@ -168,7 +168,7 @@ def _read_metadata(path: Path) -> dict[str, str]:
 
 def _parse_spec(path: Path, text: str) -> NetworkSpec:
     try:
-        return NetworkSpec.model_validate_json(text)
+        return NetworkSpec.from_header(text)
     except ValidationError as error:
         problem = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]

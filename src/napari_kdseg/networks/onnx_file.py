@@ -126,7 +126,7 @@ def header_of(session: Any, path: Path) -> tuple[NetworkSpec | None, OnnxFacts |
     try:
         facts = metadata.get(FACTS_KEY)
         return (
-            NetworkSpec.model_validate_json(metadata[SPEC_KEY]),
+            NetworkSpec.from_header(metadata[SPEC_KEY]),
             None if facts is None else OnnxFacts.model_validate_json(facts),
         )
     except ValidationError as error:

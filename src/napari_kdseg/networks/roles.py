@@ -53,7 +53,8 @@ def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
     """
     module = unwrap(network)
     if isinstance(module, PaperNetwork):
-        return {**module.roles, "@feature": module.last_feature}
+        first = module.first_roles if module.keeps_first_roles else {}
+        return {**module.roles, **first, "@feature": module.last_feature}
     if isinstance(module, TokenGrid):
         return module.roles()
     layers = _layers_with_strides(module, input_shape[0])
@@ -67,6 +68,13 @@ def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
     found["@deep"] = _at(decoder or encoder, _DECODER_STRIDE)
     found["@feature"] = feature
     return found
+
+
+def keep_roles(network: nn.Module, revision: int) -> None:
+    """Let ``network`` have the roles of ``revision`` from here on, for a run that began with them."""
+    module = unwrap(network)
+    if isinstance(module, PaperNetwork):
+        module.keeps_first_roles = revision == 1
 
 
 def tap_of(found: Mapping[str, str], tap: str) -> str:

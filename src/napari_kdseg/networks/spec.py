@@ -14,6 +14,8 @@ OWN_CODE = "python:"
 """Begins the name of a network that is somebody's own class: ``python:mypackage.models:MyNet``."""
 ENCODER = "foundation/"
 """Begins the name of an encoder that puts out features and no classes: ``foundation/uni``."""
+REVISION = 2
+"""Of the networks of papers. 1: ``enet`` and ``fanet`` before they were corrected (:func:`.catalogue.arguments`)."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -51,6 +53,9 @@ class NetworkSpec(BaseModel):
         Further settings of the architecture, passed to ``create``; plain JSON values.
     versions
         Versions of the software that wrote the checkpoint.
+    revision
+        Which of its revisions a network of a paper is: weights mean something only in the one that they were trained
+        in. The present one unless a file says otherwise; :meth:`from_header` reads files that say nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -68,6 +73,19 @@ class NetworkSpec(BaseModel):
     metrics: dict[str, float] = {}
     options: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    revision: int = Field(default=REVISION, ge=1, le=REVISION)
+
+    @classmethod
+    def from_header(cls, text: str) -> NetworkSpec:
+        """Read what a file says of its network, as JSON; one that names no revision was written in the first.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If it cannot be understood.
+        """
+        spec = cls.model_validate_json(text)
+        return spec if "revision" in spec.model_fields_set else spec.model_copy(update={"revision": 1})
 
     @model_validator(mode="before")
     @classmethod

@@ -23,6 +23,7 @@ from napari_kdseg.errors import DataError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started
 from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, NetworkSpec, Shares, inspect, save
+from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import RUN_ONLY, DistillConfig
 from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.dataset import TileDataset, batch_count
@@ -106,16 +107,18 @@ class _Distillation:
         self.method = get_method(config.method)
         self.settings = self.method.settings(config.settings)
         self.state = run.load_state()
+        # A run goes on with the networks and layers it began with; before there were revisions it kept none.
+        self.revision = REVISION if self.state is None else self.state.get("revision", 1)
         self.collection = self._discover()
         self._compare_processes()
         self._datasets: dict[tuple[str, int], TileDataset] = {}
-        self.roles = Roles(self.collection, config, emit)
+        self.roles = Roles(self.collection, config, emit, self.revision)
         self.sides = {name: self.roles.side(choice) for name, choice in config.teachers.items()}
         self.sides["student"] = self.roles.side(config.student)
         side = self.sides["student"]
         self.place = Workplace(
             config, run, self.fabric, self._dataset("train", side), self._dataset("val", side), emit, self.control,
-            self.collection.fingerprint,
+            self.collection.fingerprint, self.revision,
         )  # fmt: skip
         self.networks: dict[str, tuple[nn.Module, NetworkSpec, int]] = {}
 

@@ -22,6 +22,7 @@ from napari_kdseg.distillation import Stage
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Step, Validated
 from napari_kdseg.networks import NetworkSpec, divided, shares, to_input
+from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.dataset import TileDataset, batch_count, train_batches
 from napari_kdseg.training.ema import WeightAverage
@@ -48,7 +49,10 @@ SHOWN = ("train_loss", "val_loss", "val_dice", "val_iou", "val_miou", "val_tile_
 
 @dataclass
 class Workplace:
-    """What all stages of a run share; ``train`` and ``val`` are the tiles of the stage that is trained now."""
+    """What all stages of a run share; ``train`` and ``val`` are the tiles of the stage that is trained now.
+
+    ``revision`` is that of the papers' networks when the run began (:class:`~napari_kdseg.networks.NetworkSpec`).
+    """
 
     config: DistillConfig
     run: RunFolder
@@ -58,6 +62,7 @@ class Workplace:
     emit: Emit
     control: Control
     fingerprint: str
+    revision: int = REVISION
     position: int = 0
     completed: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -334,6 +339,7 @@ class _Fit:
         generators = self._generators()
         state = {
             "fingerprint": place.fingerprint,
+            "revision": place.revision,
             "stage": self.stage.name,
             "progress": asdict(self.progress),
             "network": self.stage.network.state_dict(),

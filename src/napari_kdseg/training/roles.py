@@ -20,6 +20,8 @@ from napari_kdseg.networks import (
     smallest_input,
 )
 from napari_kdseg.networks.foundation import encoder_of, patch_size
+from napari_kdseg.networks.roles import keep_roles
+from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.data import TileCollection
 from napari_kdseg.training.settings import NetworkChoice
@@ -43,10 +45,15 @@ class Roles:
         The run.
     emit
         Receives warnings.
+    revision
+        Of the papers' networks when the run began: what is made here is of it, and the layers that methods read are
+        those of it. A checkpoint says itself of which revision its network is.
     """
 
-    def __init__(self, collection: TileCollection, config: DistillConfig, emit: Emit):
-        self.collection, self.config, self.emit = collection, config, emit
+    def __init__(
+        self, collection: TileCollection, config: DistillConfig, emit: Emit, revision: int = REVISION
+    ):
+        self.collection, self.config, self.emit, self.revision = collection, config, emit, revision
 
     def side(self, choice: NetworkChoice) -> int:
         """Side in pixels of the square that a network sees."""
@@ -81,6 +88,7 @@ class Roles:
         network = create_from(spec)
         if choice.encoder_weights is not None:
             load_encoder(network, choice.encoder_weights)
+        keep_roles(network, self.revision)
         return Checkpoint(network, spec, Path(f"{role}.safetensors"))
 
     def encoder(self, choice: NetworkChoice) -> Checkpoint:
@@ -136,6 +144,7 @@ class Roles:
             expect=None if choice.architecture is None else self._spec(choice, None),
             new_head=self.collection.classes if choice.new_head else None,
         )
+        keep_roles(loaded.module, self.revision)
         if role == "student" and not any(True for _ in loaded.module.parameters()):
             raise ConfigurationError(
                 f"The student {path.name} is an ONNX file, which can be run but not trained. Choose its checkpoint "
@@ -192,6 +201,7 @@ class Roles:
             in_channels=self.collection.channels,
             options=choice.options,
             multiple=choice.multiple,
+            revision=self.revision,
             **self.of_the_data(choice),
             **shared,
         )

@@ -32,7 +32,7 @@ class TeacherMemory:
     """Runs frozen networks, or remembers what they put out for the same image.
 
     Left normally, its files are taken away; left because the job was stopped or failed, they stay for when it goes on.
-    A shared memory stays in any case, and knows networks by their weights.
+    A shared memory stays in any case, and knows networks by their layers and weights.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ class TeacherMemory:
         return {tap: torch.stack([values[n][tap] for n in range(len(files))]) for tap in values[0]}
 
     def _fingerprint(self, network: nn.Module) -> str:
-        """Hash the weights of a frozen network, once."""
+        """Hash the layers and the weights of a frozen network, once."""
         if id(network) not in self._fingerprints:
-            digest = hashlib.blake2b(digest_size=8)
+            digest = hashlib.blake2b(repr(network).encode(), digest_size=8)
             for name, tensor in network.state_dict().items():
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -15,6 +15,7 @@ from napari_kdseg.distillation import Stage
 from napari_kdseg.errors import CheckpointError, OutputError, explain
 from napari_kdseg.files import write_whole
 from napari_kdseg.networks import NetworkSpec, load, save, unwrap
+from napari_kdseg.networks.catalogue import arguments
 
 
 def segments(stage: Stage) -> bool:
@@ -59,10 +60,16 @@ def load_weights(stage: Stage, spec: NetworkSpec, path: Path) -> None:
     Raises
     ------
     CheckpointError
-        If the file is missing or damaged, or holds another network.
+        If the file is missing or damaged, or holds another network or another revision of it.
     """
     if segments(stage):
-        stage.network.load_state_dict(load(path, expect=spec).module.state_dict())
+        found = load(path, expect=spec)
+        if arguments(found.spec) != arguments(spec):
+            raise CheckpointError(
+                f"The weights {path.name} were trained in another revision of {spec.architecture} than this stage "
+                f"({stage.title.lower()}) builds, in which they would put out something else. Train the stage again."
+            )
+        stage.network.load_state_dict(found.module.state_dict())
         return
     try:
         unwrap(stage.network).load_state_dict(from_bytes(path.read_bytes()))

@@ -26,8 +26,12 @@ class PaperNetwork(nn.Module):
     last_feature
         Path of the layer whose output the classifier reads.
     roles
-        Path of the layer for each of :data:`napari_kdseg.networks.roles.ROLES` but ``@feature``; those that the papers
-        on distillation tapped, where they tapped this network.
+        Path of the layer for each of :data:`napari_kdseg.networks.roles.ROLES` but ``@feature``; those that the code
+        of the papers on distillation tapped, where it tapped this network.
+    first_roles
+        Those that were other layers in revision 1.
+    keeps_first_roles
+        Whether roles are still those layers: set for a run that began with them.
     sees_everything
         Whether each output pixel depends on the whole image, by attention or by pooling.
     """
@@ -36,6 +40,8 @@ class PaperNetwork(nn.Module):
     output_stride: ClassVar[int]
     last_feature: ClassVar[str]
     roles: ClassVar[dict[str, str]]
+    first_roles: ClassVar[dict[str, str]] = {}
+    keeps_first_roles: bool = False
     sees_everything: ClassVar[bool] = False
 
     def check_size(self, image: Tensor) -> None:
@@ -101,6 +107,12 @@ def double_conv(in_channels: int, out_channels: int, *, bias: bool = True) -> nn
     )
 
 
-def resize(x: Tensor, size: torch.Size | tuple[int, int] | list[int]) -> Tensor:
-    """Bring ``[N, C, h, w]`` to ``[N, C, *size]`` by bilinear interpolation."""
-    return functional.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+def resize(
+    x: Tensor, size: torch.Size | tuple[int, int] | list[int], *, align_corners: bool = False
+) -> Tensor:
+    """Bring ``[N, C, h, w]`` to ``[N, C, *size]`` by bilinear interpolation.
+
+    With ``align_corners`` the centres of corner pixels coincide, so that where a pixel of ``x`` comes to lie depends on
+    the size of the image.
+    """
+    return functional.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)

@@ -1,7 +1,8 @@
 """ENet (Paszke et al. 2016, arXiv:1606.02147), in the form that CoCo DistillNet (BIBM 2021) and Graph-FLow distil into.
 
 PReLU with one slope in the encoder, ReLU in the decoder, no bias in any convolution: 0.3490 M parameters for grey
-images and two classes. Each stage is a named submodule, so that feature losses can tap ``stage1`` or ``stage4``.
+images and two classes. Branches end in an activation before they are added to the shortcut, but for those of the
+upsampling blocks. Each stage is a named submodule, so that feature losses can tap ``stage1`` or ``stage4``.
 """
 
 from __future__ import annotations
@@ -93,9 +94,12 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Residual block that doubles the size: max-unpooling to the remembered places beside a transposed convolution."""
+    """Residual block that doubles the size: max-unpooling to the remembered places beside a transposed convolution.
 
-    def __init__(self, in_channels: int, out_channels: int):
+    Its branch ends in batch normalisation, or in ReLU with ``branch_activation``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, branch_activation: bool):
         super().__init__()
         inner = in_channels // _RATIO
         self.shortcut = nn.Sequential(
@@ -106,7 +110,9 @@ class Upsample(nn.Module):
         self.expand = nn.Sequential(
             nn.BatchNorm2d(inner),
             nn.ReLU(),
-            *_unit(nn.Conv2d(inner, out_channels, 1, bias=False), out_channels, nn.ReLU),
+            nn.Conv2d(inner, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            *([nn.ReLU()] if branch_activation else []),
             nn.Dropout2d(0.1),
         )
         self.activation = nn.ReLU()
@@ -126,6 +132,8 @@ class ENet(PaperNetwork):
         Channels of the image, fewer than 16.
     classes
         Number of classes.
+    upsampling_activation
+        End the branches of the two upsampling blocks in ReLU, which the published code does not: revision 1.
 
     Notes
     -----
@@ -145,7 +153,7 @@ class ENet(PaperNetwork):
         "@deep": "stage4",
     }
 
-    def __init__(self, in_channels: int = 3, classes: int = 2):
+    def __init__(self, in_channels: int = 3, classes: int = 2, *, upsampling_activation: bool = False):
         super().__init__()
         first, middle, deep = _WIDTHS
         self.initial = Initial(in_channels, first)
@@ -154,9 +162,9 @@ class ENet(PaperNetwork):
         self.down2 = Downsample(middle, deep, dropout=0.1)
         self.stage2 = _context(deep)
         self.stage3 = _context(deep)
-        self.up4 = Upsample(deep, middle)
+        self.up4 = Upsample(deep, middle, upsampling_activation)
         self.stage4 = nn.Sequential(*(Bottleneck(middle, nn.ReLU) for _ in range(2)))
-        self.up5 = Upsample(middle, first)
+        self.up5 = Upsample(middle, first, upsampling_activation)
         self.stage5 = nn.Sequential(Bottleneck(first, nn.ReLU))
         self.classifier = nn.ConvTranspose2d(first, classes, 3, stride=2, padding=1, bias=False)
 

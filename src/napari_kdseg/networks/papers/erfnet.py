@@ -77,7 +77,11 @@ class ERFNet(PaperNetwork):
     Notes
     -----
     Submodules, and the channels and scale of what they put out: ``down1`` 16 at 1/2, ``stage1`` 64 at 1/4, ``stage2``
-    128 at 1/8, ``stage3`` 64 at 1/4, ``stage4`` 16 at 1/2, ``classifier`` the logits at full size.
+    128 at 1/8, ``stage3`` 64 at 1/4, ``stage4`` 16 at 1/2, ``classifier`` the logits at full size. Graph-FLow taps the
+    beginning of stage 1 (``stage1.0``) and the end of stage 3.
+
+    Dropout is 0.03 in ``stage1`` and 0.3 in ``stage2``, as ERFNet's authors and EMKD have it; in Graph-FLow, the later
+    code of CoCo DistillNet's authors, it is 0.1 in both.
     """
 
     multiple = 8
@@ -85,11 +89,12 @@ class ERFNet(PaperNetwork):
     last_feature = "stage4"
     roles: ClassVar[dict[str, str]] = {
         "@stem": "down1",
-        "@shallow": "stage1",
+        "@shallow": "stage1.0",
         "@middle": "stage2",
         "@bottom": "stage2",
         "@deep": "stage3",
     }
+    first_roles: ClassVar[dict[str, str]] = {"@shallow": "stage1"}
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
         super().__init__()

@@ -76,20 +76,22 @@ class ESPNet(PaperNetwork):
 
     Notes
     -----
-    Submodules, and the channels and scale of what they put out, for three channels and C classes: ``join1`` 19 at 1/2,
-    ``join2`` 131 at 1/4, ``join3`` 256 at 1/8, ``merge`` 5 at 1/4, ``fuse`` C at 1/2, ``classifier`` the logits.
+    Submodules, and the channels and scale of what they put out, for three channels and C classes: ``level1`` 16 at 1/2,
+    ``join1`` 19 at 1/2, ``join2`` 131 at 1/4, ``join3`` 256 at 1/8, ``merge`` 5 at 1/4, ``fuse`` C at 1/2,
+    ``classifier`` the logits. EMKD taps ``level1`` and ``join3``.
     """
 
     multiple = 8
     output_stride = 8
     last_feature = "fuse"
     roles: ClassVar[dict[str, str]] = {
-        "@stem": "join1",
+        "@stem": "level1",
         "@shallow": "join2",
         "@middle": "join3",
         "@bottom": "join3",
         "@deep": "merge",
     }
+    first_roles: ClassVar[dict[str, str]] = {"@stem": "join1"}
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
         super().__init__()

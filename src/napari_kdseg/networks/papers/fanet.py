@@ -2,6 +2,9 @@
 
 38.292 M parameters for grey images and two classes, of which 38.250 M (printed) are not batch normalisation's; 171.42 G
 multiply-adds at 1 x 256 x 256 (171.556 G printed). Neither of the networks of 2020 and 2021 that share its name.
+
+The authors published it compiled only, in Graph-FLow, and three times: all give the same logits, and those of September
+2021 and January 2022 tap the same two layers as here.
 """
 
 from __future__ import annotations
@@ -68,11 +71,14 @@ class MixedPooling(nn.Module):
     gated
         The form of the finest level: the grids are put beside the feature instead of added to it, and what the strips
         hold multiplies what came in.
+    smooth
+        Whether the grids are enlarged bilinearly, as in the strip pooling that this is made from, and not to the
+        nearest, as in the authors' code.
     """
 
-    def __init__(self, channels: int, grids: tuple[int, int], gated: bool = False):
+    def __init__(self, channels: int, grids: tuple[int, int], *, gated: bool = False, smooth: bool = False):
         super().__init__()
-        self.gated = gated
+        self.gated, self.smooth = gated, smooth
         coarse = channels // 2 if gated else channels
         self.reduce_around = conv_norm(channels, channels, 1)
         self.reduce_along = conv_norm(channels, channels, 1)
@@ -89,7 +95,7 @@ class MixedPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class; ``[N, c, h, w] -> [N, c, h, w]``."""
         near, far = self.reduce_around(x), self.reduce_along(x)
-        parts = [self.here(near), *(resize(pooled(near), x.shape[-2:]) for pooled in self.around)]
+        parts = [self.here(near), *(self.enlarge(pooled(near), x.shape[-2:]) for pooled in self.around)]
         around = torch.cat(parts, dim=1) if self.gated else parts[0] + parts[1] + parts[2]
         strips = self.rows(far.mean(dim=3, keepdim=True)) + self.columns(far.mean(dim=2, keepdim=True))
         along = self.mix_along(functional.relu(strips))
@@ -97,6 +103,14 @@ class MixedPooling(nn.Module):
             along = along * x
         both = torch.cat([self.mix_around(functional.relu(around)), along], dim=1)
         return functional.relu(x + self.join(both))
+
+    def extra_repr(self) -> str:
+        """Tell what the weights do not."""
+        return f"gated={self.gated}, smooth={self.smooth}"
+
+    def enlarge(self, grid: Tensor, size: torch.Size) -> Tensor:
+        """Bring a grid ``[N, c, side, side]`` to ``[N, c, *size]``."""
+        return resize(grid, size) if self.smooth else functional.interpolate(grid, size=list(size))
 
 
 class FANet(PaperNetwork):
@@ -108,6 +122,8 @@ class FANet(PaperNetwork):
         Channels of the image.
     classes
         Number of classes.
+    smooth_grids
+        Enlarge the pooled grids bilinearly, which the authors' code does not: revision 1.
 
     Notes
     -----
@@ -128,7 +144,7 @@ class FANet(PaperNetwork):
         "@deep": "up.0",
     }
 
-    def __init__(self, in_channels: int = 3, classes: int = 2):
+    def __init__(self, in_channels: int = 3, classes: int = 2, *, smooth_grids: bool = False):
         super().__init__()
         first, second, third, _ = _WIDTHS
         pairs = zip((in_channels, *_WIDTHS[:-1]), _WIDTHS, strict=True)
@@ -138,9 +154,9 @@ class FANet(PaperNetwork):
         self.decoder = nn.ModuleList(_level(2 * width, width) for _, width in upwards)
         self.pooling = nn.ModuleList(
             [
-                MixedPooling(third, (3, 6)),
-                MixedPooling(second, (12, 18)),
-                MixedPooling(first, (3, 6), gated=True),
+                MixedPooling(third, (3, 6), smooth=smooth_grids),
+                MixedPooling(second, (12, 18), smooth=smooth_grids),
+                MixedPooling(first, (3, 6), gated=True, smooth=smooth_grids),
             ]
         )
         self.dropout = nn.Dropout2d(0.5)

@@ -23,6 +23,9 @@ class ResNet18(ResNetEncoder):
         Channels of the image.
     classes
         Number of classes.
+    align_corners
+        Enlarge the logits as EMKD's code does. Then where a cell of them comes to lie depends on the size of the image,
+        by up to half a cell (15.5 pixels), and tiles of a slide do not give what the whole gives: not the default.
 
     Notes
     -----
@@ -39,11 +42,16 @@ class ResNet18(ResNetEncoder):
         "@deep": "layer1.1",
     }
 
-    def __init__(self, in_channels: int = 3, classes: int = 2):
+    def __init__(self, in_channels: int = 3, classes: int = 2, *, align_corners: bool = False):
         super().__init__(resnet18(weights=None), in_channels)
         self.classifier = nn.Conv2d(512, classes, 1)
+        self.align_corners = align_corners
 
     def forward(self, x: Tensor) -> Tensor:
         """Segment ``x``, float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``."""
         *_, deep = self.encode(x)
-        return resize(self.classifier(deep), x.shape[-2:])
+        return resize(self.classifier(deep), x.shape[-2:], align_corners=self.align_corners)
+
+    def extra_repr(self) -> str:
+        """Tell what the weights do not."""
+        return f"align_corners={self.align_corners}"

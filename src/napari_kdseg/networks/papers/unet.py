@@ -30,7 +30,9 @@ class UNet(PaperNetwork):
     Notes
     -----
     ``encoder[i]`` puts out 64, 128, 256, 512 and 1024 channels at 1, 1/2, 1/4, 1/8 and 1/16; ``decoder[i]`` goes back
-    from 512 at 1/8 to 64 at full size, where ``classifier`` reads.
+    from 512 at 1/8 to 64 at full size, where ``classifier`` reads. EMKD's code gives the layer at 1/16 to distil from,
+    remarking that this may need adjustment; ``@middle`` is the one at 1/8, the size of its students' layers, as the
+    paper asks for.
     """
 
     multiple = 16
