@@ -79,8 +79,8 @@ from inference_peers import PEERS, Box, Task
 from inference_slide import BLOCK, NETWORKS, SHAPE, write_network, write_slide
 from napari_kdseg.demo import machine
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.engine import fast_arithmetic
-from napari_kdseg.inference.loading import loaded_network
+from napari_kdseg.inference.network.engine import fast_arithmetic
+from napari_kdseg.inference.network.loading import loaded_network
 from napari_kdseg.jobs import Done, Event, Step, run_inline, start_in_thread
 from napari_kdseg.networks import load, to_input
 from napari_kdseg.slides import TissueMask, open_slide, tissue_of

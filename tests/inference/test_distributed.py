@@ -17,10 +17,10 @@ from distributed import LocalCluster
 
 from napari_kdseg.cli import main
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.card import Reach, note
 from napari_kdseg.inference.cluster import PredictManyConfig, predict_many
 from napari_kdseg.inference.cluster.job import Begun, slabs_for
 from napari_kdseg.inference.cluster.local import gpu_workers, threads_of_a_worker
+from napari_kdseg.inference.measuring.card import Reach, note
 from napari_kdseg.inference.prediction import begin, predict_slab
 from napari_kdseg.inference.provenance import file_sha256
 from napari_kdseg.jobs import (
@@ -70,7 +70,7 @@ def undisturbed(tmp_path, checkpoint, **changes) -> dict[str, bytes]:
 
 def die_after(tiles: int, sign: str) -> int:
     """Have the worker that this runs on killed when it has written so many tiles; the file ``sign`` tells."""
-    from napari_kdseg.masks.writer import MaskWriter
+    from napari_kdseg.masks.writing.writer import MaskWriter
 
     write, written = MaskWriter.write_tile, []
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.blending import Blender, blending_halo, gaussian_weights
-from napari_kdseg.inference.context import HALOS, MARGIN, measure_halo
-from napari_kdseg.inference.engine import Engine
-from napari_kdseg.inference.fusing import fused
-from napari_kdseg.inference.lanes import BlendingLane, CroppingLane
-from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.processor import for_processor
-from napari_kdseg.inference.receptive_field import receptive_field_radius
+from napari_kdseg.inference.measuring.context import HALOS, MARGIN, measure_halo
+from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
+from napari_kdseg.inference.network.engine import Engine
+from napari_kdseg.inference.network.fusing import fused
+from napari_kdseg.inference.network.processor import for_processor
+from napari_kdseg.inference.tiles.blending import Blender, blending_halo, gaussian_weights
+from napari_kdseg.inference.tiles.lanes import BlendingLane, CroppingLane
+from napari_kdseg.inference.tiles.tile_queue import TileQueue
 from napari_kdseg.jobs import Control, Failed, Step, run_job
 from napari_kdseg.masks import open_masks, plan_tiles
 from napari_kdseg.networks import NetworkSpec, create, input_multiple
@@ -221,7 +221,7 @@ def test_windows_that_made_room_are_predicted_again(monkeypatch, kept):
     halo = blending_halo(tile, 8)
     tiles = plan_tiles((300, 300), None, tile, halo, 8)
     side = tile + 2 * halo
-    monkeypatch.setattr("napari_kdseg.inference.blending.WINDOW_BYTES", kept * 2 * side * side * 2)
+    monkeypatch.setattr("napari_kdseg.inference.tiles.blending.WINDOW_BYTES", kept * 2 * side * side * 2)
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     lane = BlendingLane(
         "a", engine, TileQueue(tiles, (1, 1), block=4), lambda tile: False, 2,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.engine import choose_device
-from napari_kdseg.inference.preparation import Preparation, Ready
-from napari_kdseg.inference.running import MaskResult, PredictResult, Run
+from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.running.loop import MaskResult, PredictResult, Run
+from napari_kdseg.inference.running.preparation import Preparation, Ready
 from napari_kdseg.jobs import Control, Emit
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 from napari_kdseg.memory import blocks_kept
 from napari_kdseg.slides import Slide, open_slide
 

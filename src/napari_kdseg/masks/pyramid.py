@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.masks.group import META, journal_path, level_paths, read_attributes
+from napari_kdseg.masks.metadata import META, journal_path, level_paths, read_attributes
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
 from napari_kdseg.slides.pixels.cache import TileCache

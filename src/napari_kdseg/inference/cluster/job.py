@@ -22,9 +22,9 @@ from napari_kdseg.inference.cluster.config import LOCAL, PredictManyConfig
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.prediction import Begun
 from napari_kdseg.inference.provenance import versions
-from napari_kdseg.inference.running import MaskResult, PredictResult
+from napari_kdseg.inference.running.loop import MaskResult, PredictResult
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 
 try:
     from dask.distributed import Client, Future, Variable, wait

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 
-from napari_kdseg.inference.carriers import TILES_AT_ONCE
-from napari_kdseg.inference.engine import choose_device
+from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.tiles.threads import TILES_AT_ONCE
 from napari_kdseg.masks.settings import Device
 
 HOST = "127.0.0.1"

@@ -11,11 +11,11 @@ from dask.distributed import Variable, get_worker
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.engine import choose_device
+from napari_kdseg.inference.network.engine import choose_device
 from napari_kdseg.inference.prediction import begin, predict, predict_slab
 from napari_kdseg.jobs import Control, Emit, Event, JobCancelled, Message, Step
 from napari_kdseg.masks.disk import InUseError
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 
 #: Seconds for which a mask that another worker still holds, perhaps one that was lost from sight, is waited for.
 PATIENCE = 120.0

@@ -19,7 +19,7 @@ from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
 from napari_kdseg.masks.export.dicom_seg import write_dicom_seg
 from napari_kdseg.masks.export.pieces import STAGE, as_shape, measure
 from napari_kdseg.masks.export.tables import COLUMNS, Row, as_csv, class_rows
-from napari_kdseg.masks.group import read_attributes
+from napari_kdseg.masks.metadata import read_attributes
 from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.masks.settings import setting

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from napari_kdseg.errors import KdsegError
-from napari_kdseg.inference.card import note, read_card
-from napari_kdseg.inference.carriers import carriers, threads_of_a_tile, tiles_at_once
-from napari_kdseg.inference.cost_figures import Cost, CostConfig, CostResult, Subject
-from napari_kdseg.inference.engine import Engine, choose_device, fast_arithmetic
-from napari_kdseg.inference.loading import ready_to_run
+from napari_kdseg.inference.measuring.card import note, read_card
+from napari_kdseg.inference.measuring.cost_figures import Cost, CostConfig, CostResult, Subject
+from napari_kdseg.inference.measuring.tuning import bytes_per_pixel, tune
+from napari_kdseg.inference.network.engine import Engine, choose_device, fast_arithmetic
+from napari_kdseg.inference.network.loading import ready_to_run
 from napari_kdseg.inference.provenance import file_sha256
-from napari_kdseg.inference.tuning import bytes_per_pixel, tune
+from napari_kdseg.inference.tiles.threads import carriers, threads_of_a_tile, tiles_at_once
 from napari_kdseg.jobs import Control, Emit, Message, Started, Step
 from napari_kdseg.networks import (
     NetworkSpec,

@@ -16,14 +16,14 @@ import numpy as np
 
 from napari_kdseg.errors import OutputError
 from napari_kdseg.masks.disk import WriteLock, writing
-from napari_kdseg.masks.group import journal_path, level_paths, read_attributes, write_attributes
-from napari_kdseg.masks.journal import Journal, Note
-from napari_kdseg.masks.packing import count_shards, is_packed
-from napari_kdseg.masks.packing import pack as pack_mask
-from napari_kdseg.masks.pyramid_writer import PyramidWriter
+from napari_kdseg.masks.metadata import journal_path, level_paths, read_attributes, write_attributes
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.tiling import Tile, to_level_0
+from napari_kdseg.masks.writing.journal import Journal, Note
+from napari_kdseg.masks.writing.packing import count_shards, is_packed
+from napari_kdseg.masks.writing.packing import pack as pack_mask
+from napari_kdseg.masks.writing.pyramid_writer import PyramidWriter
+from napari_kdseg.masks.writing.slabs import Slab
 
 SECONDS_BETWEEN_COMMITS = 1.0
 TILES_BETWEEN_COMMITS = 256
@@ -205,7 +205,8 @@ class MaskWriter:
         region
             What the job was asked for.
         pack
-            Pack the masks into few large files if every tile of them is done, see :mod:`napari_kdseg.masks.packing`.
+            Pack the masks into few large files if every tile of them is done, see
+            :mod:`napari_kdseg.masks.writing.packing`.
         progress
             ``progress(done, total)``, called before every file of that; an exception it raises stops the packing,
             and the finished mask stays as it is.

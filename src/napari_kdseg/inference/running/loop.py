@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_kdseg.inference.carriers import carriers
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.lanes import Work
-from napari_kdseg.inference.planning import Plan
-from napari_kdseg.inference.preparation import Member
+from napari_kdseg.inference.running.planning import Plan
+from napari_kdseg.inference.running.preparation import Member
+from napari_kdseg.inference.tiles.lanes import Work
+from napari_kdseg.inference.tiles.threads import carriers
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
 from napari_kdseg.masks.tiling import Tile

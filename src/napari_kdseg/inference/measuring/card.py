@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_kdseg.errors import explain
 from napari_kdseg.files import results_folder, write_whole
-from napari_kdseg.inference.context import Context
-from napari_kdseg.inference.cost_figures import Cost
-from napari_kdseg.inference.tuning import Tuning
+from napari_kdseg.inference.measuring.context import Context
+from napari_kdseg.inference.measuring.cost_figures import Cost
+from napari_kdseg.inference.measuring.tuning import Tuning
 
 _lock = threading.Lock()
 

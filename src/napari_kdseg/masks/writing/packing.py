@@ -17,7 +17,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from napari_kdseg.masks.disk import flush_names, flush_to_disk
-from napari_kdseg.masks.group import (
+from napari_kdseg.masks.metadata import (
     META,
     journal_path,
     level_paths,

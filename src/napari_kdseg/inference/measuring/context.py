@@ -15,9 +15,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from napari_kdseg.inference.blending import gaussian_weights
-from napari_kdseg.inference.engine import Engine
-from napari_kdseg.inference.samples import Centre
+from napari_kdseg.inference.measuring.samples import Centre
+from napari_kdseg.inference.network.engine import Engine
+from napari_kdseg.inference.tiles.blending import gaussian_weights
 from napari_kdseg.memory import give_back
 
 #: Classes whose probabilities are nearer than this are a tie, which rounding decides.

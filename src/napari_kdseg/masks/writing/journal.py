@@ -4,8 +4,9 @@ The line of a tile is appended only after its chunks were flushed to disk, so ne
 leaves half a tile that counts as done. A line torn by a crash is no JSON, and its tile is computed again. The coarser
 levels follow about once a second; the line ``{"pyramid": true}`` says that they hold all tiles above it.
 
-Several programs may fill one mask at the same time if each keeps to a :class:`~napari_kdseg.masks.slabs.Slab` of its
-own: a slab has a journal beside that of the mask, and what is done is the union of all of them.
+Several programs may fill one mask at the same time if each keeps to a
+:class:`~napari_kdseg.masks.writing.slabs.Slab` of its own: a slab has a journal beside that of the mask, and what is
+done is the union of all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_kdseg.masks.disk import flush_to_disk
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 
 Place = tuple[int, int]
 Note = dict[str, Any]

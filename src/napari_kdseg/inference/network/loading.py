@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.card import Reach
-from napari_kdseg.inference.engine import Arithmetic, Engine
-from napari_kdseg.inference.fusing import fused
-from napari_kdseg.inference.processor import for_processor
+from napari_kdseg.inference.network.engine import Arithmetic, Engine
+from napari_kdseg.inference.network.fusing import fused
+from napari_kdseg.inference.network.processor import for_processor
 from napari_kdseg.inference.provenance import checkpoint_record
 from napari_kdseg.networks import NetworkSpec, input_multiple, load
+from napari_kdseg.networks.onnx_file import OnnxFacts
 from napari_kdseg.networks.onnx_network import OnnxNetwork
 
 #: Networks that are kept: a teacher, a student, and their assistants.
@@ -56,10 +56,10 @@ class LoadedNetwork:
         self.by_onnxruntime = isinstance(checkpoint.module, OnnxNetwork)
         self.module, self.running = ready_to_run(checkpoint.module, self.spec, self.multiple, device)
 
-    def known_reach(self) -> Reach | None:
-        """Return how far it looks, where its file tells."""
-        facts = self.module.facts if isinstance(self.module, OnnxNetwork) else None
-        return None if facts is None else Reach(radius=facts.radius)
+    @property
+    def facts(self) -> OnnxFacts | None:
+        """What was found out about an ONNX file when it was written or described; of others it is measured."""
+        return self.module.facts if isinstance(self.module, OnnxNetwork) else None
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - networks are kept, and few
     def engine(self, arithmetic: Arithmetic, compiled: bool = False) -> Engine:

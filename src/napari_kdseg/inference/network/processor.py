@@ -2,7 +2,8 @@
 
 Three things cost a small network more time there than its multiply-adds do. An activation is one more pass over memory:
 oneDNN applies it to what a convolution has just computed. A convolution of 1 x 1 goes to an older kernel when a forward
-pass has one thread, as it has here (see :mod:`napari_kdseg.inference.carriers`). And a pooling of three interleaved
+pass has one thread, as it has here (see :mod:`~napari_kdseg.inference.tiles.threads`).
+And a pooling of three interleaved
 colours cannot use vector instructions: rows are pooled first, then what is left of the columns.
 """
 
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_kdseg.inference.following import followers, put
-from napari_kdseg.inference.fusing import same_results
+from napari_kdseg.inference.network.fusing import same_results
+from napari_kdseg.inference.network.layer_pairs import followers, put
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU)
 #: Images of so few channels are pooled by rows and columns.

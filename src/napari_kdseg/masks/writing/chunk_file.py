@@ -16,7 +16,7 @@ from numcodecs.zstd import Zstd
 from napari_kdseg.masks.disk import flush_names
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 
-#: As in :data:`napari_kdseg.masks.packing.COMPRESSION`.
+#: As in :data:`napari_kdseg.masks.writing.packing.COMPRESSION`.
 CODEC = Zstd(level=1)
 #: How the name of a half ends that a killed program may leave.
 HALF = ".partial"

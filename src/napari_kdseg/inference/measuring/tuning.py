@@ -11,8 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from napari_kdseg.inference.blending import blending_halo
-from napari_kdseg.inference.engine import Engine
+from napari_kdseg.inference.network.engine import Engine
+from napari_kdseg.inference.tiles.blending import blending_halo
 from napari_kdseg.memory import give_back
 from napari_kdseg.networks.onnx_network import OnnxNetwork
 

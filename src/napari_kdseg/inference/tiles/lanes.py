@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from napari_kdseg.inference.blending import Blender
-from napari_kdseg.inference.engine import Engine
-from napari_kdseg.inference.order import Region, TileQueue
+from napari_kdseg.inference.network.engine import Engine
+from napari_kdseg.inference.tiles.blending import Blender
+from napari_kdseg.inference.tiles.tile_queue import Region, TileQueue
 from napari_kdseg.masks.tiling import Tile
 
 #: A tile, its classes uint8 ``[h, w]`` and, where asked for, their probability float32 ``[h, w]``.

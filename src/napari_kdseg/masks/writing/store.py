@@ -27,11 +27,11 @@ import zarr
 from napari_kdseg.errors import InTheWayError, OutputError
 from napari_kdseg.files import made_aside
 from napari_kdseg.masks.disk import WriteLock, flush_names, flush_tree, recover, writing
-from napari_kdseg.masks.group import remove_leftovers
-from napari_kdseg.masks.packing import COMPRESSION
+from napari_kdseg.masks.metadata import remove_leftovers
 from napari_kdseg.masks.reduction import NOT_COMPUTED
-from napari_kdseg.masks.slabs import Slab
-from napari_kdseg.masks.writer import MaskWriter
+from napari_kdseg.masks.writing.packing import COMPRESSION
+from napari_kdseg.masks.writing.slabs import Slab
+from napari_kdseg.masks.writing.writer import MaskWriter
 from napari_kdseg.slides import Slide
 from napari_kdseg.slides.writing import ome_zarr
 

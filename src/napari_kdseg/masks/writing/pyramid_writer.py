@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from napari_kdseg.masks.chunk_file import HALF, write_chunk
 from napari_kdseg.masks.reduction import NOT_COMPUTED, Reduce
+from napari_kdseg.masks.writing.chunk_file import HALF, write_chunk
 
 #: Coarser chunks that stay in memory after a commit.
 STAY = 16

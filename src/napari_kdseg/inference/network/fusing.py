@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_kdseg.inference.following import followers, put
+from napari_kdseg.inference.network.layer_pairs import followers, put
 from napari_kdseg.networks.single_image import PooledNorm2d
 
 #: By exact type: other classes that derive from these may do more than normalise.

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.blending import BLOCK, Blender
-from napari_kdseg.inference.class_colours import class_colours
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.engine import choose_device
-from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
-from napari_kdseg.inference.lanes import BlendingLane, CroppingLane, Lane
-from napari_kdseg.inference.loading import LoadedNetwork, loaded_network
-from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.planning import Plan, Planner
+from napari_kdseg.inference.network.class_colours import class_colours
+from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.network.fit import Resolution, check_network_fits, choose_resolution
+from napari_kdseg.inference.network.loading import LoadedNetwork, loaded_network
 from napari_kdseg.inference.provenance import versions
+from napari_kdseg.inference.running.planning import Plan, Planner
+from napari_kdseg.inference.tiles.blending import BLOCK, Blender
+from napari_kdseg.inference.tiles.lanes import BlendingLane, CroppingLane, Lane
+from napari_kdseg.inference.tiles.tile_queue import TileQueue
 from napari_kdseg.jobs import Control, Emit, Message
-from napari_kdseg.masks.slabs import Slab
-from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
-from napari_kdseg.masks.writer import MaskWriter
+from napari_kdseg.masks.writing.slabs import Slab
+from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
+from napari_kdseg.masks.writing.writer import MaskWriter
 from napari_kdseg.slides import Slide, tissue_of, with_colours
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from napari_kdseg.inference.blending import blending_halo
-from napari_kdseg.inference.card import ModelCard, Reach, note, read_card
-from napari_kdseg.inference.carriers import carriers, threads_of_a_tile
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.context import Context, measure_halo, measure_seams
-from napari_kdseg.inference.engine import Arithmetic, Engine, fast_arithmetic
-from napari_kdseg.inference.loading import LoadedNetwork
-from napari_kdseg.inference.receptive_field import LIMIT, receptive_field_radius
-from napari_kdseg.inference.samples import sample_centres
-from napari_kdseg.inference.tuning import Tuning, tune
+from napari_kdseg.inference.measuring.card import ModelCard, Reach, note, read_card
+from napari_kdseg.inference.measuring.context import Context, measure_halo, measure_seams
+from napari_kdseg.inference.measuring.receptive_field import LIMIT, receptive_field_radius
+from napari_kdseg.inference.measuring.samples import sample_centres
+from napari_kdseg.inference.measuring.tuning import Tuning, tune
+from napari_kdseg.inference.network.engine import Arithmetic, Engine, fast_arithmetic
+from napari_kdseg.inference.network.loading import LoadedNetwork
+from napari_kdseg.inference.tiles.blending import blending_halo
+from napari_kdseg.inference.tiles.threads import carriers, threads_of_a_tile
 from napari_kdseg.memory import give_back
 from napari_kdseg.networks import sees_everything
 from napari_kdseg.slides import Slide, TissueMask
@@ -152,8 +152,8 @@ class Planner:
         return card.contexts[key]
 
     def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
-        if known := network.known_reach():
-            return known.radius
+        if network.facts is not None:
+            return network.facts.radius
         if sees_everything(network.module):
             return None
         if card.reach is None:
