@@ -337,13 +337,13 @@ class Limit:
             y, x, _, _ = ours.box
             tiles = [slide.read(0, y, x + side * index, side, side) for index in range(ours.batch)]
         self._pixels = ours.batch * side**2
-        staged = engine.stage(tiles)
+        batch = engine.collate(tiles)
         if alone:
-            image = to_input(staged, loaded.spec, scene.device).to(getattr(torch, ours.arithmetic))
+            image = to_input(batch, loaded.spec, scene.device).to(getattr(torch, ours.arithmetic))
             image = image.contiguous(memory_format=torch.channels_last)
             self._forward = lambda: wait_for(engine.module(image))
         else:
-            self._forward = lambda: engine.classify(staged, (core, core), probability=False)()
+            self._forward = lambda: engine.classify(batch, (core, core), probability=False)()
         every = {(1, ours.threads), (ours.threads, 1)} if engine.device.type == "cpu" else {(1, 1)}
         self._way = max(sorted(every), key=lambda way: self._run(*way, WARM_UP_S))
 

@@ -81,7 +81,7 @@ class SmallNet(nn.Module):
 
 
 def predicted(engine, window):
-    classes, probability = engine.classify(engine.stage([window]))()
+    classes, probability = engine.classify(engine.collate([window]))()
     return classes[0], probability[0]
 
 

@@ -118,10 +118,11 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
             overwrite=config.overwrite,
         ) as writer:
             writer.annotate(versions=versions(), notes=list(resolution.notes))
-            return _Run(config, slide, annotation, team, resolution, writer, emit, control).run(tiles)
+            loop = _CorrectionLoop(config, slide, annotation, team, resolution, writer, emit, control)
+            return loop.run(tiles)
 
 
-class _Run:
+class _CorrectionLoop:
     """The loop over tiles."""
 
     def __init__(
@@ -153,7 +154,7 @@ class _Run:
 
     def run(self, tiles: list[Tile]) -> CorrectResult:
         """Correct all tiles that are not done yet."""
-        todo = [tile for tile in tiles if (tile.row, tile.column) not in self._writer.done]
+        todo = [tile for tile in tiles if tile.index not in self._writer.done]
         kept, corrected = len(tiles) - len(todo), 0
         self._emit(Started(f"correction on {self._slide.name}", len(tiles)))
         try:

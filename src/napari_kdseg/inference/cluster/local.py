@@ -23,9 +23,9 @@ def visible_gpus(device: Device) -> list[str]:
     return named or [str(index) for index in range(torch.cuda.device_count())]
 
 
-def threads_of_a_worker(asked: int | None) -> int:
+def threads_of_a_worker(threads: int | None) -> int:
     """Return how many threads of a processor a worker uses: enough to compute all tiles that it holds at once."""
-    return asked or min(TILES_AT_ONCE, os.cpu_count() or 1)
+    return threads or min(TILES_AT_ONCE, os.cpu_count() or 1)
 
 
 def start_workers(device: Device, workers: int | None, threads: int | None) -> Any:

@@ -78,7 +78,7 @@ def note(sha256: str, field: str, value: Any, key: str | None = None) -> None:
     sha256
         Of the checkpoint.
     field, key
-        Attribute of the card, and place in it if that is a table.
+        Attribute of the card, and key in it if that is a table.
     value
         What was measured.
     """

@@ -95,7 +95,7 @@ def measure_halo(engine: Engine, read: Read, centres: list[Centre], radius: int,
     side = core + 2 * radius
     samples = []
     for centre in centres:
-        y, x = (_align(place - core / 2, multiple) for place in centre)
+        y, x = (_align(position - core / 2, multiple) for position in centre)
         window = read(y - radius, x - radius, side, side)
         samples.append((window, _probabilities(engine, window, radius, core)))
     for halo in sorted({_up(halo, multiple) for halo in HALOS}):
@@ -120,9 +120,9 @@ def measure_seams(engine: Engine, read: Read, centres: list[Centre], tile: int, 
     side, worst = tile + 2 * halo, 0.0
     weights = torch.from_numpy(gaussian_weights(side)).to(engine.device)
     for centre in centres:
-        y, x = (round(place) for place in centre)
+        y, x = (round(position) for position in centre)
         left, right, middle = (
-            engine.probabilities(engine.stage([read(y - side // 2, x + shift - side // 2, side, side)]))[0]
+            engine.probabilities(engine.collate([read(y - side // 2, x + shift - side // 2, side, side)]))[0]
             for shift in (-tile // 2, tile // 2, 0)
         )
         # In the strip where both windows see: columns of the left window from ``tile`` on, of the right from 0 on.
@@ -137,7 +137,7 @@ def measure_seams(engine: Engine, read: Read, centres: list[Centre], tile: int, 
 
 def _probabilities(engine: Engine, window: np.ndarray, halo: int, core: int) -> Tensor:
     inside = slice(halo, halo + core)
-    return engine.probabilities(engine.stage([window]), (inside, inside))
+    return engine.probabilities(engine.collate([window]), (inside, inside))
 
 
 def _up(value: int, multiple: int) -> int:

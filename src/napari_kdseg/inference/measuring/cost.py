@@ -18,7 +18,7 @@ from napari_kdseg.inference.measuring.tuning import bytes_per_pixel, tune
 from napari_kdseg.inference.network.engine import Engine, choose_device, fast_arithmetic
 from napari_kdseg.inference.network.loading import ready_to_run
 from napari_kdseg.inference.provenance import file_sha256
-from napari_kdseg.inference.tiles.threads import carriers, threads_of_a_tile, tiles_at_once
+from napari_kdseg.inference.tiles.threads import threads_of_a_tile, tile_threads, tiles_at_once
 from napari_kdseg.jobs import Control, Emit, Message, Started, Step
 from napari_kdseg.networks import (
     NetworkSpec,
@@ -158,7 +158,7 @@ class _Measurement:
         latency = self._latency()
         self._control.check()
         threads = threads_of_a_tile(self._config.threads or torch.get_num_threads())
-        with carriers(self._config.threads, threads) as (pool, at_once):
+        with tile_threads(self._config.threads, threads) as (pool, at_once):
             tuned = tune(engine, 0, self._multiple, pool, at_once, tile=side)
         return Cost(
             parameters=self._parameters,
@@ -177,7 +177,7 @@ class _Measurement:
         noise = np.random.default_rng(0).integers(
             0, 256, (self._side, self._side, self._engine.spec.in_channels), np.uint8
         )
-        return self._engine.stage([noise])
+        return self._engine.collate([noise])
 
     def _peak(self) -> int:
         if self._onnx:
@@ -188,10 +188,10 @@ class _Measurement:
         return self._weights + image.numel() * image.element_size() + peak_bytes(self._engine.module, image)
 
     def _latency(self) -> float:
-        staged = self._window()
+        batch = self._window()
         times: list[float] = []
         while len(times) < RUNS and (not times or sum(times) < LONGEST_S):
             began = time.perf_counter()
-            self._engine.classify(staged, probability=False)()
+            self._engine.classify(batch, probability=False)()
             times.append(time.perf_counter() - began)
         return min(times)

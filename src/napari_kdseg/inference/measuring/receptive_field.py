@@ -66,9 +66,9 @@ def _reach_by_change(module: nn.Module, in_channels: int, radius: int, multiple:
         before = module(image)
         for beyond in (slice(line, None), slice(None, line)):
             changed = image.clone()
-            part = [slice(None)] * 4
-            part[2 + axis] = beyond
-            changed[tuple(part)] = other[tuple(part)]
+            area = [slice(None)] * 4
+            area[2 + axis] = beyond
+            changed[tuple(area)] = other[tuple(area)]
             differ = (module(changed) != before).any(dim=1).any(dim=0).any(dim=1 - axis)
             touched = torch.nonzero(differ).flatten().tolist()
             if touched:

@@ -107,15 +107,15 @@ def bytes_per_pixel(engine: Engine, multiple: int) -> float:
         return engine.module.facts.bytes_per_pixel if engine.module.facts else UNSEEN
     most = 0
 
-    def look(_part: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+    def look(_layer: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         nonlocal most
         tensors = [item for item in (*inputs, output) if isinstance(item, torch.Tensor)]
         most = max(most, sum(item.numel() * item.element_size() for item in tensors))
 
     side = max(128, 4 * multiple)
-    hooks = [part.register_forward_hook(look) for part in engine.layers()]
+    hooks = [layer.register_forward_hook(look) for layer in engine.layers()]
     try:
-        engine.logits(engine.stage([np.zeros((side, side, engine.spec.in_channels), np.uint8)]))
+        engine.logits(engine.collate([np.zeros((side, side, engine.spec.in_channels), np.uint8)]))
     finally:
         for hook in hooks:
             hook.remove()
@@ -131,7 +131,7 @@ def _seconds(
     core = (slice(start, start + side), slice(start, start + side))
 
     def once(_index: int) -> None:
-        engine.classify(engine.stage([noise], batch), core, probability=False)()
+        engine.classify(engine.collate([noise], batch), core, probability=False)()
 
     times = []
     try:

@@ -78,24 +78,25 @@ class Engine:
 
     def layers(self) -> list[nn.Module]:
         """Return the layers that hold no others."""
-        return [part for part in self.module.modules() if not any(part.children())]
+        return [layer for layer in self.module.modules() if not any(layer.children())]
 
-    def stage(self, windows: Sequence[np.ndarray], batch: int | None = None) -> Tensor:
-        """Put windows together where the device can fetch them beside its work; called in the thread that reads.
+    def collate(self, windows: Sequence[np.ndarray], size: int | None = None) -> Tensor:
+        """Make a batch where the device can fetch it beside its work; called in the thread that reads.
 
         Parameters
         ----------
         windows
             uint8 ``[H, W, C_in]`` each.
-        batch
-            Filled up to so many by the last one: numbers may depend on how many images a network sees at once.
+        size
+            Of the batch, which the last window fills up: numbers may depend on how many images a network sees at
+            once.
 
         Returns
         -------
         Tensor
-            uint8 ``[batch, H, W, C_in]``, in pinned memory for a GPU.
+            uint8 ``[size, H, W, C_in]``, in pinned memory for a GPU.
         """
-        count = max(len(windows), batch or 0)
+        count = max(len(windows), size or 0)
         if count == 1 and self.device.type == "cpu" and windows[0].flags.writeable:
             return torch.from_numpy(windows[0])[None]
         out = torch.empty(
@@ -106,25 +107,25 @@ class Engine:
             filled[index] = windows[min(index, len(windows) - 1)]
         return out
 
-    def logits(self, staged: Tensor) -> Tensor:
+    def logits(self, batch: Tensor) -> Tensor:
         """Return logits ``[N, C, H, W]`` on the device, in its arithmetic, of windows uint8 ``[N, H, W, C_in]``."""
         with torch.inference_mode():
-            return self._module(to_input(staged, self.spec, self.device).to(self._type))
+            return self._module(to_input(batch, self.spec, self.device).to(self._type))
 
-    def probabilities(self, staged: Tensor, core: Core = WHOLE) -> Tensor:
+    def probabilities(self, batch: Tensor, core: Core = WHOLE) -> Tensor:
         """Return float32 probabilities ``[N, C, h, w]`` of the core, on the device."""
         with torch.inference_mode():
-            return torch.softmax(self.logits(staged)[(..., *core)].float(), dim=1)
+            return torch.softmax(self.logits(batch)[(..., *core)].float(), dim=1)
 
     def classify(
-        self, staged: Tensor, core: Core = WHOLE, *, probability: bool = True
+        self, batch: Tensor, core: Core = WHOLE, *, probability: bool = True
     ) -> Callable[[], Classified]:
-        """Begin to predict the core of staged windows.
+        """Begin to predict the core of the windows of a batch.
 
         Parameters
         ----------
-        staged
-            From :meth:`stage`.
+        batch
+            From :meth:`collate`.
         core
             What of each window is wanted.
         probability
@@ -136,18 +137,18 @@ class Engine:
             Waits for the result where the device works on its own, and returns it.
         """
         with torch.inference_mode():
-            logits = self.logits(staged)[(..., *core)]
+            logits = self.logits(batch)[(..., *core)]
             # Plane by plane, in float32: exact, and compared many times as fast as what is shorter or interleaved.
             planes = [logits[:, index].float().contiguous() for index in range(logits.shape[1])]
             classes, most = _most_likely(planes)
             if not probability:
-                return self._bring(classes, None)
+                return self._to_host(classes, None)
             total = torch.zeros_like(most)
             for plane in planes:
                 total += (plane - most).exp_()
-            return self._bring(classes, total.reciprocal_())
+            return self._to_host(classes, total.reciprocal_())
 
-    def _bring(self, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
+    def _to_host(self, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
         if self.device.type != "cuda":
             result = classes.numpy(), None if chance is None else chance.numpy()
             return lambda: result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from napari_kdseg.inference.network.layer_pairs import followers, put
+from napari_kdseg.inference.network.layer_pairs import consecutive_layers, replace_layer
 from napari_kdseg.networks.single_image import PooledNorm2d
 
 #: By exact type: other classes that derive from these may do more than normalise.
@@ -32,14 +32,14 @@ def fused(module: nn.Module, example: Tensor) -> nn.Module:
     nn.Module
         In eval mode.
     """
-    pairs = followers(module, example, (nn.Conv2d, nn.ConvTranspose2d), NORMALISATIONS)
+    pairs = consecutive_layers(module, example, (nn.Conv2d, nn.ConvTranspose2d), NORMALISATIONS)
     copied = copy.deepcopy(module)
     for convolution_path, norm_path in pairs:
         convolution, norm = copied.get_submodule(convolution_path), copied.get_submodule(norm_path)
         if norm.track_running_stats:
             merged = fuse_conv_bn_eval(convolution, norm, isinstance(convolution, nn.ConvTranspose2d))
-            put(copied, convolution_path, merged)
-            put(copied, norm_path, nn.Identity())
+            replace_layer(copied, convolution_path, merged)
+            replace_layer(copied, norm_path, nn.Identity())
     return copied if same_results(module, copied, example) else module
 
 

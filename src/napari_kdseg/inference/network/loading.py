@@ -108,19 +108,19 @@ def loaded_network(path: Path, device: torch.device) -> LoadedNetwork:
     CheckpointError
         As :func:`napari_kdseg.networks.load`.
     """
-    place = Path(path).expanduser().resolve()
+    file = Path(path).expanduser().resolve()
     try:
-        found = place.stat()
+        found = file.stat()
         state = (found.st_mtime_ns, found.st_size)
     except OSError:
         state = (0, 0)  # what is wrong is said by the loading
-    if place.is_dir():  # a folder's own time does not tell of its files
-        files = [item.stat() for item in sorted(place.rglob("*")) if item.is_file()]
+    if file.is_dir():  # a folder's own time does not tell of its files
+        files = [item.stat() for item in sorted(file.rglob("*")) if item.is_file()]
         state = (
             (max(item.st_mtime_ns for item in files), sum(item.st_size for item in files)) if files else state
         )
     with _one_at_a_time:
-        return _load(place, state, device)
+        return _load(file, state, device)
 
 
 @functools.lru_cache(maxsize=KEPT)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_kdseg.inference.network.fusing import same_results
-from napari_kdseg.inference.network.layer_pairs import followers, put
+from napari_kdseg.inference.network.layer_pairs import consecutive_layers, replace_layer
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU)
 #: Images of so few channels are pooled by rows and columns.
@@ -107,16 +107,16 @@ def for_processor(module: nn.Module, example: Tensor) -> nn.Module:
         return module
     weights = {id(item): item for item in (*module.parameters(), *module.buffers())}
     quick = copy.deepcopy(module, dict(weights))
-    for convolution_path, activation_path in followers(quick, example, (nn.Conv2d,), ACTIVATIONS):
+    for convolution_path, activation_path in consecutive_layers(quick, example, (nn.Conv2d,), ACTIVATIONS):
         convolution, activation = quick.get_submodule(convolution_path), quick.get_submodule(activation_path)
         if _is_plain(convolution) and _in_words_of_onednn(activation) is not None:
-            put(quick, convolution_path, Convolution(convolution, activation))
-            put(quick, activation_path, nn.Identity())
-    for path, part in list(quick.named_modules()):
-        if type(part) is nn.Conv2d and part.kernel_size == (1, 1) and _is_plain(part):
-            put(quick, path, Convolution(part))
-        elif type(part) is nn.MaxPool2d and _is_regular(part):
-            put(quick, path, MaxPool(part))
+            replace_layer(quick, convolution_path, Convolution(convolution, activation))
+            replace_layer(quick, activation_path, nn.Identity())
+    for path, layer in list(quick.named_modules()):
+        if type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and _is_plain(layer):
+            replace_layer(quick, path, Convolution(layer))
+        elif type(layer) is nn.MaxPool2d and _is_regular(layer):
+            replace_layer(quick, path, MaxPool(layer))
     return quick if same_results(module, quick, example) else module
 
 

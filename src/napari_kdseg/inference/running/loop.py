@@ -12,9 +12,9 @@ import numpy as np
 
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.running.planning import Plan
-from napari_kdseg.inference.running.preparation import Member
+from napari_kdseg.inference.running.preparation import MaskInProgress
 from napari_kdseg.inference.tiles.lanes import Work
-from napari_kdseg.inference.tiles.threads import carriers
+from napari_kdseg.inference.tiles.threads import tile_threads
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
 from napari_kdseg.masks.tiling import Tile
@@ -70,76 +70,76 @@ class PredictResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PredictedTile:
     """A tile that was predicted; classes of ``None`` are background that the network did not see."""
 
-    member: Member
+    mask: MaskInProgress
     tile: Tile
     classes: np.ndarray | None = None
     chance: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class WrittenTile:
     """A tile that is on disk, and its rectangle in level-0 pixels."""
 
-    found: Found
+    predicted: PredictedTile
     box: Region
 
 
-class Run:
-    """The loop: some threads each carry a batch from the slide through the network, others write what they found.
+class PredictionLoop:
+    """The loop: some threads each read and predict a batch, others write the tiles.
 
     This one hands out the work and tells of what is done. While one waits for a GPU or for the disk, the others read
     and compute.
     """
 
     def __init__(
-        self, config: PredictConfig, slide: Slide, members: list[Member], emit: Emit, control: Control
+        self, config: PredictConfig, slide: Slide, masks: list[MaskInProgress], emit: Emit, control: Control
     ):
         self._config = config
         self._slide = slide
-        self._members = {member.lane.name: member for member in members}
+        self._masks = {mask.lane.name: mask for mask in masks}
         self._emit = emit
         self._control = control
-        self._under_way: set[Future[list[Found]]] = set()
-        self._writing: set[Future[list[Written]]] = set()
+        self._under_way: set[Future[list[PredictedTile]]] = set()
+        self._writing: set[Future[list[WrittenTile]]] = set()
         self._failure: BaseException | None = None
         self._began = time.monotonic()
 
     def run(self) -> PredictResult:
         """Work through all tiles that are not done yet, and finish the masks."""
         results = self.run_through()
-        for member in self._members.values():
-            member.writer.finish(self._config.region, progress=lambda _done, _total: self._control.check())
+        for mask in self._masks.values():
+            mask.writer.finish(self._config.region, progress=lambda _done, _total: self._control.check())
         self._emit(Checkpointed(self._config.output))
-        self._tell_unreadable()
+        self._report_unreadable()
         return PredictResult(self._config.output, results)
 
     def run_through(self) -> dict[str, MaskResult]:
         """Work through all tiles that are not done yet."""
-        members = self._members.values()
+        masks = self._masks.values()
         self._emit(
-            Started(f"{' and '.join(self._members)} on {self._slide.name}", sum(m.total for m in members))
+            Started(f"{' and '.join(self._masks)} on {self._slide.name}", sum(mask.total for mask in masks))
         )
-        threads = min(member.plan.threads for member in members)
+        threads = min(mask.plan.threads for mask in masks)
         with (
-            carriers(self._config.threads, threads) as (pool, count),
+            tile_threads(self._config.threads, threads) as (pool, count),
             ThreadPoolExecutor(WRITERS, "kdseg-write") as disk,
         ):
             try:
-                self._go_through(pool, count, disk)
+                self._hand_out(pool, count, disk)
             finally:
                 while self._under_way or self._writing:
-                    self._follow(disk)
+                    self._take_results(disk)
         if self._failure is not None:
             raise self._failure
         self._control.check()
         seconds = time.monotonic() - self._began
-        return {name: _result(name, member, seconds) for name, member in self._members.items()}
+        return {name: _result(name, mask, seconds) for name, mask in self._masks.items()}
 
-    def _tell_unreadable(self) -> None:
-        count = max(member.writer.unreadable for member in self._members.values())
+    def _report_unreadable(self) -> None:
+        count = max(mask.writer.unreadable for mask in self._masks.values())
         if count:
             self._emit(
                 Message(
@@ -149,12 +149,12 @@ class Run:
                 )
             )
 
-    def _go_through(self, pool: ThreadPoolExecutor, count: int, disk: ThreadPoolExecutor) -> None:
+    def _hand_out(self, pool: ThreadPoolExecutor, count: int, disk: ThreadPoolExecutor) -> None:
         """Hand out work of the network that is furthest behind, until none has any left."""
-        lanes = [member.lane for member in self._members.values()]
+        lanes = [mask.lane for mask in self._masks.values()]
         while lanes and self._failure is None:
             if self._control.paused:
-                self._rest(disk)
+                self._drain(disk)
             self._control.check()
             lane = min(lanes, key=lambda item: item.share)
             lane.look_at(self._control.view)
@@ -163,31 +163,31 @@ class Run:
                 lanes.remove(lane)
                 continue
             if not work.is_empty or not self._under_way:
-                self._under_way.add(pool.submit(self._carry, work))
+                self._under_way.add(pool.submit(self._predict, work))
             while work.is_empty or len(self._under_way) > count or len(self._writing) > UNWRITTEN:
-                self._follow(disk)
+                self._take_results(disk)
                 if work.is_empty:
                     break
 
-    def _rest(self, disk: ThreadPoolExecutor) -> None:
+    def _drain(self, disk: ThreadPoolExecutor) -> None:
         """Bring all that is under way to the disk, and every level of the masks up to date, before a pause."""
         while self._under_way or self._writing:
-            self._follow(disk)
-        for member in self._members.values():
-            member.writer.commit()
+            self._take_results(disk)
+        for mask in self._masks.values():
+            mask.writer.commit()
 
-    def _carry(self, work: Work) -> list[Found]:
+    def _predict(self, work: Work) -> list[PredictedTile]:
         """Read and predict one batch."""
-        member = self._members[work.lane.name]
-        staged = None
+        mask = self._masks[work.lane.name]
+        batch = None
         if work.windows:
-            windows = [self._slide.read_scaled(member.downsample, *tile.window) for tile in work.windows]
-            staged = work.lane.engine.stage(windows, work.lane.batch_size)
-        blanks = [Found(member, tile) for tile in work.blanks]
-        return blanks + [Found(member, *tile) for tile in work.lane.submit(work, staged)()]
+            windows = [self._slide.read_scaled(mask.downsample, *tile.window) for tile in work.windows]
+            batch = work.lane.engine.collate(windows, work.lane.batch_size)
+        blanks = [PredictedTile(mask, tile) for tile in work.blanks]
+        return blanks + [PredictedTile(mask, *tile) for tile in work.lane.submit(work, batch)()]
 
-    def _follow(self, disk: ThreadPoolExecutor) -> None:
-        """Wait for the next thing that is done: hand what was found to the disk, tell of what is there."""
+    def _take_results(self, disk: ThreadPoolExecutor) -> None:
+        """Wait for the next thing that is done: hand what was predicted to the disk, tell of what is there."""
         pending: set[Future[Any]] = {*self._under_way, *self._writing}
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
             self._under_way.discard(future)
@@ -197,40 +197,40 @@ class Run:
                 self._failure = self._failure or error  # those after it only follow from the first
                 continue
             for item in future.result():
-                if isinstance(item, Found):
+                if isinstance(item, PredictedTile):
                     self._writing.add(disk.submit(self._write, item))
                 else:
-                    self._tell(item)
+                    self._report(item)
 
-    def _write(self, found: Found) -> list[Written]:
-        tile = found.tile
+    def _write(self, predicted: PredictedTile) -> list[WrittenTile]:
+        tile = predicted.tile
         shape = (tile.height, tile.width)
-        blocks = [np.zeros(shape, np.uint8) if found.classes is None else found.classes]
+        blocks = [np.zeros(shape, np.uint8) if predicted.classes is None else predicted.classes]
         if self._config.probabilities:
-            chance = np.full(shape, np.nan, np.float32) if found.chance is None else found.chance
+            chance = np.full(shape, np.nan, np.float32) if predicted.chance is None else predicted.chance
             blocks.append(quantise(chance))
-        return [Written(found, found.member.writer.write_tile(tile, blocks))]
+        return [WrittenTile(predicted, predicted.mask.writer.write_tile(tile, blocks))]
 
-    def _tell(self, written: Written) -> None:
-        member, tile = written.found.member, written.found.tile
-        seen = written.found.classes is not None
-        member.done += seen
-        member.skipped += not seen
-        member.pixels += seen * tile.height * tile.width
-        speed = member.pixels / 1e6 / max(time.monotonic() - self._began, 1e-9)
+    def _report(self, written: WrittenTile) -> None:
+        mask, tile = written.predicted.mask, written.predicted.tile
+        seen = written.predicted.classes is not None
+        mask.done += seen
+        mask.skipped += not seen
+        mask.pixels += seen * tile.height * tile.width
+        speed = mask.pixels / 1e6 / max(time.monotonic() - self._began, 1e-9)
         values = {"mpx_per_s": speed, **dict(zip("yxhw", map(float, written.box), strict=True))}
-        done = member.kept + member.done + member.skipped
-        self._emit(Step(member.lane.name, done, member.total, values))
+        done = mask.kept + mask.done + mask.skipped
+        self._emit(Step(mask.lane.name, done, mask.total, values))
 
 
-def _result(name: str, member: Member, seconds: float) -> MaskResult:
+def _result(name: str, mask: MaskInProgress, seconds: float) -> MaskResult:
     return MaskResult(
         name,
-        member.done,
-        member.skipped,
-        member.kept,
+        mask.done,
+        mask.skipped,
+        mask.kept,
         seconds,
-        member.pixels / 1e6 / max(seconds, 1e-9),
-        member.downsample,
-        member.plan,
+        mask.pixels / 1e6 / max(seconds, 1e-9),
+        mask.downsample,
+        mask.plan,
     )

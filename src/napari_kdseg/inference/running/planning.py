@@ -17,7 +17,7 @@ from napari_kdseg.inference.measuring.tuning import Tuning, tune
 from napari_kdseg.inference.network.engine import Arithmetic, Engine, fast_arithmetic
 from napari_kdseg.inference.network.loading import LoadedNetwork
 from napari_kdseg.inference.tiles.blending import blending_halo
-from napari_kdseg.inference.tiles.threads import carriers, threads_of_a_tile
+from napari_kdseg.inference.tiles.threads import threads_of_a_tile, tile_threads
 from napari_kdseg.memory import give_back
 from napari_kdseg.networks import sees_everything
 from napari_kdseg.slides import Slide, TissueMask
@@ -197,8 +197,8 @@ class Planner:
         side = -(-SAMPLE // multiple) * multiple
         same = 0.0
         for y, x in self._centres:
-            staged = exact.stage([self._read(round(y) - side // 2, round(x) - side // 2, side, side)])
-            same += float((exact.logits(staged).argmax(1) == fast.logits(staged).argmax(1)).float().mean())
+            batch = exact.collate([self._read(round(y) - side // 2, round(x) - side // 2, side, side)])
+            same += float((exact.logits(batch).argmax(1) == fast.logits(batch).argmax(1)).float().mean())
         return same / len(self._centres)
 
     def _tune(
@@ -220,7 +220,7 @@ class Planner:
         if found is None:
             self._say(f"Finding the fastest tile for {network.path.name} …")
             engine = network.engine(arithmetic, self._config.compile)
-            with carriers(self._config.threads, threads) as (pool, at_once):
+            with tile_threads(self._config.threads, threads) as (pool, at_once):
                 found = tune(engine, halo, network.multiple, pool, at_once, tile=tile, batch_size=batch_size)
             note(network.sha256, "tunings", found, key)
         return found

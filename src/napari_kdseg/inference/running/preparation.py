@@ -47,8 +47,8 @@ class Ready:
 
 
 @dataclass
-class Member:
-    """A lane with the mask that it fills."""
+class MaskInProgress:
+    """A lane with the mask that it fills, and how far it is."""
 
     lane: Lane
     writer: MaskWriter
@@ -80,7 +80,7 @@ class Preparation:
             )
 
     def store(self) -> MaskStore:
-        """Open the place for the masks, or make it once all networks are known to work."""
+        """Open the store of the masks, or make it once all networks are known to work."""
         for path in self._config.networks.values():
             self._network(path)
         return MaskStore(self._config.output, self._stored)
@@ -108,7 +108,7 @@ class Preparation:
         engine = network.engine(plan.arithmetic, self._config.compile)
         side = plan.tile + 2 * plan.context.halo
         window = np.zeros((side, side, network.spec.in_channels), np.uint8)
-        engine.classify(engine.stage([window], plan.batch_size))()
+        engine.classify(engine.collate([window], plan.batch_size))()
         if plan.mpx_per_s is None:
             return Ready(plan, None)
         pixels = math.prod(mask_shape(self.slide.shape, resolution.downsample))
@@ -122,7 +122,7 @@ class Preparation:
         store: MaskStore,
         writers: contextlib.ExitStack,
         slab: Slab | None = None,
-    ) -> Member:
+    ) -> MaskInProgress:
         """Open the mask of a network, and line up its tiles, or those of a slab."""
         config = self._config
         begun = None if config.overwrite else store.made_by(f"labels/{name}")
@@ -147,11 +147,11 @@ class Preparation:
         region = None if config.region is None else to_mask_region(config.region, resolution.downsample)
         tiles = plan_tiles(shape, region, plan.tile, plan.context.halo, network.multiple)
         if slab is not None:
-            tiles = [tile for tile in tiles if slab.holds((tile.row, tile.column))]
+            tiles = [tile for tile in tiles if slab.holds(tile.index)]
         done = writer.done
-        todo = [tile for tile in tiles if (tile.row, tile.column) not in done]
+        todo = [tile for tile in tiles if tile.index not in done]
         lane = self._lane(name, network, plan, resolution.downsample, shape, todo)
-        return Member(lane, writer, plan, resolution.downsample, len(tiles), len(tiles) - len(todo))
+        return MaskInProgress(lane, writer, plan, resolution.downsample, len(tiles), len(tiles) - len(todo))
 
     def _lane(
         self,
@@ -239,8 +239,8 @@ def _check_output(network: LoadedNetwork, path: Path) -> None:
         In plain words, with both shapes.
     """
     side, classes = 4 * network.multiple, len(network.spec.classes)
-    staged = torch.zeros(1, side, side, network.spec.in_channels, dtype=torch.uint8)
-    shape = tuple(network.engine("float32").logits(staged).shape)
+    batch = torch.zeros(1, side, side, network.spec.in_channels, dtype=torch.uint8)
+    shape = tuple(network.engine("float32").logits(batch).shape)
     if shape != (1, classes, side, side):
         raise ConfigurationError(
             f"{path.name} gives an output of shape {list(shape)} for an image of {side} x {side} pixels, but a mask "

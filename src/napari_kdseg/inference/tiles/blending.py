@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_kdseg.masks.tiling import Tile
+from napari_kdseg.masks.tiling import GridIndex, Tile
 
-Place = tuple[int, int]
 SIGMA = 1 / 8
 #: Bytes of windows that are kept for the tiles beside them.
 WINDOW_BYTES = 512 * 2**20
@@ -27,8 +26,8 @@ BLOCK = 4
 
 def gaussian_weights(side: int) -> np.ndarray:
     """Return the weight of each pixel of a window, float32 ``[side, side]``, above zero everywhere."""
-    place = np.arange(side, dtype=np.float64) - (side - 1) / 2
-    line = np.exp(-0.5 * (place / (SIGMA * side)) ** 2)
+    offset = np.arange(side, dtype=np.float64) - (side - 1) / 2
+    line = np.exp(-0.5 * (offset / (SIGMA * side)) ** 2)
     return np.outer(line, line).astype(np.float32)
 
 
@@ -43,7 +42,7 @@ class Blender:
     Parameters
     ----------
     tiles
-        Every tile of the mask whose window takes part, by place; tiles are a function of this set, so it must not
+        Every tile of the mask whose window takes part; tiles are a function of this set, so it must not
         depend on what was asked for.
     side
         Side of the windows.
@@ -52,29 +51,29 @@ class Blender:
     """
 
     def __init__(self, tiles: Iterable[Tile], side: int, device: torch.device):
-        self._tiles = {(tile.row, tile.column): tile for tile in tiles}
+        self._tiles = {tile.index: tile for tile in tiles}
         self._weights = torch.from_numpy(gaussian_weights(side)).to(device)
-        self._windows: OrderedDict[Place, Tensor] = OrderedDict()
+        self._windows: OrderedDict[GridIndex, Tensor] = OrderedDict()
         self._side = side
 
     def needed(self, tile: Tile) -> list[Tile]:
         """Return the tiles whose windows hold a part of ``tile``, in the order they are added."""
         around = [(tile.row + dy, tile.column + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        return [self._tiles[place] for place in around if place in self._tiles]
+        return [self._tiles[index] for index in around if index in self._tiles]
 
     def missing(self, tile: Tile) -> list[Tile]:
         """Return those of :meth:`needed` whose window is not there; the others are kept a while longer."""
         found = []
         for item in self.needed(tile):
-            if (item.row, item.column) in self._windows:
-                self._windows.move_to_end((item.row, item.column))
+            if item.index in self._windows:
+                self._windows.move_to_end(item.index)
             else:
                 found.append(item)
         return found
 
     def keep(self, tile: Tile, probabilities: Tensor) -> None:
         """Take the probabilities ``[C, side, side]`` of the window of ``tile``; the oldest make room."""
-        self._windows[tile.row, tile.column] = probabilities.to(torch.float16)
+        self._windows[tile.index] = probabilities.to(torch.float16)
         size = probabilities.numel() * 2
         while len(self._windows) > max(12, WINDOW_BYTES // size):
             self._windows.popitem(last=False)
@@ -85,9 +84,9 @@ class Blender:
         total: Tensor | None = None
         weight = torch.zeros(tile.height, tile.width, device=self._weights.device)
         for item in self.needed(tile):
-            window = self._windows[item.row, item.column]
+            window = self._windows[item.index]
             y, x = item.window[:2]
-            # The part of the tile that this window holds, in coordinates of the tile.
+            # Where the window lies on the tile, in coordinates of the tile.
             rows = slice(max(y - top, 0), min(y + self._side - top, tile.height))
             columns = slice(max(x - left, 0), min(x + self._side - left, tile.width))
             if rows.stop <= rows.start or columns.stop <= columns.start:

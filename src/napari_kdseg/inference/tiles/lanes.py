@@ -15,7 +15,7 @@ from torch import Tensor
 from napari_kdseg.inference.network.engine import Engine
 from napari_kdseg.inference.tiles.blending import Blender
 from napari_kdseg.inference.tiles.tile_queue import Region, TileQueue
-from napari_kdseg.masks.tiling import Tile
+from napari_kdseg.masks.tiling import GridIndex, Tile
 
 #: A tile, its classes uint8 ``[h, w]`` and, where asked for, their probability float32 ``[h, w]``.
 Finished = tuple[Tile, np.ndarray, np.ndarray | None]
@@ -93,8 +93,8 @@ class Lane(ABC):
         """Take up the next tiles; ``None`` when nothing is left."""
 
     @abstractmethod
-    def submit(self, work: Work, staged: Tensor | None) -> Callable[[], Iterator[Finished]]:
-        """Begin to predict staged windows; the callable waits for the tiles that are finished by them."""
+    def submit(self, work: Work, batch: Tensor | None) -> Callable[[], Iterator[Finished]]:
+        """Begin to predict a batch; the callable waits for the tiles that it finishes."""
 
     def _take(self, blanks: list[Tile]) -> Tile | None:
         """Take the next tile with tissue; those without, on the way there, are put into ``blanks``."""
@@ -119,19 +119,19 @@ class CroppingLane(Lane):
             work.windows.append(tile)
         return None if work.is_empty else work
 
-    def submit(self, work: Work, staged: Tensor | None) -> Callable[[], Iterator[Finished]]:
+    def submit(self, work: Work, batch: Tensor | None) -> Callable[[], Iterator[Finished]]:
         """Begin to predict a batch: every window finishes its tile."""
-        if staged is None:
+        if batch is None:
             return lambda: iter(())
         halo = work.windows[0].y - work.windows[0].window[0]
-        inside = slice(halo, staged.shape[1] - halo)
-        wait = self.engine.classify(staged, (inside, inside), probability=self._probability)
+        valid = slice(halo, batch.shape[1] - halo)
+        wait = self.engine.classify(batch, (valid, valid), probability=self._probability)
 
         def finished() -> Iterator[Finished]:
             classes, chance = wait()
             for index, tile in enumerate(work.windows):
-                part = (index, slice(tile.height), slice(tile.width))
-                yield tile, classes[part], None if chance is None else chance[part]
+                inside = (index, slice(tile.height), slice(tile.width))
+                yield tile, classes[inside], None if chance is None else chance[inside]
 
         return finished
 
@@ -142,8 +142,8 @@ class BlendingLane(Lane):
     def __init__(self, *arguments: Any, blender: Blender, **options: Any):
         super().__init__(*arguments, **options)
         self._blender = blender
-        self._asked: deque[Tile] = deque()
-        self._under_way: set[tuple[int, int]] = set()
+        self._requested: deque[Tile] = deque()
+        self._under_way: set[GridIndex] = set()
         self._unfinished: deque[Tile] = deque()
         self._lock = threading.RLock()
 
@@ -151,42 +151,42 @@ class BlendingLane(Lane):
         """Take up tiles until a batch of windows is missing; empty work while windows are still under way."""
         work = Work(self)
         with self._lock:
-            while len(self._asked) < self.batch_size:
+            while len(self._requested) < self.batch_size:
                 tile = self._take(work.blanks)
                 if tile is None:
                     break
                 self._unfinished.append(tile)
-                self._ask_for(tile)
-            while self._asked and len(work.windows) < self.batch_size:
-                work.windows.append(self._asked.popleft())
+                self._request_windows(tile)
+            while self._requested and len(work.windows) < self.batch_size:
+                work.windows.append(self._requested.popleft())
             return None if work.is_empty and not self._unfinished else work
 
-    def submit(self, work: Work, staged: Tensor | None) -> Callable[[], Iterator[Finished]]:
+    def submit(self, work: Work, batch: Tensor | None) -> Callable[[], Iterator[Finished]]:
         """Begin to predict a batch: it finishes the tiles of which no window is missing then."""
-        probabilities = None if staged is None else self.engine.probabilities(staged)
+        probabilities = None if batch is None else self.engine.probabilities(batch)
 
         def finished() -> Iterator[Finished]:
             with self._lock:
                 if probabilities is not None:
                     for tile, found in zip(work.windows, probabilities, strict=False):  # a batch is filled up
                         self._blender.keep(tile, found)
-                        self._under_way.discard((tile.row, tile.column))
+                        self._under_way.discard(tile.index)
                 tiles = list(self._finish())
             return iter(tiles)
 
         return finished
 
-    def _ask_for(self, tile: Tile) -> None:
+    def _request_windows(self, tile: Tile) -> None:
         for item in self._blender.missing(tile):
-            if (item.row, item.column) not in self._under_way:
-                self._under_way.add((item.row, item.column))
-                self._asked.append(item)
+            if item.index not in self._under_way:
+                self._under_way.add(item.index)
+                self._requested.append(item)
 
     def _finish(self) -> Iterator[Finished]:
         for _ in range(len(self._unfinished)):
             tile = self._unfinished.popleft()
             if self._blender.missing(tile):
                 self._unfinished.append(tile)
-                self._ask_for(tile)  # a window may have made room for others meanwhile
+                self._request_windows(tile)  # a window may have made room for others meanwhile
             else:
                 yield tile, *self._blender.classify(tile, probability=self._probability)

@@ -1,4 +1,4 @@
-"""Threads that each carry a tile through the network: several tiles at once, few threads a tile."""
+"""Threads that compute tiles: several tiles at once, few threads a tile."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def threads_of_a_tile(threads: int) -> int:
     return max(1, threads // TILES_AT_ONCE)
 
 
-def tiles_at_once(asked: int | None, threads: int) -> int:
-    """Return how many tiles ``asked`` threads (by default all) compute at the same time, each by ``threads``."""
-    return max(1, min((asked or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
+def tiles_at_once(total: int | None, threads: int) -> int:
+    """Return how many tiles ``total`` threads (by default all) compute at the same time, each by ``threads``."""
+    return max(1, min((total or os.cpu_count() or 1) // threads, TILES_AT_ONCE))
 
 
 @contextlib.contextmanager
-def carriers(asked: int | None, threads: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Make threads that carry batches, each of which computes with ``threads`` of the ``asked`` (by default all)."""
+def tile_threads(total: int | None, threads: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Give a pool and its size: each worker computes a batch with ``threads`` of the ``total`` (by default all)."""
     before = torch.get_num_threads()
-    count = tiles_at_once(asked, threads)
+    count = tiles_at_once(total, threads)
     ready = threading.Barrier(count + 1)
     with ThreadPoolExecutor(count, "kdseg-predict", torch.set_num_threads, (threads,)) as pool:
         for _ in range(count):

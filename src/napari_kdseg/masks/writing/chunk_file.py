@@ -30,7 +30,7 @@ def write_chunk(array: Path, row: int, column: int, chunk: np.ndarray) -> None:
     array
         Folder of a zarr 3 array of uint8 with one zstd codec and the fill value 255.
     row, column
-        Place in its grid of chunks.
+        Where it is in its grid of chunks.
     chunk
         uint8 ``[h, w]``, a whole chunk, padded with 255.
     """

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from napari_kdseg.masks.disk import flush_to_disk
+from napari_kdseg.masks.tiling import GridIndex
 from napari_kdseg.masks.writing.slabs import Slab
 
-Place = tuple[int, int]
 Note = dict[str, Any]
 
 
@@ -39,8 +39,8 @@ class Record:
         ``(level, row, column)`` of tiles of the slide that could not be decoded.
     """
 
-    done: dict[Place, Note] = field(default_factory=dict)
-    uncarried: set[Place] = field(default_factory=set)
+    done: dict[GridIndex, Note] = field(default_factory=dict)
+    uncarried: set[GridIndex] = field(default_factory=set)
     unreadable: set[tuple[int, int, int]] = field(default_factory=set)
 
     def add(self, other: Record) -> None:
@@ -83,7 +83,7 @@ class Journal:
     path
         The file of the mask; its folder must exist.
     slab
-        Which part of the mask is written; its journal lies beside ``path``. ``None`` is all of it.
+        What of the mask is written; its journal lies beside ``path``. ``None`` is all of it.
     """
 
     def __init__(self, path: Path, slab: Slab | None = None):
@@ -96,13 +96,13 @@ class Journal:
             self._file.write(b"\n")
 
     @property
-    def done(self) -> dict[Place, Note]:
+    def done(self) -> dict[GridIndex, Note]:
         """``(row, column)`` of the tiles that are safely on disk, and what was noted about each."""
         return {**self._whole.done, **self.record.done}
 
-    def append(self, tiles: Mapping[Place, Note]) -> None:
+    def append(self, tiles: Mapping[GridIndex, Note]) -> None:
         """Write ``tiles`` down as done, with a note (JSON) each, and wait until that is durable."""
-        self._append([{"tile": place, **note} for place, note in tiles.items()])
+        self._append([{"tile": index, **note} for index, note in tiles.items()])
         self.record.done.update(tiles)
         self.record.uncarried.update(tiles)
 
@@ -126,8 +126,8 @@ class Journal:
         """Write down here what the journals of slabs say, then remove them; all levels hold their tiles by now."""
         entries: list[dict[str, Any]] = []
         for record in slabs.values():
-            entries += [{"tile": place, **note} for place, note in record.done.items()]
-            entries += [{"unreadable": place} for place in sorted(record.unreadable - self.record.unreadable)]
+            entries += [{"tile": index, **note} for index, note in record.done.items()]
+            entries += [{"unreadable": index} for index in sorted(record.unreadable - self.record.unreadable)]
         self._append([*entries, {"pyramid": True}])
         for slab, record in slabs.items():
             self.record.add(record)
@@ -138,9 +138,9 @@ class Journal:
     def lines(self) -> bytes:
         """Return a journal that says the same, in the order of the tiles, and that all levels hold them."""
         entries: list[dict[str, Any]] = [
-            {"tile": place, **note} for place, note in sorted(self.record.done.items())
+            {"tile": index, **note} for index, note in sorted(self.record.done.items())
         ]
-        entries += [{"unreadable": place} for place in sorted(self.record.unreadable)]
+        entries += [{"unreadable": index} for index in sorted(self.record.unreadable)]
         return _as_lines([*entries, {"pyramid": True}])
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class Journal:
 
     def _append(self, entries: list[dict[str, Any]]) -> None:
         lines = _as_lines(entries)
-        while lines:  # an unbuffered file may take a part only
+        while lines:  # an unbuffered file may take less
             lines = lines[self._file.write(lines) :]
         os.fsync(self._file.fileno())
 

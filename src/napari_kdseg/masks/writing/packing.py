@@ -60,7 +60,7 @@ def pack(folder: Path, journal: bytes | None, step: Callable[[], None]) -> None:
     Raises
     ------
     OSError
-        If the disk is full, or the place cannot be written any more; the mask stays as it was.
+        If the disk is full, or the folder cannot be written any more; the mask stays as it was.
     """
     attributes = read_attributes(folder)
     paths = level_paths(attributes)
@@ -70,9 +70,9 @@ def pack(folder: Path, journal: bytes | None, step: Callable[[], None]) -> None:
         for path, packed in zip(paths, new, strict=True):
             _pack_level(folder / path, folder / packed, step)
         if journal is not None:
-            place = folder / new[0] / journal_path(folder).name
-            place.write_bytes(journal)
-            flush_to_disk([place])
+            copy = folder / new[0] / journal_path(folder).name
+            copy.write_bytes(journal)
+            flush_to_disk([copy])
         flush_names([folder])
         write_attributes(folder, with_level_paths(attributes, new))
     finally:

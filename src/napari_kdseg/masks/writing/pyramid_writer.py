@@ -47,7 +47,7 @@ class PyramidWriter:
         Parameters
         ----------
         row, column
-            Place in the grid of tiles.
+            Of the tile in the grid.
         block
             uint8 ``[h, w]``; a whole tile, or less at the lower and right edge of the mask.
         """
@@ -115,7 +115,7 @@ class PyramidWriter:
             half.unlink(missing_ok=True)
 
     def _chunk(self, level: int, y: int, x: int) -> tuple[np.ndarray, int, int]:
-        """Return the chunk that holds pixel ``(y, x)`` of ``level``, to change it, and the place of the pixel in it."""
+        """Return the chunk that holds pixel ``(y, x)`` of ``level``, to change it, and where in it the pixel is."""
         row, column = y // self._tile, x // self._tile
         key = (level, row, column)
         if key not in self._coarse:

@@ -51,7 +51,7 @@ class MaskSpec:
     Attributes
     ----------
     group, name
-        Place in the store: ``labels/<name>`` or ``probabilities/<name>``.
+        Folder in the store: ``labels/<name>`` or ``probabilities/<name>``.
     quantity
         In words: ``"class"``, ``"probability of the predicted class"``.
     classes, colours
@@ -78,7 +78,7 @@ class MaskStore:
     Raises
     ------
     OutputError
-        If the place cannot be written, holds something else, or belongs to another slide.
+        If the folder cannot be written, holds something else, or belongs to another slide.
     """
 
     def __init__(self, path: Path, slide: Slide):
@@ -117,7 +117,7 @@ class MaskStore:
         overwrite
             Replace masks made by something else instead of refusing.
         slab
-            The part that is written, of masks that are there already; others may write other slabs meanwhile.
+            What is written, of masks that are there already; others may write other slabs meanwhile.
 
         Raises
         ------
@@ -154,20 +154,20 @@ class MaskStore:
             return writer
 
     def _scratch(self, folder: Path) -> Path:
-        """Where the lock of a mask lies, and where its folder is made: a place that no mask ever replaces."""
-        place = self.path / "0" / folder.parent.name
-        place.mkdir(exist_ok=True)
-        return place
+        """Where the lock of a mask lies, and where its folder is made: a folder that no mask ever replaces."""
+        scratch = self.path / "0" / folder.parent.name
+        scratch.mkdir(exist_ok=True)
+        return scratch
 
     def _locks(self, folder: Path, slab: Slab | None) -> Iterator[WriteLock]:
         """Take the lock of a mask alone; writers of slabs share it, and take that of their slab alone."""
-        place = self._scratch(folder) / f"{folder.name}.lock"
-        yield WriteLock(place, shared=slab is not None)
+        lock = self._scratch(folder) / f"{folder.name}.lock"
+        yield WriteLock(lock, shared=slab is not None)
         if slab is not None:
-            yield WriteLock(slab.journal(place))
+            yield WriteLock(slab.journal(lock))
             return
-        for left in Slab.of_journals(place):  # whoever held them is gone
-            left.journal(place).unlink(missing_ok=True)
+        for left in Slab.of_journals(lock):  # whoever held them is gone
+            left.journal(lock).unlink(missing_ok=True)
 
     def made_by(self, mask: str) -> dict[str, Any] | None:
         """Return what ``"labels/<name>"`` was made by: ``None`` without such a mask, empty if that is not recorded."""

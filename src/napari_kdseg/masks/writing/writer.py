@@ -18,7 +18,7 @@ from napari_kdseg.errors import OutputError
 from napari_kdseg.masks.disk import WriteLock, writing
 from napari_kdseg.masks.metadata import journal_path, level_paths, read_attributes, write_attributes
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.masks.tiling import Tile, to_level_0
+from napari_kdseg.masks.tiling import GridIndex, Tile, to_level_0
 from napari_kdseg.masks.writing.journal import Journal, Note
 from napari_kdseg.masks.writing.packing import count_shards, is_packed
 from napari_kdseg.masks.writing.packing import pack as pack_mask
@@ -129,7 +129,7 @@ class MaskWriter:
         Raises
         ------
         OutputError
-            If the disk is full or the place cannot be written any more, or if the mask is packed: then all of its
+            If the disk is full or the folder cannot be written any more, or if the mask is packed: then all of its
             tiles are in :attr:`done`.
         """
         if self._packed:
@@ -140,7 +140,7 @@ class MaskWriter:
             with self._lock:
                 for pyramid, block in zip(self._pyramids, blocks, strict=True):
                     pyramid.carry(tile.row, tile.column, block)
-                self._journal.append({(tile.row, tile.column): note or {}})
+                self._journal.append({tile.index: note or {}})
                 waited = time.monotonic() - self._committed_at
                 if (
                     waited > SECONDS_BETWEEN_COMMITS
@@ -268,12 +268,12 @@ class MaskWriter:
 
     def _catch_up(self) -> None:
         """Carry into the coarser levels what a killed program did not, and take over what slabs hold."""
-        self._carry(self._journal.record.uncarried)
+        self._fill_coarser(self._journal.record.uncarried)
         if self._slab is None:
             slabs = self._journal.slabs()
             for slab, record in slabs.items():
-                self._carry(record.uncarried)
-                self._carry([(slab.row, slab.column)], slab.level)
+                self._fill_coarser(record.uncarried)
+                self._fill_coarser([(slab.row, slab.column)], slab.level)
             if slabs:
                 for pyramid in self._pyramids:
                     pyramid.commit()
@@ -283,8 +283,8 @@ class MaskWriter:
                     pyramid.sweep()
         self.commit()
 
-    def _carry(self, places: Iterable[tuple[int, int]], level: int = 0) -> None:
-        for row, column in places:
+    def _fill_coarser(self, tiles: Iterable[GridIndex], level: int = 0) -> None:
+        for row, column in tiles:
             for pyramid in self._pyramids:
                 pyramid.carry_stored(row, column, level)
                 if pyramid.kept >= TILES_BETWEEN_COMMITS:
