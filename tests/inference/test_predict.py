@@ -109,7 +109,7 @@ def test_tiles_with_a_halo_give_what_the_whole_image_gives():
 def test_tiles_of_a_network_that_says_it_sees_everything_are_blended(tmp_path, make_network, monkeypatch):
     """RA-UNet pools over the image; its reach, which takes long to measure, is not measured."""
     network = make_network(tmp_path / "raunet.safetensors", seed=0, mpp=0.5, architecture="raunet")
-    monkeypatch.delattr("napari_kdseg.inference.running.planning.receptive_field_radius")
+    monkeypatch.delattr("napari_kdseg.inference.measuring.measurements.receptive_field_radius")
     settings = config(
         tmp_path, network, slide="synthetic:300x200?seed=1&mpp=0.5", halo="auto", skip_background=False
     )

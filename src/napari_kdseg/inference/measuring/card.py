@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -59,6 +59,12 @@ class ModelCard(BaseModel):
     tunings: dict[str, Tuning] = {}
     costs: dict[str, Cost] = {}
 
+    def with_measured(self, measured: ModelCard) -> ModelCard:
+        """Return this card with what another one holds, which goes first where both hold something."""
+        tables = ("contexts", "agreements", "tunings", "costs")
+        added = {name: {**getattr(self, name), **getattr(measured, name)} for name in tables}
+        return self.model_copy(update={**added, "reach": measured.reach or self.reach})
+
 
 def read_card(sha256: str) -> ModelCard:
     """Return what is known of a model; an empty card for a new one, or where the file cannot be read."""
@@ -68,26 +74,17 @@ def read_card(sha256: str) -> ModelCard:
         return ModelCard(sha256=sha256)
 
 
-def note(sha256: str, field: str, value: Any, key: str | None = None) -> None:
-    """Keep a measurement.
+def keep_measurements(measured: ModelCard) -> None:
+    """Add what was measured of a model to its card, in one write.
 
     Where it cannot be kept it is measured again the next time, and a Python warning says so.
-
-    Parameters
-    ----------
-    sha256
-        Of the checkpoint.
-    field, key
-        Attribute of the card, and key in it if that is a table.
-    value
-        What was measured.
     """
+    if measured == ModelCard(sha256=measured.sha256):
+        return
     with _lock:
-        card = read_card(sha256)
-        known = value if key is None else {**getattr(card, field), key: value}
-        updated = card.model_copy(update={field: known})
+        updated = read_card(measured.sha256).with_measured(measured)
         try:
-            write_whole(_path(sha256), updated.model_dump_json(indent=2).encode())
+            write_whole(_path(measured.sha256), updated.model_dump_json(indent=2).encode())
         except OSError as error:
             warnings.warn(f"What was measured of a model could not be kept. {explain(error)}", stacklevel=2)
 

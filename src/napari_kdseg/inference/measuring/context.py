@@ -8,14 +8,12 @@ was seen is kept with the mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from napari_kdseg.inference.measuring.samples import Centre
+from napari_kdseg.inference.measuring.samples import Centre, Read
 from napari_kdseg.inference.network.engine import Engine
 from napari_kdseg.inference.tiles.blending import gaussian_weights
 from napari_kdseg.memory import give_back
@@ -25,8 +23,6 @@ MARGIN = 1e-4
 #: Side of the part of a sample that is compared.
 CORE = 256
 HALOS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768)
-#: Reads uint8 ``[h, w, C]`` at ``(y, x, h, w)`` of the mask's grid.
-Read = Callable[[int, int, int, int], np.ndarray]
 
 
 class Context(BaseModel):

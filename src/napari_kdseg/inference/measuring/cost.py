@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from napari_kdseg.errors import KdsegError
-from napari_kdseg.inference.measuring.card import note, read_card
+from napari_kdseg.inference.measuring.card import ModelCard, keep_measurements, read_card
 from napari_kdseg.inference.measuring.cost_figures import Cost, CostConfig, CostResult, Subject
 from napari_kdseg.inference.measuring.tuning import bytes_per_pixel, tune
 from napari_kdseg.inference.network.engine import Engine, choose_device, fast_arithmetic
@@ -90,7 +90,7 @@ def _cost(network: Subject, config: CostConfig, emit: Emit, control: Control) ->
         module = load(path).module if is_file else _fresh(spec)
         control.check()
         found = _Measurement(module, spec, multiple, side, device, config, control).cost(machine)
-        note(identity, "costs", found, key)
+        keep_measurements(ModelCard(sha256=identity, costs={key: found}))
     return found.model_copy(update={"mpp": spec.mpp})
 
 

@@ -1,30 +1,21 @@
-"""How one network is run on one slide: settled once, from what was asked, what was begun, and what is measured here."""
+"""How one network is run on one slide: decided from the settings, from what was begun, and from what is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.measuring.card import ModelCard, Reach, note, read_card
-from napari_kdseg.inference.measuring.context import Context, measure_halo, measure_seams
-from napari_kdseg.inference.measuring.receptive_field import LIMIT, receptive_field_radius
-from napari_kdseg.inference.measuring.samples import sample_centres
-from napari_kdseg.inference.measuring.tuning import Tuning, tune
-from napari_kdseg.inference.network.engine import Arithmetic, Engine, fast_arithmetic
+from napari_kdseg.inference.measuring.context import Context
+from napari_kdseg.inference.measuring.measurements import Measurements
+from napari_kdseg.inference.network.engine import Arithmetic, fast_arithmetic
 from napari_kdseg.inference.network.loading import LoadedNetwork
-from napari_kdseg.inference.tiles.blending import blending_halo
-from napari_kdseg.inference.tiles.threads import threads_of_a_tile, tile_threads
-from napari_kdseg.memory import give_back
-from napari_kdseg.networks import sees_everything
-from napari_kdseg.slides import Slide, TissueMask
+from napari_kdseg.inference.tiles.threads import threads_of_a_tile
 
-#: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken without being asked for.
+#: Share of pixels whose class has to be that of float32 for a faster arithmetic to be taken by itself.
 AGREEMENT = 0.995
-SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -76,162 +67,85 @@ class Plan:
         return {"context": self.context.model_dump(), "agreement_with_float32": self.agreement}
 
 
-class Planner:
-    """Settles plans for networks on one slide; measures what nobody knows yet, and keeps that in the model's card.
+def choose_threads(config: PredictConfig, begun: dict[str, Any]) -> int:
+    """Return how many threads compute a tile: as a mask was begun, else a share of those there are."""
+    return begun.get("threads") or threads_of_a_tile(config.threads or torch.get_num_threads())
+
+
+def make_plan(
+    config: PredictConfig,
+    network: LoadedNetwork,
+    begun: dict[str, Any],
+    threads: int,
+    measurements: Measurements,
+) -> Plan:
+    """Decide how a network is run. Only what the settings and ``begun`` leave open is measured.
 
     Parameters
     ----------
     config
-        What a person asked for.
-    slide
-        In the colours that networks see.
-    downsample
-        ``(y, x)`` of the mask.
-    tissue
-        Where samples are taken from.
-    say
-        Receives a sentence while something is measured.
+        The settings.
+    network
+        Ready to run.
+    begun
+        What decided the bytes of a mask that is to be continued; empty for a new one.
+    threads
+        That compute a tile; torch has as many while something is measured.
+    measurements
+        Of this network on this slide.
     """
-
-    def __init__(
-        self,
-        config: PredictConfig,
-        slide: Slide,
-        downsample: tuple[float, float],
-        tissue: TissueMask | None,
-        say: Callable[[str], None],
-    ):
-        self._config = config
-        self._slide = slide
-        self._downsample = downsample
-        self._say = say
-        centres = sample_centres(slide.shape, tissue)
-        self._centres = [(y / downsample[0], x / downsample[1]) for y, x in centres]
-        self._place = f"{slide.identity()} {downsample[0]:.6g} {downsample[1]:.6g} {config.colours}"
-
-    def plan(self, network: LoadedNetwork, begun: dict[str, Any] | None) -> Plan:
-        """Settle how ``network`` is run.
-
-        Parameters
-        ----------
-        network
-            Ready to run.
-        begun
-            What decided the bytes of a mask that is to be continued; ``None`` for a new one.
-        """
-        card, begun = read_card(network.sha256), begun or {}
-        asked = self._config
-        threads = begun.get("threads") or threads_of_a_tile(asked.threads or torch.get_num_threads())
-        torch.set_num_threads(threads)
-        context = self._context(network, card, begun)
-        arithmetic, agreement = self._arithmetic(network, card, begun)
-        tile = begun.get("tile") if asked.tile == "auto" else asked.tile
-        batch_size = begun.get("batch_size") if asked.batch_size == "auto" else asked.batch_size
-        if tile is not None and batch_size is not None:
-            return Plan(tile, batch_size, threads, arithmetic, context, agreement)
-        tuned = self._tune(network, card, context, arithmetic, threads, tile, batch_size)
-        return Plan(tuned.tile, tuned.batch_size, threads, arithmetic, context, agreement, tuned.mpx_per_s)
-
-    def _context(self, network: LoadedNetwork, card: ModelCard, begun: dict[str, Any]) -> Context:
-        asked = self._config.halo
-        if isinstance(asked, int):
-            return Context(halo=-(-asked // network.multiple) * network.multiple, radius=_known_radius(card))
-        if asked == "auto" and "halo" in begun:
-            known = [item for key, item in card.contexts.items() if key.startswith(self._place)]
-            begun_with = Context(halo=begun["halo"], blended=begun["blended"], radius=_known_radius(card))
-            return next((item for item in known if _same(item, begun_with)), begun_with)
-        radius = self._radius(network, card)
-        if asked == "exact" and radius is not None:
-            return Context(halo=radius, radius=radius)
-        key = self._place if radius is not None else f"{self._place} {self._config.tile}"
-        if key not in card.contexts:
-            self._say(f"Measuring how much context tiles need for {network.path.name} on this slide …")
-            card.contexts[key] = self._measure_context(network, radius)
-            note(network.sha256, "contexts", card.contexts[key], key)
-            give_back()
-        return card.contexts[key]
-
-    def _radius(self, network: LoadedNetwork, card: ModelCard) -> int | None:
-        if network.facts is not None:
-            return network.facts.radius
-        if sees_everything(network.module):
-            return None
-        if card.reach is None:
-            self._say(f"Measuring how far {network.path.name} looks …")
-            radius = receptive_field_radius(network.module, network.spec.in_channels, network.multiple, LIMIT)
-            card.reach = Reach(radius=radius)
-            note(network.sha256, "reach", card.reach)
-            give_back()
-        return card.reach.radius
-
-    def _measure_context(self, network: LoadedNetwork, radius: int | None) -> Context:
-        engine = network.engine("float32")
-        if radius is not None:
-            return measure_halo(engine, self._read, self._centres, radius, network.multiple)
-        tile = 512 if self._config.tile == "auto" else self._config.tile
-        return measure_seams(engine, self._read, self._centres, tile, blending_halo(tile, network.multiple))
-
-    def _arithmetic(
-        self, network: LoadedNetwork, card: ModelCard, begun: dict[str, Any]
-    ) -> tuple[Arithmetic, float | None]:
-        asked = None if self._config.precision == "auto" else self._config.precision
-        fastest: Arithmetic = "float32" if network.by_onnxruntime else fast_arithmetic(network.device)
-        chosen: Arithmetic = asked or begun.get("precision") or fastest
-        if chosen == "float32":
-            return chosen, None
-        key = f"{chosen} {network.device.type} {self._place}"
-        agreement = card.agreements.get(key)
-        if agreement is None:
-            agreement = self._agreement(network.engine("float32"), network.engine(chosen), network.multiple)
-            note(network.sha256, "agreements", agreement, key)
-            give_back()
-        if asked is None and "precision" not in begun and agreement < AGREEMENT:
-            self._say(
-                f"{chosen} would be faster, but gave another class for {1 - agreement:.2%} of the pixels of sample "
-                "tiles, so float32 is used."
-            )
-            return "float32", None
-        return chosen, agreement
-
-    def _agreement(self, exact: Engine, fast: Engine, multiple: int) -> float:
-        side = -(-SAMPLE // multiple) * multiple
-        same = 0.0
-        for y, x in self._centres:
-            batch = exact.collate([self._read(round(y) - side // 2, round(x) - side // 2, side, side)])
-            same += float((exact.logits(batch).argmax(1) == fast.logits(batch).argmax(1)).float().mean())
-        return same / len(self._centres)
-
-    def _tune(
-        self,
-        network: LoadedNetwork,
-        card: ModelCard,
-        context: Context,
-        arithmetic: Arithmetic,
-        threads: int,
-        tile: int | None,
-        batch_size: int | None,
-    ) -> Tuning:
-        halo = None if context.blended else context.halo
-        if context.blended and tile is None:
-            tile = 8 * context.halo  # what its seams were measured with
-        machine = torch.cuda.get_device_name() if network.device.type == "cuda" else "cpu"
-        key = f"{machine} {arithmetic} {self._config.threads} {threads} {halo} {tile} {batch_size}"
-        found = card.tunings.get(key)
-        if found is None:
-            self._say(f"Finding the fastest tile for {network.path.name} …")
-            engine = network.engine(arithmetic, self._config.compile)
-            with tile_threads(self._config.threads, threads) as (pool, at_once):
-                found = tune(engine, halo, network.multiple, pool, at_once, tile=tile, batch_size=batch_size)
-            note(network.sha256, "tunings", found, key)
-        return found
-
-    def _read(self, y: int, x: int, height: int, width: int) -> Any:
-        return self._slide.read_scaled(self._downsample, y, x, height, width)
+    context = _choose_context(config, network, begun, measurements)
+    arithmetic, agreement = _choose_arithmetic(config, network, begun, measurements)
+    tile = begun.get("tile") if config.tile == "auto" else config.tile
+    batch_size = begun.get("batch_size") if config.batch_size == "auto" else config.batch_size
+    if tile is not None and batch_size is not None:
+        return Plan(tile, batch_size, threads, arithmetic, context, agreement)
+    if context.blended and tile is None:
+        tile = 8 * context.halo  # what its seams were measured with
+    tuned = measurements.tuning(
+        network.engine(arithmetic, config.compile),
+        None if context.blended else context.halo,
+        config.threads,
+        threads,
+        tile=tile,
+        batch_size=batch_size,
+    )
+    return Plan(tuned.tile, tuned.batch_size, threads, arithmetic, context, agreement, tuned.mpx_per_s)
 
 
-def _same(one: Context, other: Context) -> bool:
-    return (one.halo, one.blended) == (other.halo, other.blended)
+def _choose_context(
+    config: PredictConfig, network: LoadedNetwork, begun: dict[str, Any], measurements: Measurements
+) -> Context:
+    if isinstance(config.halo, int):
+        halo = -(-config.halo // network.multiple) * network.multiple
+        return Context(halo=halo, radius=measurements.known_radius())
+    if config.halo == "auto" and "halo" in begun:
+        halo, blended = begun["halo"], begun["blended"]
+        measured = (
+            item for item in measurements.known_contexts() if (item.halo, item.blended) == (halo, blended)
+        )
+        return next(measured, Context(halo=halo, blended=blended, radius=measurements.known_radius()))
+    radius = measurements.radius()
+    if config.halo == "exact" and radius is not None:
+        return Context(halo=radius, radius=radius)
+    return measurements.context(None if config.tile == "auto" else config.tile)
 
 
-def _known_radius(card: ModelCard) -> int | None:
-    return None if card.reach is None else card.reach.radius
+def _choose_arithmetic(
+    config: PredictConfig, network: LoadedNetwork, begun: dict[str, Any], measurements: Measurements
+) -> tuple[Arithmetic, float | None]:
+    """Return the arithmetic, and the share of pixels whose class it leaves as it is, where that was compared."""
+    wanted: Arithmetic | None = None if config.precision == "auto" else config.precision
+    wanted = wanted or begun.get("precision")
+    fastest: Arithmetic = "float32" if network.by_onnxruntime else fast_arithmetic(network.device)
+    chosen = wanted or fastest
+    if chosen == "float32":
+        return chosen, None
+    agreement = measurements.agreement(chosen)
+    if wanted is None and agreement < AGREEMENT:
+        measurements.say(
+            f"{chosen} would be faster, but gave another class for {1 - agreement:.2%} of the pixels of sample "
+            "tiles, so float32 is used."
+        )
+        return "float32", None
+    return chosen, agreement

@@ -13,12 +13,15 @@ import torch
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.inference.config import PredictConfig
+from napari_kdseg.inference.measuring.card import keep_measurements
+from napari_kdseg.inference.measuring.measurements import Measurements
+from napari_kdseg.inference.measuring.samples import take_samples
 from napari_kdseg.inference.network.class_colours import class_colours
 from napari_kdseg.inference.network.engine import choose_device
 from napari_kdseg.inference.network.fit import Resolution, check_network_fits, choose_resolution
 from napari_kdseg.inference.network.loading import LoadedNetwork, loaded_network
 from napari_kdseg.inference.provenance import versions
-from napari_kdseg.inference.running.planning import Plan, Planner
+from napari_kdseg.inference.running.planning import Plan, choose_threads, make_plan
 from napari_kdseg.inference.tiles.blending import BLOCK, Blender
 from napari_kdseg.inference.tiles.lanes import BlendingLane, CroppingLane, Lane
 from napari_kdseg.inference.tiles.tile_queue import TileQueue
@@ -69,7 +72,7 @@ class Preparation:
         self._stored = stored
         self._emit = emit
         self._control = control
-        self._checked: set[Path] = set()
+        self._networks: dict[Path, LoadedNetwork] = {}
         self.slide = with_colours(stored, config.colours)
         self._device = choose_device(config.device)
         self._tissue = tissue_of(stored) if config.skip_background else None
@@ -86,21 +89,29 @@ class Preparation:
         return MaskStore(self._config.output, self._stored)
 
     def _network(self, path: Path) -> LoadedNetwork:
-        network = loaded_network(path, self._device)
-        if path not in self._checked:
+        """Load a network and see that it fits, once."""
+        if path not in self._networks:
+            network = loaded_network(path, self._device)
             check_network_fits(self.slide, network.spec, path)
             _check_output(network, path)
-            self._checked.add(path)
-        return network
+            self._networks[path] = network
+        return self._networks[path]
 
     def ready(self, path: Path, begun: dict[str, Any] | None) -> tuple[LoadedNetwork, Resolution, Plan]:
         """Load a network and settle how it is run."""
         self._control.check()
         network = self._network(path)
         resolution = choose_resolution(self.slide, self._config.mpp, network.spec.mpp)
-        begun = begun if begun and _continues(begun, network, self._stored, resolution) else None
-        planner = Planner(self._config, self.slide, resolution.downsample, self._tissue, self._say)
-        return network, resolution, planner.plan(network, begun)
+        settled = begun if begun and _continues(begun, network, self._stored, resolution) else {}
+        samples = take_samples(self.slide, resolution.downsample, self._config.colours, self._tissue)
+        measurements = Measurements(network, samples, self._say)
+        threads = choose_threads(self._config, settled)
+        torch.set_num_threads(threads)
+        try:
+            plan = make_plan(self._config, network, settled, threads, measurements)
+        finally:  # a job that is stopped keeps what it has measured by then
+            keep_measurements(measurements.new)
+        return network, resolution, plan
 
     def try_out(self, path: Path) -> Ready:
         """Settle how a network is run, let it see one window, and estimate what the slide will take."""
