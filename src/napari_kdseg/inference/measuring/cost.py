@@ -16,6 +16,7 @@ from napari_kdseg.inference.measuring.card import ModelCard, keep_measurements, 
 from napari_kdseg.inference.measuring.cost_figures import Cost, CostConfig, CostResult, Subject
 from napari_kdseg.inference.measuring.tuning import bytes_per_pixel, tune
 from napari_kdseg.inference.network.engine import Engine, choose_device, fast_arithmetic
+from napari_kdseg.inference.network.header import build_blank
 from napari_kdseg.inference.network.loading import ready_to_run
 from napari_kdseg.inference.provenance import file_sha256
 from napari_kdseg.inference.tiles.threads import threads_of_a_tile, tile_threads, tiles_at_once
@@ -23,7 +24,6 @@ from napari_kdseg.jobs import Control, Emit, Message, Started, Step
 from napari_kdseg.networks import (
     NetworkSpec,
     count_parameters,
-    create_from,
     input_multiple,
     inspect,
     load,
@@ -87,7 +87,9 @@ def _cost(network: Subject, config: CostConfig, emit: Emit, control: Control) ->
         raise KdsegError(f"{network.network} was not measured on {machine} yet.")
     if found is None:
         emit(Message(f"Measuring {network.network} on {machine} …"))
-        module = load(path).module if is_file else _fresh(spec)
+        module = (
+            load(path).module if is_file else build_blank(spec)
+        )  # random weights cost what trained ones do
         control.check()
         found = _Measurement(module, spec, multiple, side, device, config, control).cost(machine)
         keep_measurements(ModelCard(sha256=identity, costs={key: found}))
@@ -110,12 +112,6 @@ def _identify(network: Subject, path: Path | None, config: CostConfig) -> tuple[
             return spec, file_sha256(path)
     built = f"{spec.architecture} {spec.in_channels} {len(spec.classes)} {sorted(spec.options.items())}"
     return spec, hashlib.sha256(built.encode()).hexdigest()
-
-
-def _fresh(spec: NetworkSpec) -> nn.Module:
-    """Build a network with random weights, which cost what trained ones do; the program's random numbers stay."""
-    with torch.random.fork_rng(devices=[]):
-        return create_from(spec).eval()
 
 
 def _machine(device: torch.device, config: CostConfig) -> str:
