@@ -44,7 +44,7 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
         job = Preparation(config, stored, emit, control)
         store = job.store()
         with contextlib.ExitStack() as writers:
-            masks = [job.lane(name, path, store, writers) for name, path in config.networks.items()]
+            masks = [job.begin_mask(name, path, store, writers) for name, path in config.networks.items()]
             return PredictionLoop(config, job.slide, masks, emit, control).run()
 
 
@@ -68,7 +68,7 @@ def begin(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Begu
         begun = {}
         for name, path in config.networks.items():
             with contextlib.ExitStack() as writers:
-                mask = job.lane(name, path, store, writers)
+                mask = job.begin_mask(name, path, store, writers)
                 todo = tuple(tile.index for tile in mask.lane.waiting)
                 begun[name] = Begun(mask.total, todo, mask.writer.levels)
         return begun
@@ -95,7 +95,7 @@ def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control
         store = job.store()
         ((name, path),) = config.networks.items()
         with contextlib.ExitStack() as writers:
-            mask = job.lane(name, path, store, writers, slab)
+            mask = job.begin_mask(name, path, store, writers, slab)
             return PredictionLoop(going_on, job.slide, [mask], emit, control).run_through()[name]
 
 

@@ -126,7 +126,7 @@ class Preparation:
         share = 1.0 if self._tissue is None else self._tissue.fraction
         return Ready(plan, share * pixels / 1e6 / plan.mpx_per_s)
 
-    def lane(
+    def begin_mask(
         self,
         name: str,
         path: Path,
