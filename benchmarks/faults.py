@@ -32,9 +32,9 @@ import tifffile
 import torch
 
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.carriers import TILES_AT_ONCE
+from napari_kdseg.inference.tiles.threads import TILES_AT_ONCE
 from napari_kdseg.jobs import Control, Event, Step
-from napari_kdseg.masks.journal import read_journal
+from napari_kdseg.masks.writing.journal import read_journal
 from napari_kdseg.networks import NetworkSpec, create, save
 from napari_kdseg.slides import open_slide
 

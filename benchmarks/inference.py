@@ -79,8 +79,8 @@ from inference_peers import PEERS, Box, Task
 from inference_slide import BLOCK, NETWORKS, SHAPE, write_network, write_slide
 from napari_kdseg.demo import machine
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.engine import fast_arithmetic
-from napari_kdseg.inference.loading import loaded_network
+from napari_kdseg.inference.network.engine import fast_arithmetic
+from napari_kdseg.inference.network.loading import loaded_network
 from napari_kdseg.jobs import Done, Event, Step, run_inline, start_in_thread
 from napari_kdseg.networks import load, to_input
 from napari_kdseg.slides import TissueMask, open_slide, tissue_of
@@ -337,13 +337,13 @@ class Limit:
             y, x, _, _ = ours.box
             tiles = [slide.read(0, y, x + side * index, side, side) for index in range(ours.batch)]
         self._pixels = ours.batch * side**2
-        staged = engine.stage(tiles)
+        batch = engine.collate(tiles)
         if alone:
-            image = to_input(staged, loaded.spec, scene.device).to(getattr(torch, ours.arithmetic))
+            image = to_input(batch, loaded.spec, scene.device).to(getattr(torch, ours.arithmetic))
             image = image.contiguous(memory_format=torch.channels_last)
             self._forward = lambda: wait_for(engine.module(image))
         else:
-            self._forward = lambda: engine.classify(staged, (core, core), probability=False)()
+            self._forward = lambda: engine.classify(batch, (core, core), probability=False)()
         every = {(1, ours.threads), (ours.threads, 1)} if engine.device.type == "cpu" else {(1, 1)}
         self._way = max(sorted(every), key=lambda way: self._run(*way, WARM_UP_S))
 

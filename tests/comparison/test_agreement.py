@@ -1,11 +1,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 
-from napari_kdseg.comparison import confusion, disagreement, disagreement_levels, summarise
+from napari_kdseg.comparison import (
+    confusion,
+    countable_level,
+    disagreement,
+    disagreement_levels,
+    mended_by,
+    summarise,
+)
+from napari_kdseg.distillation.correction.teacher_team import Correction
 from napari_kdseg.errors import DataError
 
 
@@ -77,6 +87,68 @@ def test_confusion_and_dice_are_those_of_the_arrays(make_mask):
         t, s = teacher[area][known] == 2, student[area][known] == 2
         assert table.dice["tumour"] == pytest.approx(2 * (t & s).sum() / (t.sum() + s.sum()))
         assert table.agreement == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_of_disagreement_are_those_of_pixels_looked_at_one_by_one(make_mask, seed):
+    teacher, student = random_mask((256, 256), seed), random_mask((256, 256), seed + 100)
+    masks = make_mask("teacher", teacher, 1), make_mask("student", student, 1)
+    codes = [naive_code(int(t), int(s)) for t, s in zip(teacher.ravel(), student.ravel(), strict=True)]
+    compared = [code for code in codes if code != 255]
+    table = confusion(*masks)
+    assert table.pixels == {code: compared.count(code) for code in range(4)}
+    assert table.shares == {code: compared.count(code) / len(compared) for code in range(4)}
+    assert sum(table.pixels.values()) == len(compared)
+    assert table.shares[0] == pytest.approx(table.agreement)
+    summary = summarise(*masks)
+    named = dict(zip(("only_teacher", "only_student", "different_class"), (1, 2, 3), strict=True))
+    assert summary.disagreement == {
+        name: compared.count(code) / len(compared) for name, code in named.items()
+    }
+
+
+def test_the_mean_dice_leaves_out_background_and_what_nobody_saw(make_mask):
+    glass = np.zeros((256, 256), np.uint8)
+    half = glass.copy()
+    half[:128] = 1
+    quarter = glass.copy()
+    quarter[:64] = 1
+    table = confusion(make_mask("teacher", half, 1), make_mask("student", quarter, 1))
+    assert table.mean_dice == pytest.approx(2 * 64 / (128 + 64))  # of benign alone: no tumour is there
+    same = make_mask("glass", glass, 1)
+    assert np.isnan(confusion(same, same).mean_dice)
+    assert summarise(same, same).mean_dice is None
+    assert confusion(same, same).shares == {0: 1.0, 1: 0.0, 2: 0.0, 3: 0.0}
+
+
+def test_where_nothing_was_computed_nothing_differs(make_mask):
+    nothing = make_mask("teacher", np.full((256, 256), 255, np.uint8), 1)
+    assert set(confusion(nothing, nothing).shares.values()) == {0.0}
+
+
+def test_the_level_to_count_is_the_finest_that_is_small_enough(make_mask):
+    mask = make_mask("teacher", np.zeros((256, 256), np.uint8), 1)
+    assert [level.shape[0] for level in mask.levels[:3]] == [256, 128, 64]
+    assert countable_level(mask) == 0
+    assert countable_level(mask, 256 * 256 - 1) == 1
+    assert countable_level(mask, 64 * 64) == 2
+    assert countable_level(mask, 1) == len(mask.levels) - 1
+
+
+def test_what_mended_the_pixels_is_what_the_stage_map_says():
+    random = np.random.default_rng(0)
+    codes = torch.from_numpy(random.choice([0, 1, 2, 3, 4, 5, 255], (2, 37, 41)).astype(np.uint8))
+    target = torch.where(codes == 255, 255, torch.from_numpy(random.integers(0, 3, codes.shape)))
+
+    def probabilities(right: torch.Tensor) -> torch.Tensor:
+        """Certain, and of the true class where ``right``, else of the next one."""
+        classes = torch.where(target == 255, 0, torch.where(right, target, (target + 1) % 3))
+        return torch.nn.functional.one_hot(classes, 3).permute(0, 3, 1, 2).float()
+
+    steps = [probabilities(codes <= last) for last in (0, 1, 2, 4)]
+    counts = Correction(*steps, codes, target, steps[0]).counts()
+    expected = {code: sum(int(item) == code for item in codes.ravel().tolist()) for code in range(6)}
+    assert mended_by(asdict(counts)) == expected
 
 
 def test_a_class_nobody_saw_has_no_dice_and_an_empty_mask_no_agreement(make_mask):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from napari_kdseg.inference import CostConfig, Subject, measure_costs
-from napari_kdseg.inference.cost_figures import STANDARD_MPP, Cost, conditions, table
+from napari_kdseg.inference.measuring.cost_figures import STANDARD_MPP, Cost, conditions, table
 from napari_kdseg.jobs import Done, Message, run_inline
 from napari_kdseg.networks import count_parameters, create
 from napari_kdseg.networks.cost import multiply_adds, peak_bytes

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from distributed import LocalCluster
 
 from napari_kdseg.cli import main
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.card import Reach, note
 from napari_kdseg.inference.cluster import PredictManyConfig, predict_many
 from napari_kdseg.inference.cluster.job import Begun, slabs_for
 from napari_kdseg.inference.cluster.local import gpu_workers, threads_of_a_worker
+from napari_kdseg.inference.measuring.card import ModelCard, Reach, keep_measurements
 from napari_kdseg.inference.prediction import begin, predict_slab
 from napari_kdseg.inference.provenance import file_sha256
 from napari_kdseg.jobs import (
@@ -70,16 +71,18 @@ def undisturbed(tmp_path, checkpoint, **changes) -> dict[str, bytes]:
 
 def die_after(tiles: int, sign: str) -> int:
     """Have the worker that this runs on killed when it has written so many tiles; the file ``sign`` tells."""
-    from napari_kdseg.masks.writer import MaskWriter
+    from napari_kdseg.masks.writing.writer import MaskWriter
 
     write, written = MaskWriter.write_tile, []
+    one_at_a_time = threading.Lock()  # two threads write: else the other may finish one more tile meanwhile
 
     def write_and_die(self, *arguments, **options):
-        result = write(self, *arguments, **options)
-        written.append(result)
-        if len(written) == tiles:
-            Path(sign).write_text(str(os.getpid()))
-            os.kill(os.getpid(), signal.SIGKILL)
+        with one_at_a_time:
+            result = write(self, *arguments, **options)
+            written.append(result)
+            if len(written) == tiles:
+                Path(sign).write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
         return result
 
     MaskWriter.write_tile = write_and_die
@@ -157,7 +160,9 @@ def test_a_paused_job_waits_and_goes_on(tmp_path, checkpoint, cluster):
 
 def test_slabs_of_a_network_whose_tiles_are_blended_give_the_bytes_of_one_program(tmp_path, make_network):
     network = make_network(tmp_path / "global.safetensors", seed=0, mpp=0.5, architecture="segformer/mit_b0")
-    note(file_sha256(network), "reach", Reach(radius=None))  # measuring that takes long
+    keep_measurements(
+        ModelCard(sha256=file_sha256(network), reach=Reach(radius=None))
+    )  # takes long to measure
     blended = {
         "slide": "synthetic:400x300?seed=1&mpp=0.5",
         "tile": 128,

@@ -11,8 +11,8 @@ from torch import nn
 
 from napari_kdseg.inference import PredictConfig, predict
 from napari_kdseg.inference.export import ExportModelConfig, describe_onnx, export_model
-from napari_kdseg.inference.loading import loaded_network
-from napari_kdseg.inference.receptive_field import _reach, _reach_by_change
+from napari_kdseg.inference.measuring.receptive_field import _reach, _reach_by_change
+from napari_kdseg.inference.network.loading import loaded_network
 from napari_kdseg.jobs import Done, Failed, run_inline
 from napari_kdseg.masks import open_masks
 from napari_kdseg.networks import NetworkSpec, load

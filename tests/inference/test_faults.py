@@ -14,7 +14,8 @@ import pytest
 import tifffile
 from torch import nn
 
-from napari_kdseg.inference import PredictConfig, loading, predict
+from napari_kdseg.inference import PredictConfig, predict
+from napari_kdseg.inference.network import loading
 from napari_kdseg.jobs import Done, Failed, Message, Step, run_inline
 from napari_kdseg.masks import open_masks
 from napari_kdseg.networks import Checkpoint, NetworkSpec
@@ -205,9 +206,9 @@ PROGRAM = textwrap.dedent(
     from pathlib import Path
     from napari_kdseg.inference import PredictConfig, prediction
     from napari_kdseg.jobs import Control
-    from napari_kdseg.masks.journal import Journal
-    from napari_kdseg.masks.pyramid_writer import PyramidWriter
-    from napari_kdseg.masks.writer import MaskWriter
+    from napari_kdseg.masks.writing.journal import Journal
+    from napari_kdseg.masks.writing.pyramid_writer import PyramidWriter
+    from napari_kdseg.masks.writing.writer import MaskWriter
 
     settings = PredictConfig.model_validate_json(sys.argv[1])
     HOMES = {"Journal": Journal, "PyramidWriter": PyramidWriter, "MaskWriter": MaskWriter}

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.engine import Engine, choose_device
-from napari_kdseg.inference.loading import loaded_network
-from napari_kdseg.inference.receptive_field import receptive_field_radius
+from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
+from napari_kdseg.inference.network.engine import Engine, choose_device
+from napari_kdseg.inference.network.loading import loaded_network
 from napari_kdseg.jobs import (
     Cancelled,
     Checkpointed,
@@ -81,7 +81,7 @@ class SmallNet(nn.Module):
 
 
 def predicted(engine, window):
-    classes, probability = engine.classify(engine.stage([window]))()
+    classes, probability = engine.classify(engine.collate([window]))()
     return classes[0], probability[0]
 
 
@@ -109,7 +109,7 @@ def test_tiles_with_a_halo_give_what_the_whole_image_gives():
 def test_tiles_of_a_network_that_says_it_sees_everything_are_blended(tmp_path, make_network, monkeypatch):
     """RA-UNet pools over the image; its reach, which takes long to measure, is not measured."""
     network = make_network(tmp_path / "raunet.safetensors", seed=0, mpp=0.5, architecture="raunet")
-    monkeypatch.delattr("napari_kdseg.inference.planning.receptive_field_radius")
+    monkeypatch.delattr("napari_kdseg.inference.measuring.measurements.receptive_field_radius")
     settings = config(
         tmp_path, network, slide="synthetic:300x200?seed=1&mpp=0.5", halo="auto", skip_background=False
     )

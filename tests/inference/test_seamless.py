@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.inference.blending import Blender, blending_halo, gaussian_weights
-from napari_kdseg.inference.context import HALOS, MARGIN, measure_halo
-from napari_kdseg.inference.engine import Engine
-from napari_kdseg.inference.fusing import fused
-from napari_kdseg.inference.lanes import BlendingLane, CroppingLane
-from napari_kdseg.inference.order import TileQueue
-from napari_kdseg.inference.processor import for_processor
-from napari_kdseg.inference.receptive_field import receptive_field_radius
+from napari_kdseg.inference.measuring.context import HALOS, MARGIN, measure_halo
+from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
+from napari_kdseg.inference.network.engine import Engine
+from napari_kdseg.inference.network.fusing import fused
+from napari_kdseg.inference.network.processor import for_processor
+from napari_kdseg.inference.tiles.blending import Blender, blending_halo, gaussian_weights
+from napari_kdseg.inference.tiles.lanes import BlendingLane, CroppingLane
+from napari_kdseg.inference.tiles.tile_queue import TileQueue
 from napari_kdseg.jobs import Control, Failed, Step, run_job
 from napari_kdseg.masks import open_masks, plan_tiles
 from napari_kdseg.networks import NetworkSpec, create, input_multiple
@@ -57,7 +57,7 @@ def test_the_exact_halo_gives_what_the_whole_image_gives(name):
         margin = -(-radius // multiple) * multiple
         sides = [-(-side // multiple) * multiple + 2 * margin for side in shape]
         whole = slide.read_scaled(factor, -margin, -margin, *sides)
-        expected = engine.probabilities(engine.stage([whole]))[0, :, margin:, margin:].numpy()
+        expected = engine.probabilities(engine.collate([whole]))[0, :, margin:, margin:].numpy()
         tiles = plan_tiles(shape, None, tile, radius, multiple)
         ties = 0
         for index in random.choice(len(tiles), 2, replace=False):
@@ -66,8 +66,8 @@ def test_the_exact_halo_gives_what_the_whole_image_gives(name):
                 name, engine, TileQueue([chosen], (factor, factor)), lambda tile: False, 1, probability=True
             )
             work = lane.next_work()
-            staged = engine.stage([slide.read_scaled(factor, *work.windows[0].window)])
-            ((_, classes, probability),) = lane.submit(work, staged)()
+            batch = engine.collate([slide.read_scaled(factor, *work.windows[0].window)])
+            ((_, classes, probability),) = lane.submit(work, batch)()
             area = (slice(chosen.y, chosen.y + chosen.height), slice(chosen.x, chosen.x + chosen.width))
             part = expected[(slice(None), *area)]
             np.testing.assert_allclose(probability, part.max(0), atol=1e-5)
@@ -178,7 +178,7 @@ def test_the_default_halo_is_the_smallest_that_gives_the_same_classes():
             y, x = (round((place - 128) / 8) * 8 for place in centre)
             window = read(y - halo, x - halo, 256 + 2 * halo, 256 + 2 * halo)
             inside = slice(halo, halo + 256)
-            return engine.probabilities(engine.stage([window]), (inside, inside))[0].numpy()
+            return engine.probabilities(engine.collate([window]), (inside, inside))[0].numpy()
 
         exact = classes(radius)
         decided = np.abs(exact[0] - exact[1]) > MARGIN
@@ -221,7 +221,7 @@ def test_windows_that_made_room_are_predicted_again(monkeypatch, kept):
     halo = blending_halo(tile, 8)
     tiles = plan_tiles((300, 300), None, tile, halo, 8)
     side = tile + 2 * halo
-    monkeypatch.setattr("napari_kdseg.inference.blending.WINDOW_BYTES", kept * 2 * side * side * 2)
+    monkeypatch.setattr("napari_kdseg.inference.tiles.blending.WINDOW_BYTES", kept * 2 * side * side * 2)
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     lane = BlendingLane(
         "a", engine, TileQueue(tiles, (1, 1), block=4), lambda tile: False, 2,
@@ -230,8 +230,8 @@ def test_windows_that_made_room_are_predicted_again(monkeypatch, kept):
     got = np.full((300, 300), 255, np.uint8)
     while (work := lane.next_work()) is not None:
         windows = [image[50 + t.window[0] :, 50 + t.window[1] :][:side, :side] for t in work.windows]
-        staged = engine.stage(windows, 2) if windows else None
-        for done, classes, _ in lane.submit(work, staged)():
+        batch = engine.collate(windows, 2) if windows else None
+        for done, classes, _ in lane.submit(work, batch)():
             assert (got[done.y : done.y + done.height, done.x : done.x + done.width] == 255).all()
             got[done.y : done.y + done.height, done.x : done.x + done.width] = classes
     assert (got != 255).all()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from napari_kdseg.masks import MaskSpec, MaskStore, plan_tiles
-from napari_kdseg.masks.group import journal_path
-from napari_kdseg.masks.store import pyramid_shapes
+from napari_kdseg.masks.metadata import journal_path
+from napari_kdseg.masks.writing.store import pyramid_shapes
 from napari_kdseg.slides import open_slide
 
 SHAPE, TILE = (300, 450), 64

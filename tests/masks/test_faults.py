@@ -16,7 +16,7 @@ import pytest
 from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import Control
 from napari_kdseg.masks import ExportConfig, MaskSpec, MaskStore, export_masks, open_masks, plan_tiles
-from napari_kdseg.masks.group import journal_path
+from napari_kdseg.masks.metadata import journal_path
 from napari_kdseg.slides import open_slide
 
 SHAPE, TILE = (300, 450), 64

@@ -2,7 +2,7 @@ import pytest
 
 from napari_kdseg.errors import OutputError
 from napari_kdseg.masks.disk import WriteLock
-from napari_kdseg.masks.journal import Journal, read_journal
+from napari_kdseg.masks.writing.journal import Journal, read_journal
 
 
 def test_what_is_appended_is_read_back(tmp_path):

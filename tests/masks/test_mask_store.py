@@ -9,15 +9,15 @@ import pytest
 import zarr
 
 from napari_kdseg.errors import OutputError, SlideError
-from napari_kdseg.masks import writer as writer_module
 from napari_kdseg.masks.disk import InUseError
-from napari_kdseg.masks.group import journal_path
-from napari_kdseg.masks.journal import read_journal
+from napari_kdseg.masks.metadata import journal_path
 from napari_kdseg.masks.pyramid import open_masks, sample_nearest
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.masks.slabs import Slab, slabs_of
-from napari_kdseg.masks.store import MaskSpec, MaskStore, pyramid_shapes
 from napari_kdseg.masks.tiling import plan_tiles
+from napari_kdseg.masks.writing import writer as writer_module
+from napari_kdseg.masks.writing.journal import read_journal
+from napari_kdseg.masks.writing.slabs import Slab, slabs_of
+from napari_kdseg.masks.writing.store import MaskSpec, MaskStore, pyramid_shapes
 from napari_kdseg.slides import layer_transform, open_slide
 
 SHAPE, TILE = (300, 450), 64

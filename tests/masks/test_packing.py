@@ -13,9 +13,10 @@ import zarr
 
 from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import JobCancelled
-from napari_kdseg.masks import MaskSpec, MaskStore, open_masks, packing, plan_tiles
-from napari_kdseg.masks.group import journal_path, level_paths, read_attributes
-from napari_kdseg.masks.journal import read_journal
+from napari_kdseg.masks import MaskSpec, MaskStore, open_masks, plan_tiles
+from napari_kdseg.masks.metadata import journal_path, level_paths, read_attributes
+from napari_kdseg.masks.writing import packing
+from napari_kdseg.masks.writing.journal import read_journal
 from napari_kdseg.slides import open_annotation, open_slide
 
 SHAPE, TILE = (300, 450), 32

@@ -10,7 +10,7 @@ from torch import nn
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.inference.receptive_field import receptive_field_radius
+from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
 from napari_kdseg.networks import (
     NetworkSpec,
     capture,

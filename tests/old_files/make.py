@@ -42,7 +42,7 @@ from napari_kdseg.inference.export.config import ExportModelConfig
 from napari_kdseg.inference.export.job import export_model
 from napari_kdseg.inference.prediction import begin, predict_slab
 from napari_kdseg.jobs import Cancelled, Done, Event, RunningJob, Started, Step, run_inline, run_job
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 from napari_kdseg.slides import TissueMask, open_annotation, open_slide
 from napari_kdseg.slides.sidecar import keep_mpp
 from napari_kdseg.slides.tissue.kept import keep_tissue

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from napari_kdseg.inference.card import read_card
+from napari_kdseg.inference.measuring.card import read_card
 from napari_kdseg.study import StudyConfig
 from napari_kdseg.training import DistillConfig
 

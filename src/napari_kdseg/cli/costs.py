@@ -7,7 +7,7 @@ from rich.table import Table
 
 from napari_kdseg.cli.running import run
 from napari_kdseg.inference import CostConfig, CostResult, Subject
-from napari_kdseg.inference.cost_figures import conditions, table
+from napari_kdseg.inference.measuring.cost_figures import conditions, table
 
 
 def measured(networks: list[str], side: int, device: str = "auto", measure: str = "missing") -> CostResult:

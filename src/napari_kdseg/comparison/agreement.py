@@ -5,6 +5,7 @@ Nothing is stored: a disagreement is a function of two masks, which may lie on t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,12 @@ from napari_kdseg.slides import LevelArray
 
 Pair = tuple[float, float]
 AGREE, ONLY_TEACHER, ONLY_STUDENT, DIFFERENT_CLASS = 0, 1, 2, 3
+#: Where the two differ, by code, in the words of reports.
+DISAGREEMENTS = {
+    ONLY_TEACHER: "only_teacher",
+    ONLY_STUDENT: "only_student",
+    DIFFERENT_CLASS: "different_class",
+}
 BLOCK = 2048
 
 
@@ -124,6 +131,30 @@ class Confusion:
             for index, name in enumerate(self.classes)
         }
 
+    @property
+    def mean_dice(self) -> float:
+        """Mean of :attr:`dice` over the classes but background that either of them saw; NaN if there is none."""
+        seen = [value for value in list(self.dice.values())[1:] if not math.isnan(value)]
+        return sum(seen) / len(seen) if seen else float("nan")
+
+    @property
+    def pixels(self) -> dict[int, int]:
+        """Pixels by the codes of :func:`disagreement`; together those that both have computed."""
+        same, total = int(np.trace(self.counts)), int(self.counts.sum())
+        only_teacher, only_student = int(self.counts[1:, 0].sum()), int(self.counts[0, 1:].sum())
+        return {
+            AGREE: same,
+            ONLY_TEACHER: only_teacher,
+            ONLY_STUDENT: only_student,
+            DIFFERENT_CLASS: total - same - only_teacher - only_student,
+        }
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Shares of the pixels that both have computed, by the codes of :func:`disagreement`; 0 without pixels."""
+        total = max(int(self.counts.sum()), 1)
+        return {code: pixels / total for code, pixels in self.pixels.items()}
+
 
 def confusion(
     teacher: MaskPyramid,
@@ -174,6 +205,11 @@ def confusion(
     mpp = grid.mpp
     pixel = None if mpp is None else downsample[0] * mpp[0] * downsample[1] * mpp[1]
     return Confusion(counts, names, pixel)
+
+
+def countable_level(mask: MaskPyramid, pixels: int = 2**24) -> int:
+    """Return the finest level of a mask that has at most ``pixels``, by default what is counted in about a second."""
+    return next((i for i, level in enumerate(mask.levels) if level.size <= pixels), len(mask.levels) - 1)
 
 
 def _blocks(area: tuple[int, int, int, int], shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:

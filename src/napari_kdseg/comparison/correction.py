@@ -20,14 +20,14 @@ from torch import nn
 from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.distillation.correction.teacher_team import STEPS, Correction, CorrectionCounts, TeacherTeam
 from napari_kdseg.errors import DataError
-from napari_kdseg.inference.engine import choose_device
-from napari_kdseg.inference.fit import Resolution, check_network_fits, choose_resolution
+from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.network.fit import Resolution, check_network_fits, choose_resolution
 from napari_kdseg.inference.provenance import checkpoint_record, file_sha256, versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
 from napari_kdseg.masks.reduction import NOT_COMPUTED, quantise
-from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_mask_region
-from napari_kdseg.masks.writer import MaskWriter
+from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
+from napari_kdseg.masks.writing.writer import MaskWriter
 from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
 from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide, with_colours
@@ -118,10 +118,11 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
             overwrite=config.overwrite,
         ) as writer:
             writer.annotate(versions=versions(), notes=list(resolution.notes))
-            return _Run(config, slide, annotation, team, resolution, writer, emit, control).run(tiles)
+            loop = _CorrectionLoop(config, slide, annotation, team, resolution, writer, emit, control)
+            return loop.run(tiles)
 
 
-class _Run:
+class _CorrectionLoop:
     """The loop over tiles."""
 
     def __init__(
@@ -153,7 +154,7 @@ class _Run:
 
     def run(self, tiles: list[Tile]) -> CorrectResult:
         """Correct all tiles that are not done yet."""
-        todo = [tile for tile in tiles if (tile.row, tile.column) not in self._writer.done]
+        todo = [tile for tile in tiles if tile.index not in self._writer.done]
         kept, corrected = len(tiles) - len(todo), 0
         self._emit(Started(f"correction on {self._slide.name}", len(tiles)))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from napari_kdseg.comparison.agreement import confusion
+from napari_kdseg.comparison.agreement import DISAGREEMENTS, confusion
 from napari_kdseg.masks.pyramid import MaskPyramid
 
 
@@ -23,8 +23,13 @@ class ComparisonSummary:
         ``[C][C]`` pixel counts, rows by the teacher.
     agreement
         Share of pixels with the same class.
+    disagreement
+        Shares of pixels that only the teacher, that only the student called something, and that they called different
+        classes; 0 without pixels.
     dice
         For every class; ``None`` for a class that neither saw.
+    mean_dice
+        Over the classes but background that either saw; ``None`` if there is none.
     compared_px, compared_mm2
         Pixels that both computed, and their area if the slide has a scale.
     """
@@ -34,7 +39,9 @@ class ComparisonSummary:
     classes: tuple[str, ...]
     confusion: list[list[int]]
     agreement: float | None
+    disagreement: dict[str, float]
     dice: dict[str, float | None]
+    mean_dice: float | None
     compared_px: int
     compared_mm2: float | None
 
@@ -68,7 +75,9 @@ def summarise(
         classes=table.classes,
         confusion=table.counts.tolist(),
         agreement=_number(table.agreement),
+        disagreement={name: table.shares[code] for code, name in DISAGREEMENTS.items()},
         dice={name: _number(value) for name, value in table.dice.items()},
+        mean_dice=_number(table.mean_dice),
         compared_px=pixels,
         compared_mm2=None if table.pixel_um2 is None else pixels * table.pixel_um2 / 1e6,
     )

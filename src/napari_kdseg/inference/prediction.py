@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.engine import choose_device
-from napari_kdseg.inference.preparation import Preparation, Ready
-from napari_kdseg.inference.running import MaskResult, PredictResult, Run
+from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.running.loop import MaskResult, PredictionLoop, PredictResult
+from napari_kdseg.inference.running.preparation import Preparation, Ready
 from napari_kdseg.jobs import Control, Emit
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 from napari_kdseg.memory import blocks_kept
 from napari_kdseg.slides import Slide, open_slide
 
@@ -44,8 +44,8 @@ def predict(config: PredictConfig, emit: Emit, control: Control) -> PredictResul
         job = Preparation(config, stored, emit, control)
         store = job.store()
         with contextlib.ExitStack() as writers:
-            lanes = [job.lane(name, path, store, writers) for name, path in config.networks.items()]
-            return Run(config, job.slide, lanes, emit, control).run()
+            masks = [job.begin_mask(name, path, store, writers) for name, path in config.networks.items()]
+            return PredictionLoop(config, job.slide, masks, emit, control).run()
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def begin(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Begu
         begun = {}
         for name, path in config.networks.items():
             with contextlib.ExitStack() as writers:
-                member = job.lane(name, path, store, writers)
-                places = tuple((tile.row, tile.column) for tile in member.lane.waiting)
-                begun[name] = Begun(member.total, places, member.writer.levels)
+                mask = job.begin_mask(name, path, store, writers)
+                todo = tuple(tile.index for tile in mask.lane.waiting)
+                begun[name] = Begun(mask.total, todo, mask.writer.levels)
         return begun
 
 
@@ -95,8 +95,8 @@ def predict_slab(config: PredictConfig, slab: Slab, emit: Emit, control: Control
         store = job.store()
         ((name, path),) = config.networks.items()
         with contextlib.ExitStack() as writers:
-            member = job.lane(name, path, store, writers, slab)
-            return Run(going_on, job.slide, [member], emit, control).run_through()[name]
+            mask = job.begin_mask(name, path, store, writers, slab)
+            return PredictionLoop(going_on, job.slide, [mask], emit, control).run_through()[name]
 
 
 def prepare(config: PredictConfig, emit: Emit, control: Control) -> dict[str, Ready]:

@@ -16,7 +16,7 @@ import numpy as np
 import zarr
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.masks.group import META, journal_path, level_paths, read_attributes
+from napari_kdseg.masks.metadata import META, journal_path, level_paths, read_attributes
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
 from napari_kdseg.slides.pixels.cache import TileCache
@@ -138,16 +138,16 @@ class _StoredLevel:
     def read(self, y: int, x: int, height: int, width: int) -> np.ndarray:
         """Read a region inside the level; 255 if the mask is gone or became another one."""
         while True:
-            array, place, stamp = self._now
+            array, folder, stamp = self._now
             if array.shape != self.shape:
                 break
             try:
-                pixels = _read(array, place, y, x, height, width)
+                pixels = _read(array, folder, y, x, height, width)
             except Exception:  # half removed; or damaged, and then it is no different the next time
-                if _stamp(place) == stamp:
+                if _stamp(folder) == stamp:
                     raise
             else:
-                if _stamp(place) == stamp:
+                if _stamp(folder) == stamp:
                     return pixels
             try:
                 self._now = self._open()
@@ -156,12 +156,12 @@ class _StoredLevel:
         return np.full((height, width), NOT_COMPUTED, np.uint8)
 
     def _open(self) -> tuple[zarr.Array, Path, object]:
-        place = self._folder / level_paths(read_attributes(self._folder))[self._index]
-        stamp = _stamp(place)
-        return zarr.open_array(place, mode="r"), place, stamp
+        folder = self._folder / level_paths(read_attributes(self._folder))[self._index]
+        stamp = _stamp(folder)
+        return zarr.open_array(folder, mode="r"), folder, stamp
 
 
-def _read(array: zarr.Array, place: Path, y: int, x: int, height: int, width: int) -> np.ndarray:
+def _read(array: zarr.Array, folder: Path, y: int, x: int, height: int, width: int) -> np.ndarray:
     """Read a region; of a small one, chunks whose files did not change since come from memory.
 
     While a mask grows the window looks at it several times a second, and most of what is on screen stays as it was.
@@ -172,7 +172,7 @@ def _read(array: zarr.Array, place: Path, y: int, x: int, height: int, width: in
         return np.asarray(array[y : y + height, x : x + width])
     out = np.empty((height, width), array.dtype)
     for row, column in itertools.product(rows, columns):
-        chunk = _chunk(array, place, row, column)
+        chunk = _chunk(array, folder, row, column)
         top, left = max(row * tall, y), max(column * wide, x)
         bottom = min(row * tall + chunk.shape[0], y + height)
         right = min(column * wide + chunk.shape[1], x + width)
@@ -182,21 +182,21 @@ def _read(array: zarr.Array, place: Path, y: int, x: int, height: int, width: in
     return out
 
 
-def _chunk(array: zarr.Array, place: Path, row: int, column: int) -> np.ndarray:
+def _chunk(array: zarr.Array, folder: Path, row: int, column: int) -> np.ndarray:
     tall, wide = array.chunks
     file_tall, file_wide = array.shards or array.chunks
-    stamp = _file_stamp(place / "c" / str(row * tall // file_tall) / str(column * wide // file_wide))
+    stamp = _file_stamp(folder / "c" / str(row * tall // file_tall) / str(column * wide // file_wide))
 
     def load() -> np.ndarray:
         area = np.asarray(array[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide])
         return np.array(area)
 
-    return _chunks.get(str(place), (row, column, stamp), load)
+    return _chunks.get(str(folder), (row, column, stamp), load)
 
 
-def _stamp(place: Path) -> object:
-    """What changes when the array at ``place`` is another one; ``None`` when there is none."""
-    return _file_stamp(place / META)
+def _stamp(folder: Path) -> object:
+    """What changes when the array at ``folder`` is another one; ``None`` when there is none."""
+    return _file_stamp(folder / META)
 
 
 def _file_stamp(path: Path) -> object:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from napari_kdseg.errors import ConfigurationError
 
+#: Row and column of a tile in the grid of its mask.
+GridIndex = tuple[int, int]
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -21,7 +24,7 @@ class Tile:
     Attributes
     ----------
     row, column
-        Place in the grid, which is the grid of chunks on disk.
+        Where it is in the grid, which is the grid of chunks on disk.
     y, x, height, width
         What is written; tiles at the lower and right edge of the slide are smaller.
     window
@@ -36,6 +39,11 @@ class Tile:
     height: int
     width: int
     window: tuple[int, int, int, int]
+
+    @property
+    def index(self) -> GridIndex:
+        """Row and column."""
+        return self.row, self.column
 
     @property
     def core(self) -> tuple[slice, slice]:

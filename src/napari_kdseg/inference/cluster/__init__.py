@@ -1,19 +1,9 @@
-"""Prediction of many slides on many machines, by dask.distributed."""
+"""Prediction of many slides on many machines, by dask.distributed.
 
-from __future__ import annotations
+The names of this face, and the files they come from, are listed in ``__init__.pyi``; each is imported when it is first
+used, so that asking for the settings of a job does not load torch.
+"""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from napari_kdseg.inference.cluster.config import PredictManyConfig
-
-if TYPE_CHECKING:
-    from napari_kdseg.inference.cluster.job import PredictManyResult, predict_many
-
-__all__ = ["PredictManyConfig", "PredictManyResult", "predict_many"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.job"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -22,9 +22,9 @@ from napari_kdseg.inference.cluster.config import LOCAL, PredictManyConfig
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.prediction import Begun
 from napari_kdseg.inference.provenance import versions
-from napari_kdseg.inference.running import MaskResult, PredictResult
+from napari_kdseg.inference.running.loop import MaskResult, PredictResult
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 
 try:
     from dask.distributed import Client, Future, Variable, wait
@@ -118,7 +118,7 @@ def _connected(address: Any) -> Client:
         ) from error
 
 
-class _OnSlide:
+class _SlideProgress:
     """A slide on its way: what its tasks did so far."""
 
     def __init__(self, config: PredictConfig):
@@ -151,14 +151,14 @@ class _OnSlide:
         )
 
     def _sum(self, name: str, last: MaskResult, seconds: float) -> MaskResult:
-        parts = [*self.done[name], last]
+        results = [*self.done[name], last]
         return replace(
             last,
-            tiles_done=sum(part.tiles_done for part in parts),
-            tiles_skipped=sum(part.tiles_skipped for part in parts),
+            tiles_done=sum(item.tiles_done for item in results),
+            tiles_skipped=sum(item.tiles_skipped for item in results),
             tiles_kept=self.kept(name),
             seconds=seconds,
-            mpx_per_s=sum(part.mpx_per_s * part.seconds for part in parts) / max(seconds, 1e-9),
+            mpx_per_s=sum(item.mpx_per_s * item.seconds for item in results) / max(seconds, 1e-9),
         )
 
 
@@ -187,7 +187,7 @@ class _Batch:
             for config in self._slides:
                 self._start(config, whole=len(self._slides) >= len(workers) > 0)
             while self._pending:
-                self._obey()
+                self._check_control()
                 self._collect()
         except (OSError, CancelledError) as error:
             raise KdsegError(
@@ -232,7 +232,7 @@ class _Batch:
         self._pending[future] = then
 
     def _start(self, config: PredictConfig, *, whole: bool) -> None:
-        slide = _OnSlide(config)
+        slide = _SlideProgress(config)
         if not whole:
             self._submit(partial(self._fill, slide), tasks.run_begin, config, self._token)
             return
@@ -240,7 +240,7 @@ class _Batch:
         self._client.subscribe_topic(topic, lambda event: self._progress(slide, event[1]))
         self._submit(partial(self._finished, slide), tasks.run_slide, config, self._token, topic)
 
-    def _fill(self, slide: _OnSlide, outcome: tasks.Outcome) -> None:
+    def _fill(self, slide: _SlideProgress, outcome: tasks.Outcome) -> None:
         """Submit the slabs of a slide whose masks were made."""
         if not self._went_well(slide, outcome):
             return
@@ -254,7 +254,7 @@ class _Batch:
                 self._submit(partial(self._filled, slide, name), tasks.run_slab, alone, slab, self._token)
         self._finish_when_full(slide)
 
-    def _filled(self, slide: _OnSlide, mask: str, outcome: tasks.Outcome) -> None:
+    def _filled(self, slide: _SlideProgress, mask: str, outcome: tasks.Outcome) -> None:
         slide.slabs_left -= 1
         if self._went_well(slide, outcome):
             slide.done[mask].append(outcome.result)
@@ -262,17 +262,17 @@ class _Batch:
             self._emit(Step(f"{slide.name} {mask}", min(done, total), total))
             self._finish_when_full(slide)
 
-    def _finish_when_full(self, slide: _OnSlide) -> None:
+    def _finish_when_full(self, slide: _SlideProgress) -> None:
         if slide.slabs_left == 0 and slide.config.output not in self._failures:
             self._submit(partial(self._finished, slide), tasks.run_slide, slide.config, self._token)
 
-    def _finished(self, slide: _OnSlide, outcome: tasks.Outcome) -> None:
+    def _finished(self, slide: _SlideProgress, outcome: tasks.Outcome) -> None:
         if self._went_well(slide, outcome):
             result = slide.result(outcome.result)
             self._results[slide.config.output] = result
             self._emit(Checkpointed(result.output))
 
-    def _went_well(self, slide: _OnSlide, outcome: tasks.Outcome) -> bool:
+    def _went_well(self, slide: _SlideProgress, outcome: tasks.Outcome) -> bool:
         for message in outcome.messages:
             self._say(replace(message, text=f"{slide.name}: {message.text}"))
         if outcome.failure is not None and slide.config.output not in self._failures:
@@ -281,7 +281,7 @@ class _Batch:
             self._say(Message(sentence, "warning"))
         return outcome.failure is None and not outcome.cancelled
 
-    def _progress(self, slide: _OnSlide, told: dict[str, Any]) -> None:
+    def _progress(self, slide: _SlideProgress, told: dict[str, Any]) -> None:
         self._emit(Step(f"{slide.name} {told['stage']}", told["done"], told["total"]))
 
     def _collect(self) -> None:
@@ -291,7 +291,7 @@ class _Batch:
         for future in [future for future in self._pending if future.done()]:
             self._pending.pop(future)(_outcome(future))
 
-    def _obey(self) -> None:
+    def _check_control(self) -> None:
         """Look at the switches; while the job is paused, so are the workers."""
         if self._control.paused:
             self._orders.set("pause")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 
-from napari_kdseg.inference.carriers import TILES_AT_ONCE
-from napari_kdseg.inference.engine import choose_device
+from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.tiles.threads import TILES_AT_ONCE
 from napari_kdseg.masks.settings import Device
 
 HOST = "127.0.0.1"
@@ -23,9 +23,9 @@ def visible_gpus(device: Device) -> list[str]:
     return named or [str(index) for index in range(torch.cuda.device_count())]
 
 
-def threads_of_a_worker(asked: int | None) -> int:
+def threads_of_a_worker(threads: int | None) -> int:
     """Return how many threads of a processor a worker uses: enough to compute all tiles that it holds at once."""
-    return asked or min(TILES_AT_ONCE, os.cpu_count() or 1)
+    return threads or min(TILES_AT_ONCE, os.cpu_count() or 1)
 
 
 def start_workers(device: Device, workers: int | None, threads: int | None) -> Any:

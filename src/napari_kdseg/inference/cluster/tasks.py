@@ -11,11 +11,11 @@ from dask.distributed import Variable, get_worker
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.inference.engine import choose_device
+from napari_kdseg.inference.network.engine import choose_device
 from napari_kdseg.inference.prediction import begin, predict, predict_slab
 from napari_kdseg.jobs import Control, Emit, Event, JobCancelled, Message, Step
 from napari_kdseg.masks.disk import InUseError
-from napari_kdseg.masks.slabs import Slab
+from napari_kdseg.masks.writing.slabs import Slab
 
 #: Seconds for which a mask that another worker still holds, perhaps one that was lost from sight, is waited for.
 PATIENCE = 120.0
@@ -93,7 +93,7 @@ class Orders(Control):
         super().check()
 
 
-class _Ears:
+class _Listener:
     """Keeps what a job says, and passes on how far it is."""
 
     def __init__(self, topic: str | None):
@@ -101,7 +101,7 @@ class _Ears:
         self._topic = topic
         self._told_at = -INTERVAL
 
-    def hear(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         if isinstance(event, Message):
             self.messages.append(event)
         elif isinstance(event, Step) and self._topic is not None:
@@ -114,15 +114,15 @@ class _Ears:
 
 
 def _run(job: Callable[[Emit, Control], Any], orders: str, topic: str | None = None) -> Outcome:
-    ears = _Ears(topic)
+    listener = _Listener(topic)
     control = Orders(orders)
     try:
         control.check()
-        return Outcome(job(ears.hear, control), messages=ears.messages)
+        return Outcome(job(listener.receive, control), messages=listener.messages)
     except JobCancelled:
-        return Outcome(cancelled=True, messages=ears.messages)
+        return Outcome(cancelled=True, messages=listener.messages)
     except KdsegError as error:  # anything else is for dask to try again
-        return Outcome(failure=str(error), messages=ears.messages)
+        return Outcome(failure=str(error), messages=listener.messages)
 
 
 def _for_here(config: PredictConfig) -> PredictConfig:

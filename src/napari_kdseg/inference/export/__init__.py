@@ -1,22 +1,9 @@
-"""A trained network leaves: ONNX, ExportedProgram, safetensors, and a card that says what it is."""
+"""A trained network leaves: ONNX, ExportedProgram, safetensors, and a card that says what it is.
 
-from __future__ import annotations
+The names of this face, and the files they come from, are listed in ``__init__.pyi``; each is imported when it is first
+used, so that asking for the settings of a job does not load torch.
+"""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from napari_kdseg.inference.export.config import ExportModelConfig
-
-if TYPE_CHECKING:
-    from napari_kdseg.inference.export.job import ExportedModel, export_model
-    from napari_kdseg.inference.export.onnx_copy import describe_onnx
-
-_HOMES = {"ExportedModel": "job", "export_model": "job", "describe_onnx": "onnx_copy"}
-
-__all__ = ["ExportModelConfig", "ExportedModel", "describe_onnx", "export_model"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -45,14 +45,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRecord:
     """The run that a network comes from: its configuration, and its report if it is finished."""
 
     config: dict[str, Any]
     summary: dict[str, Any]
 
 
-def run_of(checkpoint: Path, given: Path | None) -> Run | None:
+def training_record(checkpoint: Path, given: Path | None) -> TrainingRecord | None:
     """Read the run that ``checkpoint`` lies in, or the one given; ``None`` if it lies in none.
 
     Raises
@@ -71,13 +71,13 @@ def run_of(checkpoint: Path, given: Path | None) -> Run | None:
         raise ConfigurationError(
             f"{folder} holds no run: it has no readable config.json. Choose a run folder."
         )
-    return Run(config, _json(folder / "report" / "summary.json"))
+    return TrainingRecord(config, _json(folder / "report" / "summary.json"))
 
 
-def hub_card(facts: Facts, run: Run | None) -> str:
+def hub_card(facts: Facts, run: TrainingRecord | None) -> str:
     """Write the card, in Markdown."""
     spec = facts.spec
-    parts = [
+    sections = [
         _front_matter(spec),
         f"# {facts.stem}: {spec.architecture}\n\nA network that segments histology images into "
         f"{len(spec.classes)} classes, written by napari-kdseg.",
@@ -94,7 +94,7 @@ def hub_card(facts: Facts, run: Run | None) -> str:
             "Made with", "\n".join(f"- {name} {number}" for name, number in spec.versions.items()) or UNKNOWN
         ),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 INTENDED = (
@@ -149,7 +149,7 @@ def _input(facts: Facts) -> str:
     return _table(("what", "value"), rows)
 
 
-def _training(spec: NetworkSpec, run: Run | None) -> str:
+def _training(spec: NetworkSpec, run: TrainingRecord | None) -> str:
     told = run.config.get("method") if run is not None else None
     rows = [("method", spec.method or told or "labels alone, or not recorded")]
     if run is not None:
@@ -174,7 +174,7 @@ def _network(choice: Any) -> str:
     return str(choice.get("architecture") or Path(str(choice.get("checkpoint") or "")).name)
 
 
-def _data(run: Run | None) -> str:
+def _data(run: TrainingRecord | None) -> str:
     if run is None:
         return f"The data it was trained on were {UNKNOWN} with the checkpoint."
     data = run.config.get("data") or {}
@@ -186,7 +186,7 @@ def _data(run: Run | None) -> str:
     return _table(("what", "value"), rows)
 
 
-def _metrics(facts: Facts, run: Run | None) -> str:
+def _metrics(facts: Facts, run: TrainingRecord | None) -> str:
     networks = run.summary.get("networks", {}) if run is not None else {}
     metrics = networks.get(facts.stem, {}).get("metrics") or facts.spec.metrics
     if not metrics:

@@ -14,11 +14,11 @@ from torch.export import ExportedProgram
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError, OutputError, explain
 from napari_kdseg.files import write_whole
-from napari_kdseg.inference.engine import Engine
 from napari_kdseg.inference.export.config import ExportModelConfig
-from napari_kdseg.inference.export.hub_card import Facts, hub_card, run_of
-from napari_kdseg.inference.receptive_field import receptive_field_radius
-from napari_kdseg.inference.tuning import bytes_per_pixel
+from napari_kdseg.inference.export.hub_card import Facts, hub_card, training_record
+from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
+from napari_kdseg.inference.measuring.tuning import bytes_per_pixel
+from napari_kdseg.inference.network.engine import Engine
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.networks import count_parameters, input_multiple, load, save
 from napari_kdseg.networks.cost import multiply_adds
@@ -173,7 +173,9 @@ class _Export:
             side=side,
             differences=self._differences,
         )
-        write_whole(path, hub_card(facts, run_of(self._config.checkpoint, self._config.run)).encode())
+        write_whole(
+            path, hub_card(facts, training_record(self._config.checkpoint, self._config.run)).encode()
+        )
 
     def _say(self, sentence: str) -> None:
         self._control.check()

@@ -8,8 +8,8 @@ import torch
 
 from napari_kdseg.errors import CheckpointError, InTheWayError, OutputError, explain
 from napari_kdseg.files import write_whole
-from napari_kdseg.inference.receptive_field import receptive_field_radius
-from napari_kdseg.inference.tuning import UNSEEN
+from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
+from napari_kdseg.inference.measuring.tuning import UNSEEN
 from napari_kdseg.networks import NetworkSpec
 from napari_kdseg.networks.onnx_file import FOREIGN, OnnxFacts, described, onnx_package
 from napari_kdseg.networks.onnx_network import OnnxNetwork

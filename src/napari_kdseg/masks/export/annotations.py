@@ -17,8 +17,8 @@ from napari_kdseg.errors import ConfigurationError, InTheWayError
 from napari_kdseg.jobs import Control, Emit, Step
 from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
 from napari_kdseg.masks.settings import setting
-from napari_kdseg.masks.store import MaskSpec, MaskStore
 from napari_kdseg.masks.tiling import mask_shape, plan_tiles
+from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
 from napari_kdseg.slides import (
     Annotation,
     AnnotationShape,

@@ -52,7 +52,7 @@ def write_class_tiff(
     Raises
     ------
     OutputError
-        If the place cannot be written.
+        If the file cannot be written.
     """
     total = sum(math.ceil(height / TILE) * math.ceil(width / TILE) for height, width in shapes)
     done = 0
@@ -77,8 +77,8 @@ def write_class_tiff(
         about |= {"PhysicalSizeX": pixel_size[1], "PhysicalSizeXUnit": "µm"}
     with (
         writing(path.name),
-        file_aside(path) as part,
-        tifffile.TiffWriter(part, bigtiff=True, ome=True) as tif,
+        file_aside(path) as scratch,
+        tifffile.TiffWriter(scratch, bigtiff=True, ome=True) as tif,
     ):
         tif.write(tiles(0), shape=shapes[0], subifds=len(shapes) - 1, metadata=about, **options)
         for level in range(1, len(shapes)):

@@ -80,7 +80,7 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, slide: str, emit: Emit, contr
     beyond = int(pixels.max(initial=0)) - len(mask.classes) + 1
     if beyond > 0:
         raise ConfigurationError(f"The mask '{mask.name}' holds {beyond} classes without a name.")
-    _check_place(source, mask, index)
+    _check_position(source, mask, index)
     control.check()
     (measures,) = source.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
     spacing = [
@@ -107,8 +107,8 @@ def write_dicom_seg(path: Path, mask: MaskPyramid, slide: str, emit: Emit, contr
         tile_size=(512, 512),
         omit_empty_frames=True,
     )
-    with writing(path.name), file_aside(path) as part:
-        segmentation.save_as(part)
+    with writing(path.name), file_aside(path) as scratch:
+        segmentation.save_as(scratch)
 
 
 def _source_image(slide: Path) -> Any:
@@ -135,7 +135,7 @@ def _source_image(slide: Path) -> Any:
         ) from error
 
 
-def _check_place(source: Any, mask: MaskPyramid, index: int) -> None:
+def _check_position(source: Any, mask: MaskPyramid, index: int) -> None:
     sides = (int(source.TotalPixelMatrixRows), int(source.TotalPixelMatrixColumns))
     for side, count, factor in zip(sides, mask.levels[index].shape, mask.downsamples[index], strict=True):
         if not abs(count - side / factor) <= 1 + 1e-6:
@@ -157,7 +157,7 @@ def _segments(mask: MaskPyramid) -> list[Any]:
         )
     segments = []
     for number, name in list(enumerate(mask.classes))[1:]:
-        concept = next((concept for part, concept in CONCEPTS.items() if part in name.lower()), "Tissue")
+        concept = next((concept for word, concept in CONCEPTS.items() if word in name.lower()), "Tissue")
         category = codes.SCT.MorphologicallyAbnormalStructure if concept in ABNORMAL else codes.SCT.Tissue
         segments.append(
             highdicom.seg.SegmentDescription(

@@ -19,7 +19,7 @@ from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
 from napari_kdseg.masks.export.dicom_seg import write_dicom_seg
 from napari_kdseg.masks.export.pieces import STAGE, as_shape, measure
 from napari_kdseg.masks.export.tables import COLUMNS, Row, as_csv, class_rows
-from napari_kdseg.masks.group import read_attributes
+from napari_kdseg.masks.metadata import read_attributes
 from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.masks.settings import setting
@@ -141,8 +141,8 @@ def export_masks(config: ExportConfig, emit: Emit, control: Control) -> list[Pat
     return files
 
 
-def find_stores(places: Sequence[Path]) -> list[Path]:
-    """Return the mask stores that ``places`` are, or hold.
+def find_stores(paths: Sequence[Path]) -> list[Path]:
+    """Return the mask stores that ``paths`` are, or hold.
 
     Raises
     ------
@@ -150,20 +150,20 @@ def find_stores(places: Sequence[Path]) -> list[Path]:
         If there is none in one of them.
     """
     stores: list[Path] = []
-    for place in places:
-        found = [place] if (place / "zarr.json").is_file() else sorted(_stores_below(place))
+    for path in paths:
+        found = [path] if (path / "zarr.json").is_file() else sorted(_stores_below(path))
         if not found:
             raise SlideError(
-                f"{place.name} is not a mask store and holds none. Choose a folder *.ome.zarr, or one with such."
+                f"{path.name} is not a mask store and holds none. Choose a folder *.ome.zarr, or one with such."
             )
         stores += found
     return list(dict.fromkeys(stores))
 
 
 def _stores_below(folder: Path) -> Iterator[Path]:
-    for place, names, _ in os.walk(folder):
+    for below, names, _ in os.walk(folder):
         inside = [name for name in names if name.lower().endswith(".ome.zarr")]
-        yield from (Path(place) / name for name in inside)
+        yield from (Path(below) / name for name in inside)
         names[:] = [name for name in names if name not in inside]
 
 
@@ -202,12 +202,12 @@ def _export_one(
     config: ExportConfig, source: _Source, facts: _Facts, emit: Emit, control: Control
 ) -> tuple[list[Path], list[Row]]:
     mask = source.mask
-    places = {kind: config.output / f"{source.stem}.{source.name}{SUFFIXES[kind]}" for kind in config.kinds}
-    if config.compress and "geojson" in places:
-        places["geojson"] = places["geojson"].with_suffix(".geojson.gz")
-    for place in places.values():
-        if place.exists() and not config.overwrite:
-            raise _in_the_way(place)
+    files = {kind: config.output / f"{source.stem}.{source.name}{SUFFIXES[kind]}" for kind in config.kinds}
+    if config.compress and "geojson" in files:
+        files["geojson"] = files["geojson"].with_suffix(".geojson.gz")
+    for file in files.values():
+        if file.exists() and not config.overwrite:
+            raise _in_the_way(file)
     if mask.metadata.get("status") == "unfinished":
         emit(
             Message(
@@ -217,21 +217,21 @@ def _export_one(
     with writing(config.output.name):
         config.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    if {"geojson", "csv"} & set(places):
+    if {"geojson", "csv"} & set(files):
         measured = measure(mask, source.probabilities, emit, control)
-        if "geojson" in places:
+        if "geojson" in files:
             shapes = [as_shape(piece, mask, config.objects) for piece in measured.pieces]
-            write_annotations(places["geojson"], shapes, origin=facts.origin, mpp=mask.mpp)
-        if "csv" in places:
+            write_annotations(files["geojson"], shapes, origin=facts.origin, mpp=mask.mpp)
+        if "csv" in files:
             rows = class_rows(measured, mask, facts.tissue_px)
-            with writing(places["csv"].name):
-                write_whole(places["csv"], as_csv(rows))
-    if "tiff" in places:
-        _write_tiff(places["tiff"], source, emit, control)
-    if "dicom" in places:
+            with writing(files["csv"].name):
+                write_whole(files["csv"], as_csv(rows))
+    if "tiff" in files:
+        _write_tiff(files["tiff"], source, emit, control)
+    if "dicom" in files:
         assert config.slide is not None
-        write_dicom_seg(places["dicom"], mask, config.slide, emit, control)
-    return list(places.values()), rows
+        write_dicom_seg(files["dicom"], mask, config.slide, emit, control)
+    return list(files.values()), rows
 
 
 def _facts(config: ExportConfig, store: Path) -> _Facts:
@@ -249,7 +249,7 @@ def _facts(config: ExportConfig, store: Path) -> _Facts:
         return _Facts(origin, float(tissue.mask.sum() * tissue.downsample[0] * tissue.downsample[1]))
 
 
-def _write_tiff(place: Path, source: _Source, emit: Emit, control: Control) -> None:
+def _write_tiff(file: Path, source: _Source, emit: Emit, control: Control) -> None:
     mask = source.mask
     small = [index for index, level in enumerate(mask.levels) if max(level.shape) <= SMALLEST]
     levels = mask.levels[: small[0] + 1] if small else mask.levels
@@ -265,7 +265,7 @@ def _write_tiff(place: Path, source: _Source, emit: Emit, control: Control) -> N
 
     mpp, (y, x) = mask.mpp, mask.downsample
     write_class_tiff(
-        place,
+        file,
         [(level.shape[0], level.shape[1]) for level in levels],
         read,
         pixel_size=None if mpp is None else (mpp[0] * y, mpp[1] * x),
@@ -276,5 +276,5 @@ def _write_tiff(place: Path, source: _Source, emit: Emit, control: Control) -> N
     )
 
 
-def _in_the_way(place: Path) -> InTheWayError:
-    return InTheWayError(f"{place} is there already. Choose another folder, or allow it to be replaced.")
+def _in_the_way(file: Path) -> InTheWayError:
+    return InTheWayError(f"{file} is there already. Choose another folder, or allow it to be replaced.")

@@ -32,7 +32,7 @@ from napari_kdseg.widgets.state.session import Session
 from napari_kdseg.widgets.state.team import misfit
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference.planning import Plan
+    from napari_kdseg.inference.running.planning import Plan
     from napari_kdseg.networks import NetworkSpec
 
 #: Networks that segment slides; the assistants only correct.

@@ -13,7 +13,7 @@ from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.job_handle import JobHandle
 
 if TYPE_CHECKING:
-    from napari_kdseg.inference.cost_figures import CostConfig, Row
+    from napari_kdseg.inference.measuring.cost_figures import CostConfig, Row
     from napari_kdseg.slides import Slide
     from napari_kdseg.widgets.state.session import Session
 
@@ -75,7 +75,7 @@ class CostBox(QWidget):
         job.ended.connect(lambda end: self._show(job, end))
 
     def _show(self, job: JobHandle[CostConfig], end: Terminal) -> None:
-        from napari_kdseg.inference.cost_figures import conditions, table
+        from napari_kdseg.inference.measuring.cost_figures import conditions, table
 
         if job is not self.job or job.config != self.config:
             return

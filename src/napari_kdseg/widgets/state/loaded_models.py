@@ -32,12 +32,10 @@ class LoadedModel:
 
 def read_model(path: Path) -> LoadedModel:
     """Read the header of a checkpoint and count its parameters (off the GUI thread)."""
-    from napari_kdseg.networks import count_parameters, load
+    from napari_kdseg.inference.network.header import read_header
 
-    checkpoint = load(path)
-    facts = getattr(checkpoint.module, "facts", None)  # of an ONNX file
-    parameters = count_parameters(checkpoint.module) or (facts.parameters if facts else None)
-    return LoadedModel(path, checkpoint.spec, parameters)
+    header = read_header(path)
+    return LoadedModel(path, header.spec, header.parameters)
 
 
 def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> Path:

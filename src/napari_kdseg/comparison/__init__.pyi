@@ -1,0 +1,15 @@
+from .agreement import Confusion as Confusion
+from .agreement import confusion as confusion
+from .agreement import countable_level as countable_level
+from .agreement import disagreement as disagreement
+from .agreement import disagreement_levels as disagreement_levels
+from .config import CorrectConfig as CorrectConfig
+from .correction import STAGES as STAGES
+from .correction import CorrectResult as CorrectResult
+from .correction import correct as correct
+from .lazy import LazyPyramid as LazyPyramid
+from .lazy import change_levels as change_levels
+from .lazy import probability_levels as probability_levels
+from .mended import mended_by as mended_by
+from .summary import ComparisonSummary as ComparisonSummary
+from .summary import summarise as summarise

@@ -1,0 +1,9 @@
+from .config import PredictConfig as PredictConfig
+from .measuring.cost import measure_costs as measure_costs
+from .measuring.cost_figures import Cost as Cost
+from .measuring.cost_figures import CostConfig as CostConfig
+from .measuring.cost_figures import CostResult as CostResult
+from .measuring.cost_figures import Subject as Subject
+from .prediction import predict as predict
+from .prediction import prepare as prepare
+from .running.loop import PredictResult as PredictResult

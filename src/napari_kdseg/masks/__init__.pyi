@@ -1,0 +1,10 @@
+from .export.masks import ExportConfig as ExportConfig
+from .export.masks import export_masks as export_masks
+from .pyramid import MaskPyramid as MaskPyramid
+from .pyramid import open_masks as open_masks
+from .settings import SlideSettings as SlideSettings
+from .tiling import Tile as Tile
+from .tiling import plan_tiles as plan_tiles
+from .writing.store import MaskSpec as MaskSpec
+from .writing.store import MaskStore as MaskStore
+from .writing.writer import MaskWriter as MaskWriter
