@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from napari_kdseg.codes import Difference
 from napari_kdseg.comparison.lazy import LazyPyramid
 from napari_kdseg.errors import DataError
 from napari_kdseg.masks.pyramid import MaskPyramid
@@ -20,7 +21,7 @@ from napari_kdseg.masks.tiling import to_mask_region
 from napari_kdseg.slides import LevelArray
 
 Pair = tuple[float, float]
-AGREE, ONLY_TEACHER, ONLY_STUDENT, DIFFERENT_CLASS = 0, 1, 2, 3
+AGREE, ONLY_TEACHER, ONLY_STUDENT, DIFFERENT_CLASS = Difference
 #: Where the two differ, by code, in the words of reports.
 DISAGREEMENTS = {
     ONLY_TEACHER: "only_teacher",

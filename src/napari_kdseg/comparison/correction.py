@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from napari_kdseg.codes import MENDED_BY
+from napari_kdseg.colours import Colour
 from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.distillation.correction.teacher_team import STEPS, Correction, CorrectionCounts, TeacherTeam
 from napari_kdseg.errors import DataError
@@ -34,15 +36,13 @@ from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide, 
 from napari_kdseg.slides.pixels.read_ahead import read_ahead
 
 STAGE, TEACHER, CORRECTED = "stage", "teacher_on_annotated", "corrected_on_annotated"
-#: Names and colours (Okabe-Ito) of the stage map; the first is shown transparent.
-STAGES: dict[str, tuple[int, int, int]] = {
-    "right from the start": (0, 0, 0),
-    "false-pixel-aware assistant": (86, 180, 233),
-    "boundary-aware assistant": (0, 158, 115),
-    "similarity": (204, 121, 167),
-    "fallback": (240, 228, 66),
-    "still wrong": (213, 94, 0),
-}
+OF_TRAINING = ("segmentation_loss", "boundary_start")
+"""Constants that say how networks are trained, not how a team corrects: no part of what made a mask. Others of that
+kind are, since they were when masks were first kept, and stay so that such masks go on."""
+
+STAGES: dict[str, Colour] = {meaning.name: meaning.colour for meaning in MENDED_BY.values()}
+"""Names and colours of the map of who mended a pixel; the first is shown transparent."""
+
 MASKS = (
     MaskSpec("labels", STAGE, "step that mended the pixel", tuple(STAGES), tuple(STAGES.values())),
     MaskSpec("probabilities", TEACHER, "the teacher's probability of the annotated class"),
@@ -256,7 +256,7 @@ def _made_by(
     return {
         "team": {name: checkpoint_record(member.path, member.spec) for name, member in team.items()},
         "annotation": _annotation_record(config.annotation),
-        "settings": config.settings.model_dump(mode="json"),
+        "settings": config.settings.model_dump(mode="json", exclude=set(OF_TRAINING)),
         "slide": slide.identity(),
         "slide_mpp": slide.mpp,
         "downsample": resolution.downsample,
