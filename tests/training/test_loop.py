@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_kdseg.distillation import AloneSettings, StudentStage, Term
-from napari_kdseg.distillation.gradients import gradient_norms
+from napari_kdseg.distillation import AloneSettings, StudentStage
 from napari_kdseg.errors import CheckpointError, KdsegError
 from napari_kdseg.jobs import Control, JobCancelled, Message, Step, Validated
 from napari_kdseg.networks import NetworkSpec, create_from, inspect
@@ -328,72 +327,3 @@ def test_full_scores_come_with_a_table_of_tiles(room):
     scaled = evaluate(*arguments[:2], TileDataset(found, found.val, 32), *arguments[3:], full=True)
     assert scaled["hd95_um"] == pytest.approx(4.0 * full["hd95_px"])
     assert {"nsd_5um", "ece"} <= set(scaled)
-
-
-# -- a term that drowns the labels -------------------------------------------------------------------
-
-
-def drowned(weight: float, schedule=None) -> StudentStage:
-    """A student with a second term: the mean of its logits, squared."""
-    torch.manual_seed(1)
-    network = create_from(NetworkSpec(architecture="enet", classes=("background", "gland")))
-    term = Term(
-        "mean",
-        lambda logits, _teacher, _target, ignore_index: logits.mean().square(),
-        teacher_taps=(),
-        weight=weight,
-        schedule=schedule or (lambda _epoch: 1.0),
-    )
-    return StudentStage(network, AloneSettings(), [term])
-
-
-def test_a_term_that_drowns_the_labels_is_told_once(room):
-    here = room()
-    fit(drowned(1e9), 4, here.spec, here.place)  # 12 steps: the first and the tenth are looked at
-    (message,) = here.of(Message)
-    assert "the term 'mean' pulls" in message.text
-    assert "step 1:" in message.text
-    assert "Lower its weight" in message.text
-
-
-def test_nothing_is_told_of_terms_that_leave_the_labels_heard(room):
-    here = room()
-    fit(drowned(1.0), 4, here.spec, here.place)
-    assert not here.of(Message)
-
-
-def test_a_term_that_begins_to_drown_them_later_is_found_in_the_next_step(room):
-    here = room()
-    fit(drowned(1e9, lambda epoch: float(epoch > 0)), 2, here.spec, here.place)  # from the fourth step on
-    (message,) = here.of(Message)
-    assert "step 5:" in message.text
-
-
-def test_a_run_that_goes_on_does_not_tell_it_again(room):
-    here = room()
-    here.stop_after = 2
-    with pytest.raises(JobCancelled):
-        fit(drowned(1e9), 4, here.spec, here.place)
-    assert len(here.of(Message)) == 1
-    state = here.place.run.load_state()
-    here.control, here.stop_after = Control(), None
-    here.place.control = here.control
-    fit(drowned(1e9), 4, here.spec, here.place, state)
-    assert len(here.of(Message)) == 1
-
-
-def test_gradient_norms_are_those_of_a_backward_pass_each():
-    stage = drowned(3.0)
-    stage.network.double().train()
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=generator)
-    target = torch.randint(2, (2, 32, 32), generator=generator)
-    values = stage.loss(image, target)
-    norms = gradient_norms(values, stage.network.parameters())
-    assert [*norms] == ["segmentation", "mean"]
-    for name, key in {"segmentation": "segmentation", "mean": "weighted/mean"}.items():
-        stage.network.zero_grad()
-        values[key].backward(retain_graph=True)
-        squares = sum(p.grad.square().sum().item() for p in stage.network.parameters() if p.grad is not None)
-        assert norms[name] == pytest.approx(squares**0.5, rel=1e-5)
-    assert gradient_norms({"segmentation": values["segmentation"]}, []) == {"segmentation": 0.0}

@@ -27,7 +27,6 @@ from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.dataset import TileDataset, batch_count, train_batches
 from napari_kdseg.training.ema import WeightAverage
 from napari_kdseg.training.evaluation import evaluate, mean_loss
-from napari_kdseg.training.gradient_watch import GradientWatch, sentence
 from napari_kdseg.training.optimisers import deterministic, make_optimiser, rate_factor
 from napari_kdseg.training.previews import save_preview
 from napari_kdseg.training.run_folder import RunFolder
@@ -74,10 +73,7 @@ class Workplace:
 
 @dataclass
 class Progress:
-    """Where a stage stands, in plain values.
-
-    ``stale`` counts the epochs since the best one; ``drowning`` are the terms that were told to drown the labels.
-    """
+    """Where a stage stands, in plain values; ``stale`` counts the epochs since the best one."""
 
     epoch: int = 0
     batch: int = 0
@@ -85,7 +81,6 @@ class Progress:
     best: float = -math.inf
     stale: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
-    drowning: list[str] = field(default_factory=list)
 
 
 def fit(
@@ -132,7 +127,6 @@ class _Fit:
         self.stage, self.epochs, self.spec, self.place = stage, epochs, spec, place
         self.judged_by_score = stage.name.partition("_")[0] in JUDGED_BY_SCORE and segments(stage)
         self.progress = Progress()
-        self.watch = GradientWatch(self.progress.drowning)
         self.batches = batch_count(len(place.train), place.config.batch_size)
         self.rate = place.config.optimiser.learning_rate * stage.learning_rate_factor
         stage.to(place.fabric.device)
@@ -218,17 +212,15 @@ class _Fit:
         with fabric.autocast():
             terms = self.stage.loss(image, target)
         values = self._finite(terms)
-        self._watch_gradients(done + 1, terms)
         self.optimiser.zero_grad(set_to_none=True)
         fabric.backward(terms["loss"])
         shares().average(self.stage.trainable_parameters())
-        whole: Any = fabric.clip_gradients(
+        fabric.clip_gradients(
             self.stage.network,
             self.optimiser,
             max_norm=self.place.config.optimiser.clip,
             error_if_nonfinite=False,
         )
-        self.watch.saw(whole)
         self.optimiser.step()
         if self.average is not None:
             self.average.update(self.stage.network)
@@ -243,11 +235,6 @@ class _Fit:
         event = Step(self.stage.name, done + 1, self.epochs * self.batches, values)
         self.place.run.record(event, self.place.position)
         self.place.emit(event)
-
-    def _watch_gradients(self, step: int, terms: dict[str, Tensor]) -> None:
-        """Say it once where a term drowns the labels."""
-        for term, times in self.watch.look(step, terms, self.stage.network.parameters()).items():
-            self.place.emit(Message(sentence(term, times, step, self.stage.title)))
 
     def _set_rate(self, done: int) -> float:
         """Follow the schedule over all steps of the stage."""
@@ -378,7 +365,6 @@ class _Fit:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.progress = Progress(**state["progress"])
-        self.watch = GradientWatch(self.progress.drowning)
         self.stage.network.load_state_dict(state["network"])
         self.stage.load_state_dict(state["stage_state"])
         if self.average is not None:
