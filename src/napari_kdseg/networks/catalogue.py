@@ -6,13 +6,12 @@ segmentation-models-pytorch, as in ``"unet/resnet34"``.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks.close_names import close_matches
 from napari_kdseg.networks.onnx_file import FOREIGN
 from napari_kdseg.networks.spec import ENCODER, OWN_CODE, REVISION, NetworkSpec
 
@@ -121,12 +120,6 @@ def arguments(spec: NetworkSpec) -> dict[str, Any]:
         return spec.options
     name, encoder = split_name(spec.architecture)
     return {**PAPERS[name].first, **spec.options} if encoder is None else spec.options
-
-
-def close_matches(word: str, known: Iterable[str]) -> str:
-    """Offer up to three names that ``word`` may have meant, as a sentence ending in a space; empty if none is near."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def input_multiple(architecture: str | NetworkSpec) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.catalogue import close_matches
+from napari_kdseg.networks.close_names import close_matches
 from napari_kdseg.networks.spec import ENCODER, IMAGENET_MEAN, IMAGENET_STD
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)

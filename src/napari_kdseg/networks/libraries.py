@@ -15,7 +15,7 @@ import timm
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError, is_out_of_memory
-from napari_kdseg.networks.catalogue import close_matches
+from napari_kdseg.networks.close_names import close_matches
 from napari_kdseg.networks.single_image import allow_single_images
 
 # The first four would change what the network returns or what it is; the others make timm fetch or open files.
