@@ -39,9 +39,9 @@ from napari_kdseg.jobs import (
     start_in_thread,
 )
 from napari_kdseg.study.config import LISTS, StudyConfig
-from napari_kdseg.study.evidence import write_evidence
 from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_name, plan, slug
 from napari_kdseg.study.progress import RunState, StudyProgress
+from napari_kdseg.study.report.evidence import write_evidence
 from napari_kdseg.study.results import finished, score_given, stage_seconds
 from napari_kdseg.study.shares import kinds, share, write_share
 from napari_kdseg.study.stages import shared_networks, shared_stages
