@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +11,8 @@ from rich.table import Table
 
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.cli.assigning import assign, assign_all
-from napari_kdseg.errors import KdsegError
-from napari_kdseg.jobs import Done, Event, Failed, Message, start_in_thread
+from napari_kdseg.cli.running import result_of, run, to_its_end
+from napari_kdseg.jobs import Event, Message
 from napari_kdseg.study.progress import StudyProgress
 
 
@@ -56,7 +55,6 @@ def evidence(
     from napari_kdseg.study import StudyConfig, write_evidence
 
     if why is not None:
-        from napari_kdseg.cli.running import run
         from napari_kdseg.study.why import look_into
 
         config = StudyConfig.load(why)
@@ -79,20 +77,8 @@ def run_study(config: Any) -> Any:
                 style = "yellow" if event.level == "warning" else None
                 live.console.print(event.text, style=style, highlight=False)
 
-        running = start_in_thread(job, config, show)
-        try:
-            while not running.join(0.2):
-                pass
-        except KeyboardInterrupt:
-            console.print("Stopping after this step; what is done is kept …")
-            running.control.cancel()
-            running.join()
-    if isinstance(running.end, Failed):
-        raise KdsegError(running.end.message)
-    if not isinstance(running.end, Done):
-        console.print("Stopped. The same command goes on from here.")
-        sys.exit(130)
-    return running.end.result
+        running = to_its_end(job, config, show)
+    return result_of(running)
 
 
 def progress_table(progress: StudyProgress) -> Table:
