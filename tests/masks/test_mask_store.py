@@ -15,7 +15,7 @@ from napari_kdseg.masks.group import journal_path
 from napari_kdseg.masks.journal import read_journal
 from napari_kdseg.masks.pyramid import open_masks, sample_nearest
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.masks.slabs import Slab, slabs_of
+from napari_kdseg.masks.slabs import Slab
 from napari_kdseg.masks.store import MaskSpec, MaskStore, pyramid_shapes
 from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.slides import layer_transform, open_slide
@@ -352,7 +352,7 @@ def test_slabs_are_written_side_by_side_and_taken_over(store, level, monkeypatch
         write(writer, tiles[:3], masks)
         with pytest.raises(InUseError):
             begin(store, slab=Slab(level, 0, 0))
-    slabs = slabs_of([(tile.row, tile.column) for tile in tiles], level)
+    slabs = sorted({Slab.around((tile.row, tile.column), level) for tile in tiles})
     with contextlib.ExitStack() as stack:
         writers = {slab: stack.enter_context(begin(store, slab=slab)) for slab in slabs}
         with pytest.raises(InUseError):

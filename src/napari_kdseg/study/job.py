@@ -48,7 +48,7 @@ from napari_kdseg.study.stages import shared_networks, shared_stages
 from napari_kdseg.study.table import Row, Table
 from napari_kdseg.training import DataConfig, DistillConfig, distill
 from napari_kdseg.training.data import TileCollection, discover
-from napari_kdseg.training.lock import FolderLock
+from napari_kdseg.training.lock import locked
 
 POLL_SECONDS = 0.1
 TELL_SECONDS = 0.5
@@ -93,16 +93,12 @@ def study(config: StudyConfig, emit: Emit, control: Control) -> StudyResult:
         If data, settings or folders do not work, or a run failed; all others are finished before that is said.
     """
     emit(Started("Study"))
-    lock = FolderLock(config.work_folder / ".lock")
     try:
         config.work_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {config.work_folder} cannot be made. {error.strerror}.") from error
-    lock.acquire()
-    try:
+    with locked(config.work_folder / ".lock"):
         return _Study(config, emit, control).run()
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
