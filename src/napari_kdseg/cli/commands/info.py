@@ -10,28 +10,31 @@ import typer
 
 from napari_kdseg.cli.app import AllowCode, app
 from napari_kdseg.cli.costs import measured, print_costs
+from napari_kdseg.cli.options import options_of
 from napari_kdseg.errors import ConfigurationError, KdsegError
+from napari_kdseg.inference import CostConfig
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx")
 
 
 @app.command()
+@options_of(CostConfig, without=("networks", "measure", "channels", "classes", "threads"))
 def info(
     paths: Annotated[
         list[str],
         typer.Argument(help="Slides, run folders, checkpoints, names of networks such as unet/resnet34."),
     ],
     cost: Annotated[bool, typer.Option(help="Measure what networks cost here; two are compared.")] = True,
-    side: Annotated[int, typer.Option(help="Side of the images that networks are measured on.")] = 512,
     area: Annotated[float, typer.Option(help="Tissue that seconds are told for, in mm².")] = 100.0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda: where networks are measured.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Say what a slide, a run folder or a network is: levels, scale, reader, hash; classes; what it costs here."""
     facts = {path: [] if _is_name(path) else _facts(path) for path in paths}
     networks = [path for path in paths if _is_name(path) or _is_checkpoint(Path(path))] if cost else []
-    costs = measured(networks, side, device) if networks else None
+    costs = measured(networks, **settings) if networks else None
     if as_json:
         told: dict[str, dict[str, Any]] = {path: dict(found) for path, found in facts.items()}
         for path, each in (costs.costs if costs else {}).items():
