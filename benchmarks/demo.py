@@ -14,12 +14,14 @@ from pathlib import Path
 
 from napari_kdseg.demo import DemoConfig, demo, machine
 from napari_kdseg.jobs import Done, Event, Message, run_inline
+from napari_kdseg.memory import keep_memory
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true")
     quick = arguments.parse_args().quick
+    keep_memory()  # as the command does
 
     def show(event: Event) -> None:
         if isinstance(event, Message):

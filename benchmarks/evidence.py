@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from napari_kdseg.cli.studies import run_study
+from napari_kdseg.cli.commands.studies import run_study
 from napari_kdseg.study import StudyConfig, Table
 
 HERE = Path(__file__).resolve().parent

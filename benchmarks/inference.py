@@ -82,6 +82,7 @@ from napari_kdseg.inference import PredictConfig, predict
 from napari_kdseg.inference.network.engine import fast_arithmetic
 from napari_kdseg.inference.network.loading import loaded_network
 from napari_kdseg.jobs import Done, Event, Step, run_inline, start_in_thread
+from napari_kdseg.memory import keep_memory
 from napari_kdseg.networks import load, to_input
 from napari_kdseg.slides import TissueMask, open_slide, tissue_of
 
@@ -197,6 +198,7 @@ def main() -> int:
     parser.add_argument("--tiatoolbox-python", type=Path, help="Python of an environment with tiatoolbox")
     parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    keep_memory()  # as the command does
     sizes = QUICK if arguments.quick else FULL
     if arguments.memory_of is not None:
         print(json.dumps({"peak_rss_mb": memory_of(arguments.memory_of, sizes, arguments.device)}))

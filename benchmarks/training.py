@@ -32,7 +32,7 @@ from napari_kdseg.distillation.critic import OPTIMISERS
 from napari_kdseg.distillation.losses.adversarial import gradient_penalty
 from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
 from napari_kdseg.jobs import RunningJob
-from napari_kdseg.memory import blocks_kept
+from napari_kdseg.memory import blocks_kept, keep_memory
 from napari_kdseg.networks import NetworkSpec, create_from
 from napari_kdseg.training import DataConfig, DistillConfig
 from napari_kdseg.training.job import make_fabric
@@ -63,6 +63,7 @@ def main() -> int:
         "--threads", type=int, default=1, help="CPU threads (default 1: steadiest on a shared machine)"
     )
     arguments = parser.parse_args()
+    keep_memory()  # as the command does
     torch.set_num_threads(arguments.threads)
     quick = arguments.quick
     figures: dict[str, Any] = {"quick": quick, "threads": arguments.threads, "seconds": {}}

@@ -246,7 +246,7 @@ def test_export_of_a_folder_of_masks(tmp_path):
 
 
 def test_networks_are_listed_with_their_speed_here(tmp_path, monkeypatch, capsys):
-    from napari_kdseg.cli import networks as command
+    from napari_kdseg.cli.commands import networks as command
     from napari_kdseg.networks import names
 
     monkeypatch.setenv("KDSEG_HOME", str(tmp_path))

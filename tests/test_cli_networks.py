@@ -92,7 +92,7 @@ def test_what_cannot_be_said_is_explained(kdseg, tmp_path, arguments, sentence):
 
 
 def test_a_name_and_a_file_in_one_word(monkeypatch, tmp_path):
-    from napari_kdseg.cli import distillation
+    from napari_kdseg.cli.commands import distillation
 
     (tmp_path / "a=b.safetensors").touch()
     assert distillation._network("unet/resnet34=x.pth") == {

@@ -11,10 +11,13 @@ from pydantic import Field
 from typer.testing import CliRunner
 
 from napari_kdseg.cli.app import app
-from napari_kdseg.cli.options import options_of
+from napari_kdseg.cli.options import options_of, overrides_of
 from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.inference.config import PredictConfig
+from napari_kdseg.inference.export import ExportModelConfig
+from napari_kdseg.masks.export.config import ConvertAnnotationsConfig, ExportConfig
 from napari_kdseg.masks.settings import setting
+from napari_kdseg.slides.writing.config import ConvertConfig, SynthConfig
 
 
 class Extended(PredictConfig):
@@ -22,6 +25,7 @@ class Extended(PredictConfig):
 
     passes: Annotated[int, Field(ge=1)] | Literal["auto"] = setting("auto", "Passes", "How often it looks.")
     mirrored: bool = setting(False, "Mirrored", "Look at the mirrored tile, too.")
+    stains: tuple[str, ...] = setting(("he", "ihc"), "Stains", "Of the slides.")
     margin: float | None = setting(None, "Margin", "In micrometres.")
 
 
@@ -57,6 +61,40 @@ def test_a_setting_added_to_the_model_is_an_option():
     assert done.exit_code == 0, done.output
     config = validated(told)
     assert (config.passes, config.mirrored, config.margin) == (3, True, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "stains"),
+    [([], ("he", "ihc")), (["--stains", "pas"], ("pas",)), (["--stains", "he, pas"], ("he", "pas"))],
+)
+def test_several_values_are_one_text_with_commas(words, stains):
+    program, told = made(Extended)
+    page = CliRunner().invoke(program, ["--help"], env={"COLUMNS": "200"}).output
+    assert "Of the slides. Several with commas between." in page
+    done = CliRunner().invoke(program, ["a.svs", *words])
+    assert done.exit_code == 0, done.output
+    assert validated(told).stains == stains
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], {"margin": None, "stains": None}),
+        (["--margin", "2", "--stains", "a,b"], {"margin": 2.0, "stains": ("a", "b")}),
+    ],
+)
+def test_settings_laid_over_a_file_are_those_that_were_given(words, told):
+    """Whatever the defaults of the model are: the file may say something else."""
+    program, heard = typer.Typer(), {}
+
+    @program.command()
+    @overrides_of(Extended, "margin", "stains")
+    def command(*, settings: dict[str, Any]) -> None:
+        heard.update(settings)
+
+    done = CliRunner().invoke(program, words)
+    assert done.exit_code == 0, done.output
+    assert heard == told
 
 
 def test_defaults_are_those_of_the_model():
@@ -101,11 +139,30 @@ def test_values_that_are_a_number_or_a_word():
             {"slide": "slide", "teacher": "--teacher", "settings": None}
             | dict.fromkeys(("false_pixel_assistant", "boundary_assistant"), "--run"),
         ),
+        ("convert", ConvertConfig, {"slide": "slide", "output": "output", "mpp": "--slide-mpp"}),
+        ("synth", SynthConfig, {"output": "output", "width": "--size", "height": "--size"}),
+        (
+            "export",
+            ExportConfig,
+            {
+                "stores": "places",
+                "output": "places",
+                "names": "--name",
+                "kinds": "--as",
+                "compress": "--gzip",
+            },
+        ),
+        (
+            "export-model",
+            ExportModelConfig,
+            {"checkpoint": "checkpoint", "output": "output", "formats": "--as"},
+        ),
+        ("annotations convert", ConvertAnnotationsConfig, {"source": "source", "target": "target"}),
     ],
 )
 def test_every_setting_of_a_job_can_be_given(command, model, elsewhere):
     """By its own name, or as said here; ``None``: it is for the window, or comes from the run."""
-    page = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+    page = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).output
     for name in model.model_fields:
         option = elsewhere.get(name, "--" + name.replace("_", "-"))
         assert option is None or option in page, name

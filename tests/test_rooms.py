@@ -12,11 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 MOST_MODULES = 12
 #: Packages whose walls stand; others are added when they do.
 FINISHED = (
-    "napari_kdseg.slides",
-    "napari_kdseg.synthetic",
+    "napari_kdseg.cli",
+    "napari_kdseg.comparison",
     "napari_kdseg.inference",
     "napari_kdseg.masks",
-    "napari_kdseg.comparison",
+    "napari_kdseg.slides",
+    "napari_kdseg.study",
+    "napari_kdseg.synthetic",
+    "napari_kdseg.widgets",
 )
 
 

@@ -5,6 +5,9 @@ half of the time at tiles of a megapixel, and in the steps of a training. Thread
 64 MB of their own, which go back as soon as they are empty, and larger blocks do not fit in: they take from the main
 heap where that is still open to them, and keep theirs where not. A virtual machine pays ten times as much for memory
 that it has not used for a while: it is kept for the next job, too, if that comes soon.
+
+All of this is settings of the whole process, and glibc cannot go back to what it does without them. So nothing is set
+in a process that was not given to jobs by :func:`keep_memory`, such as napari's.
 """
 
 from __future__ import annotations
@@ -22,14 +25,28 @@ _HEAP = 1 << 26
 KEPT_S = 20.0
 
 _lock = threading.Lock()
+_given_to_jobs = False
 _inside = 0
 _waiting: threading.Timer | None = None
 
 
+def keep_memory() -> None:
+    """Let jobs keep freed memory from now on until this process ends.
+
+    For processes that are there for jobs: the command, one spawned for a job, a worker of a scheduler; and for a
+    window whose owner chose it.
+    """
+    global _given_to_jobs
+    _given_to_jobs = True
+
+
 @contextlib.contextmanager
 def blocks_kept() -> Iterator[None]:
-    """Keep freed memory for the next batch inside, and give it back a while later. Does nothing on other systems."""
-    library = _glibc()
+    """Keep freed memory for the next batch inside, and give it back a while later.
+
+    Does nothing on other systems than Linux, and in processes without :func:`keep_memory`.
+    """
+    library = _glibc() if _given_to_jobs else None
     if library is None:
         yield
         return

@@ -16,7 +16,7 @@ from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
 from napari_kdseg.masks.tiling import plan_tiles
 from napari_kdseg.masks.writing import writer as writer_module
 from napari_kdseg.masks.writing.journal import read_journal
-from napari_kdseg.masks.writing.slabs import Slab, slabs_of
+from napari_kdseg.masks.writing.slabs import Slab
 from napari_kdseg.masks.writing.store import MaskSpec, MaskStore, pyramid_shapes
 from napari_kdseg.slides import layer_transform, open_slide
 
@@ -352,7 +352,7 @@ def test_slabs_are_written_side_by_side_and_taken_over(store, level, monkeypatch
         write(writer, tiles[:3], masks)
         with pytest.raises(InUseError):
             begin(store, slab=Slab(level, 0, 0))
-    slabs = slabs_of([(tile.row, tile.column) for tile in tiles], level)
+    slabs = sorted({Slab.around((tile.row, tile.column), level) for tile in tiles})
     with contextlib.ExitStack() as stack:
         writers = {slab: stack.enter_context(begin(store, slab=slab)) for slab in slabs}
         with pytest.raises(InUseError):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from napari_kdseg.study import StudyConfig, Table, write_evidence
-from napari_kdseg.study.evidence import goal, report
-from napari_kdseg.study.page import to_markdown
 from napari_kdseg.study.plan import plan
-from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
+from napari_kdseg.study.report.evidence import goal, report
+from napari_kdseg.study.report.page import to_markdown
+from napari_kdseg.study.report.statistics import compare, holm, mean_and_sd, over_seeds
 from napari_kdseg.study.table import Row
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "evidence"

@@ -13,9 +13,9 @@ import pytest
 from napari_kdseg.errors import ConfigurationError, DataError
 from napari_kdseg.jobs import Cancelled, Done, Failed, Message, RunningJob, run_inline, run_job
 from napari_kdseg.study import StudyConfig, StudyProgress, Table, study, write_evidence
-from napari_kdseg.study.evidence import report
-from napari_kdseg.study.page import to_markdown
 from napari_kdseg.study.plan import Places, Run
+from napari_kdseg.study.report.evidence import report
+from napari_kdseg.study.report.page import to_markdown
 from napari_kdseg.study.why import distance_bins, look_into, tile_kind
 
 METHODS = ["alone", "kd", "plc-kd", "plc-kd:f+b"]

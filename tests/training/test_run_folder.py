@@ -6,11 +6,11 @@ import errno
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
 
-import psutil
 import pytest
 import torch
 
@@ -103,23 +103,42 @@ def test_two_jobs_cannot_write_to_one_run(config):
     assert not (config.output / ".lock").exists()
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(config):
+HOLDER = """
+import sys
+from pathlib import Path
+
+from napari_kdseg.training.lock import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_is_named_and_its_lock_is_free_once_it_is_dead(config):
     config.output.mkdir()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    mine = {"host": socket.gethostname(), "started": psutil.Process().create_time()}
     lock = config.output / ".lock"
-    for holder in ({"pid": dead.pid, **mine}, {"pid": os.getpid(), **mine, "started": 1.0}):
-        lock.write_text(json.dumps(holder))
-        with RunFolder(config.output, config):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        named = f"process {other.pid} on {re.escape(socket.gethostname())}"
+        with pytest.raises(OutputError, match=named), RunFolder(config.output, config):
             pass
-    lock.write_text(json.dumps({"pid": dead.pid, **mine, "host": "another-computer"}))
-    with pytest.raises(OutputError, match="another-computer"), RunFolder(config.output, config):
+        other.kill()
+    assert lock.exists()
+    with RunFolder(config.output, config):
         pass
-    lock.write_text("")  # just being written by somebody
-    with pytest.raises(OutputError, match="Another job"), RunFolder(config.output, config):
-        pass
-    os.utime(lock, (1, 1))  # left so long ago
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize(
+    "left", ["", json.dumps({"pid": 1, "host": "another-computer", "started": 1.0}), "process 1 on elsewhere"]
+)
+def test_a_file_that_is_left_locks_nothing(config, left):
+    """Whoever wrote it, this version or an older one, on this machine or another, is gone."""
+    config.output.mkdir()
+    (config.output / ".lock").write_text(left)
     with RunFolder(config.output, config):
         pass
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import shapely
 from napari.layers import Labels, Shapes
+from napari.utils import DirectLabelColormap
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides import (
@@ -18,7 +19,7 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.widgets.layers.annotation_masks import labels_to_shapes, shapes_to_labels
+from napari_kdseg.widgets.layers.annotation_masks import labels_to_shapes
 from napari_kdseg.widgets.layers.annotation_shapes import layer_to_shapes, shapes_to_layer
 
 MPP = (0.25, 0.252)
@@ -193,19 +194,18 @@ def painted(shape=(900, 1200)) -> np.ndarray:
     return np.kron(random.integers(0, 4, (shape[0] // 10, shape[1] // 10)), np.ones((10, 10), int))
 
 
-def test_shapes_as_labels_are_the_rasterised_shapes(slide):
+def test_labels_come_back_with_the_names_and_colours_of_the_layer(slide):
     shapes = [
         AnnotationShape(shapely.box(10, 20, 110, 220), "gland", (1, 2, 3)),
         AnnotationShape(shapely.box(300, 300, 400, 330), "vessel"),
     ]
-    levels, options, kind = shapes_to_labels(shapes, slide)
-    assert kind == "labels"
-    layer = Labels(levels, **options)
-    np.testing.assert_array_equal(
-        np.asarray(layer.data[0]), np.asarray(open_annotation(shapes, slide).levels[0])
+    annotation = open_annotation(shapes, slide)
+    table = {"index": range(3), "class": annotation.classes}
+    black = (0, 0, 0, 1)
+    colours = DirectLabelColormap(color_dict={None: black, 1: np.array([1, 2, 3, 255]) / 255, 2: black})
+    layer = Labels(
+        annotation.read_scaled(1, 0, 0, 900, 1200), colormap=colours, features=table, scale=slide.mpp
     )
-    assert list(layer.features["class"]) == ["background", "gland", "vessel"]
-    np.testing.assert_allclose(layer.get_color(1)[:3], np.array([1, 2, 3]) / 255, atol=1e-6)
     again = labels_to_shapes(layer, slide)
     assert [(shape.class_name, shape.geometry.bounds) for shape in again] == [
         ("gland", (10, 20, 110, 220)),

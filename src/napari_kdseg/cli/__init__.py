@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import sys
 
-from napari_kdseg.cli import (  # noqa: F401 - each adds its commands
+from napari_kdseg.cli import processes
+from napari_kdseg.cli.app import app, console
+from napari_kdseg.cli.commands import (  # noqa: F401 - each adds its commands
     adopting,
     distillation,
+    info,
     masks,
     models,
     networks,
-    processes,
     slides,
     studies,
 )
-from napari_kdseg.cli.app import app, console
 from napari_kdseg.errors import KdsegError, explain
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -10,14 +12,12 @@ from napari_kdseg.inference import CostConfig, CostResult, Subject
 from napari_kdseg.inference.measuring.cost_figures import conditions, table
 
 
-def measured(networks: list[str], side: int, device: str = "auto", measure: str = "missing") -> CostResult:
-    """Measure networks, given by path or name; what was measured here before is looked up."""
+def measured(networks: list[str], **settings: Any) -> CostResult:
+    """Measure networks, given by path or name, with ``settings``; what was measured here before is looked up."""
     from napari_kdseg.inference import measure_costs
 
     subjects = {network: Subject(network=network) for network in networks}
-    config = CostConfig.model_validate(
-        {"networks": subjects, "side": side, "device": device, "measure": measure}
-    )
+    config = CostConfig.model_validate({"networks": subjects, **settings})
     return run(measure_costs, config, resumable=False)
 
 

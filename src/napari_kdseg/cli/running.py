@@ -11,11 +11,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from napari_kdseg.cli import processes
 from napari_kdseg.cli.app import console
 from napari_kdseg.errors import KdsegError
-from napari_kdseg.jobs import Done, Event, Failed, Job, Message, Step, Validated, start_in_thread
+from napari_kdseg.jobs import (
+    Done,
+    Emit,
+    Event,
+    Failed,
+    Job,
+    Message,
+    RunningJob,
+    Step,
+    Validated,
+    start_in_thread,
+)
+from napari_kdseg.memory import keep_memory
 
 
 def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
-    """Run ``job`` in a thread, show its progress here, stop it in good order on Ctrl-C; return its result."""
+    """Run ``job`` with bars of its progress in the terminal; return its result."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -26,25 +38,36 @@ def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
         transient=True,
         disable=processes.number() > 0,
     ) as progress:
-        display = _Display(progress)
-        running = start_in_thread(job, config, display.show)
-        processes.heed_terminate(running.control.cancel)
-        try:
-            while not running.join(0.2):
-                pass
-        except KeyboardInterrupt:
-            kept = "what is done is kept" if resumable else "nothing half-written stays"
-            if not processes.number():
-                console.print(f"Stopping after this step; {kept} …")
-            running.control.cancel()
-            running.join()
-    if isinstance(running.end, Failed):
-        raise KdsegError(running.end.message)
-    if not isinstance(running.end, Done):
+        running = to_its_end(job, config, _Display(progress).show, resumable=resumable)
+    return result_of(running, resumable=resumable)
+
+
+def to_its_end(job: Job, config: Any, show: Emit, *, resumable: bool = True) -> RunningJob:
+    """Run ``job`` in a thread, tell ``show`` its events, and stop it in good order on Ctrl-C."""
+    keep_memory()
+    running = start_in_thread(job, config, show)
+    processes.heed_terminate(running.control.cancel)
+    try:
+        while not running.join(0.2):
+            pass
+    except KeyboardInterrupt:
+        kept = "what is done is kept" if resumable else "nothing half-written stays"
+        if not processes.number():
+            console.print(f"Stopping after this step; {kept} …")
+        running.control.cancel()
+        running.join()
+    return running
+
+
+def result_of(ended: RunningJob, *, resumable: bool = True) -> Any:
+    """Return what a job came to; one that was stopped ends the command."""
+    if isinstance(ended.end, Failed):
+        raise KdsegError(ended.end.message)
+    if not isinstance(ended.end, Done):
         if not processes.number():
             console.print("Stopped. The same command goes on from here." if resumable else "Stopped.")
         sys.exit(130)
-    return running.end.result
+    return ended.end.result
 
 
 class _Display:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_kdseg.errors import explain
 from napari_kdseg.jobs.control import Control, JobCancelled
 from napari_kdseg.jobs.events import Cancelled, Done, Event, Failed, Terminal
+from napari_kdseg.memory import keep_memory
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -176,5 +177,6 @@ def start_in_process(job: Job[Config], config: Config, observer: Emit | None = N
 
 def _child(job: Job[Config], config: Config, sender: Connection, control: Control) -> None:
     control._emit = sender.send
+    keep_memory()
     run_job(job, config, sender.send, control)
     sender.close()

@@ -126,7 +126,7 @@ class StudyConfig(TrainingConfig):
         default=None,
         ge=1,
         title="Runs at once",
-        description="Each in a process of its own. Default: as many as there are GPUs, or one.",
+        description="Runs at the same time, each in a process of its own. Default: as many as there are GPUs, or one.",
     )
     limit: int | None = Field(
         default=None, ge=1, exclude=True, title="Limit", description="Stop after so many runs; go on later."
@@ -139,7 +139,7 @@ class StudyConfig(TrainingConfig):
     output: Path = Field(
         default=Path("study"),
         title="Folder",
-        description="Of the table and the report; the same again goes on.",
+        description="Folder of the table and the report; the same one again goes on.",
     )
     work: Path | None = Field(
         default=None, title="Work folder", description="Of the networks. Default: 'work' in the folder."

@@ -13,8 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,20 +38,18 @@ from napari_kdseg.jobs import (
     start_in_thread,
 )
 from napari_kdseg.study.config import LISTS, StudyConfig
-from napari_kdseg.study.evidence import write_evidence
+from napari_kdseg.study.networks import KeptNetworks
 from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_name, plan, slug
-from napari_kdseg.study.progress import RunState, StudyProgress
-from napari_kdseg.study.results import finished, score_given, stage_seconds
+from napari_kdseg.study.report.evidence import write_evidence
+from napari_kdseg.study.results import finished, score_given
 from napari_kdseg.study.shares import kinds, share, write_share
-from napari_kdseg.study.stages import shared_networks, shared_stages
 from napari_kdseg.study.table import Row, Table
+from napari_kdseg.study.telling import Telling
 from napari_kdseg.training import DataConfig, DistillConfig, distill
 from napari_kdseg.training.data import TileCollection, discover
-from napari_kdseg.training.lock import FolderLock
+from napari_kdseg.training.lock import locked
 
 POLL_SECONDS = 0.1
-TELL_SECONDS = 0.5
-"""How often observers are told, at most."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,12 @@ def study(config: StudyConfig, emit: Emit, control: Control) -> StudyResult:
         If data, settings or folders do not work, or a run failed; all others are finished before that is said.
     """
     emit(Started("Study"))
-    lock = FolderLock(config.work_folder / ".lock")
     try:
         config.work_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {config.work_folder} cannot be made. {error.strerror}.") from error
-    lock.acquire()
-    try:
+    with locked(config.work_folder / ".lock"):
         return _Study(config, emit, control).run()
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ class _Running:
     job: RunningJob
     slot: int
     config: DistillConfig
-    makes: set[str]
+    makes: set[Path]
     events: deque[Event] = field(default_factory=deque)
 
 
@@ -138,14 +131,13 @@ class _Study:
         self.places = Places(self.config.work_folder)
         self.table = Table(self.config.output)
         self.runs = plan(self.config)
-        self.states = {run: RunState(run.title, run.method) for run in self.runs}
+        self.telling = Telling(self.runs, emit)
+        self.networks = KeptNetworks(self.config, self.places, self.runs)
         self.running: dict[Run, _Running] = {}
         self.failures: dict[Run, str] = {}
         self.warned: set[str] = set()
         self.paused = False
         self.slots = self._slots()
-        self.began, self.told = time.monotonic(), 0.0
-        self.share_before = 0.0
 
     def run(self) -> StudyResult:
         self._keep_protocol()
@@ -153,7 +145,7 @@ class _Study:
         self.kinds = kinds(self.collection, self.control.check)
         self.tiles: dict[tuple[float, int], int] = {}
         waiting = self._waiting()
-        self._tell(always=True)
+        self.telling.begin()
         started = 0
         try:
             while waiting or self.running:
@@ -170,7 +162,7 @@ class _Study:
         except BaseException:
             self._stop_all()
             raise
-        self._tell(always=True)
+        self.telling.tell(always=True)
         self._complain()
         done = sum(run in self.table.done for run in self.runs)
         if done == len(self.runs):
@@ -218,11 +210,11 @@ class _Study:
     def _waiting(self) -> list[Run]:
         """List what is not done, and mark in the progress what is."""
         rows = {row.run: row for row in self.table.rows}
+        done = set(rows)
         for run in self.runs:
             if run in rows:
-                self._note(run, status="done", share=1.0, test_dice=rows[run].test_dice)
-                self._tidy(run)
-        self.share_before = float(sum(run in rows for run in self.runs))
+                self.telling.note(run, status="done", share=1.0, test_dice=rows[run].test_dice)
+                self.networks.tidy(run, done)
         return [run for run in self.runs if run not in rows]
 
     def _slots(self) -> list[int | None]:
@@ -258,7 +250,7 @@ class _Study:
         for run in waiting:
             if run.teacher and run.method != TEACHER and not self._teacher_is_there(run):
                 continue
-            if self._missing(run) & making:
+            if self.networks.missing(run) & making:
                 continue
             return run
         return None
@@ -266,24 +258,14 @@ class _Study:
     def _teacher_is_there(self, run: Run) -> bool:
         return any(other.method == TEACHER and other.teacher == run.teacher for other in self.table.done)
 
-    def _missing(self, run: Run) -> set[str]:
-        """Keys of the stages of a run that nobody has trained yet."""
-        return {
-            key for key in shared_stages(self.config, run).values() if not self.places.stage(key).exists()
-        }
-
     def _start(self, run: Run) -> None:
         given = next((c for c in self.config.teachers if network_name(c) == run.student), None)
-        self._note(run, status="running")
+        self.telling.note(run, status="running")
         data = self._data(run)
         if run.method == TEACHER and given is not None and given.checkpoint is not None:
             self._keep(*score_given(self.config, run, given, data, self.emit, self.control))
             return
-        stages = {
-            name: self.places.stage(key)
-            for name, key in shared_stages(self.config, run).items()
-            if self.places.stage(key).exists()
-        }
+        stages = {name: path for name, path in self.networks.stages(run).items() if path.exists()}
         tiles = self.tiles[run.label_fraction, run.seed]
         config = distillation(self.config, run, data, tiles, self.places, stages)
         alone = len(self.slots) == 1
@@ -292,14 +274,14 @@ class _Study:
             together = 1 if run.method == TEACHER and len(self.config.teachers) == 1 else len(self.slots)
             config.threads = self.config.threads or max(1, (os.cpu_count() or 1) // together)
         self._forget_other(config)
-        running = _Running(RunningJob(), slot, config, self._missing(run))
+        running = _Running(RunningJob(), slot, config, self.networks.missing(run))
         if alone:
             running.job = start_in_thread(distill, config, running.events.append)
         else:
             task = OneRun(config, self.slots[slot])
             running.job = start_in_process(distill_alone, task, running.events.append)
         self.running[run] = running
-        self._tell(always=True)
+        self.telling.tell(always=True)
 
     def _forget_other(self, config: DistillConfig) -> None:
         """Take away a half run that was begun with other settings, before the first row of this study."""
@@ -324,17 +306,17 @@ class _Study:
                 running.job.join()
                 del self.running[run]
                 self._finish(run, running)
-        self._tell()
+        self.telling.tell()
 
     def _take_in(self, run: Run, event: Event) -> None:
         if isinstance(event, Step):
-            whole = self.states[run].share
+            whole = self.telling.states[run].share
             if event.stage == "student":
                 whole = event.done / event.total
-            self._note(run, stage=event.stage, share=whole)
+            self.telling.note(run, stage=event.stage, share=whole)
         elif isinstance(event, Validated) and event.stage == "student":
-            before = self.states[run].val_dice or 0.0
-            self._note(run, val_dice=max(before, event.metrics.get("val_dice", 0.0)))
+            before = self.telling.states[run].val_dice or 0.0
+            self.telling.note(run, val_dice=max(before, event.metrics.get("val_dice", 0.0)))
         elif isinstance(event, Message) and event.level == "warning":
             self._warn(run, event.text)
 
@@ -351,73 +333,23 @@ class _Study:
         end = running.job.end
         if isinstance(end, Failed):
             self.failures[run] = end.message
-            self._note(run, status="failed")
+            self.telling.note(run, status="failed")
             self.emit(Message(f"{run.title}: {end.message}", "warning"))
             if run.method == TEACHER:
                 self._complain()
         elif isinstance(end, Done):
-            self._share_networks(run, running)
-            kept = {name: self.places.stage(key) for name, key in shared_stages(self.config, run).items()}
-            self._keep(*finished(run, running.config, kept))
-            self._tidy(run)
+            self.networks.keep(run)
+            self._keep(*finished(run, running.config, self.networks.stages(run)))
+            self.networks.tidy(run, self.table.done)
         else:
             raise JobCancelled
 
     def _keep(self, row: Row, classes: Mapping[str, float], images: Mapping[str, float]) -> None:
         """Write the row of a finished run."""
         self.table.append(row, classes, images)
-        self._note(row.run, status="done", share=1.0, stage="", test_dice=row.test_dice)
-        self._tell(always=True)
-        self.emit(Step("runs", sum(state.status == "done" for state in self.states.values()), len(self.runs)))
-
-    def _share_networks(self, run: Run, running: _Running) -> None:
-        """Keep what a run trained, or copied, for the runs that have the same."""
-        seconds = stage_seconds(running.config.output)
-        for name, target in shared_networks(self.config, run, self.places).items():
-            source = running.config.output / "checkpoints" / f"{name}.safetensors"
-            if not target.exists() and source.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(
-                    target.with_suffix(".json"), json.dumps({"seconds": seconds.get(name, 0.0)}).encode()
-                )
-                os.replace(source, target)
-
-    def _tidy(self, run: Run) -> None:
-        """Leave a finished run its networks, as links those that others have too; take away what was for resuming."""
-        checkpoints = self.places.run(run) / "checkpoints"
-        keep = self.config.keep_work or run.method == TEACHER
-        for path in checkpoints.glob("*"):
-            if path.name != "student.safetensors" or not keep:
-                path.unlink(missing_ok=True)
-        for name, path in shared_networks(self.config, run, self.places).items() if keep else ():
-            with suppress(OSError):  # a disk that knows no links; the network is in the folder of the study
-                os.link(path, checkpoints / f"{name}.safetensors")
-        memory = self.places.memory(run)
-        users = [
-            other for other in self.runs if other.method != TEACHER and self.places.memory(other) == memory
-        ]
-        if all(user in self.table.done for user in users):
-            shutil.rmtree(memory, ignore_errors=True)
-
-    # -- telling ----------------------------------------------------------------------------------------------------
-
-    def _note(self, run: Run, **changes: object) -> None:
-        self.states[run] = replace(self.states[run], **changes)  # type: ignore[arg-type]
-
-    def _tell(self, *, always: bool = False) -> None:
-        now = time.monotonic()
-        if always or now - self.told > TELL_SECONDS:
-            self.told = now
-            self.emit(StudyProgress(tuple(self.states.values()), self._seconds_left()))
-
-    def _seconds_left(self) -> float | None:
-        """Estimate from the share of all runs that this session has done; ``None`` before it is enough."""
-        share = sum(state.share for state in self.states.values())
-        progressed = share - self.share_before
-        left = len(self.states) - share
-        if progressed < 0.2:
-            return None
-        return (time.monotonic() - self.began) / progressed * left
+        self.telling.note(row.run, status="done", share=1.0, stage="", test_dice=row.test_dice)
+        self.telling.tell(always=True)
+        self.emit(Step("runs", self.telling.done, len(self.runs)))
 
     def _complain(self) -> None:
         if self.failures:

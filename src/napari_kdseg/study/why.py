@@ -26,8 +26,8 @@ from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Control, Emit, Started, Step
 from napari_kdseg.networks import Checkpoint, load, to_input
 from napari_kdseg.study.config import StudyConfig
-from napari_kdseg.study.examples import Example, draw_examples
 from napari_kdseg.study.plan import Places, Run, network_name, plan, slug, teacher_checkpoint
+from napari_kdseg.study.report.examples import Example, draw_examples
 from napari_kdseg.study.stages import shared_stages
 from napari_kdseg.study.table import Table
 from napari_kdseg.training import DataConfig

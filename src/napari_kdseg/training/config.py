@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, OutputError, explain
+from napari_kdseg.files import write_whole
 from napari_kdseg.training.settings import NetworkChoice, TrainingConfig
 
 RUN_ONLY = ("output", "device", "threads", "previews", "trained_stages", "memory", "report")
@@ -185,10 +186,7 @@ class DistillConfig(TrainingConfig):
         path = Path(path)
         text = self._anchored(Path.cwd()).model_dump_json(indent=2)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, (text + "\n").encode())
         except OSError as error:
             raise OutputError(f"The configuration could not be saved. {explain(error)}") from error
 

@@ -20,7 +20,7 @@ from napari_kdseg.errors import KdsegError, OutputError, explain
 from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Event, Step, Validated
 from napari_kdseg.training.config import DistillConfig
-from napari_kdseg.training.lock import FolderLock
+from napari_kdseg.training.lock import locked
 
 CONFIG, METRICS, LOCK, STATE = "config.json", "metrics.jsonl", ".lock", "checkpoints/state.pt"
 
@@ -48,7 +48,7 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self.config = config
-        self._lock = FolderLock(path / LOCK)
+        self._lock = contextlib.ExitStack()
         self._ours = False
         self._metrics: io.BufferedWriter | None = None
         self._board: Any = None
@@ -60,7 +60,7 @@ class RunFolder:
             self._refuse_foreign()
             self._ours = not self.path.exists()
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        self._lock.enter_context(locked(self.path / LOCK))
         try:
             with _writing(self.path):
                 # Looked at again: only who holds the lock can be sure.
@@ -69,7 +69,7 @@ class RunFolder:
                 self.config.resolved().save(self.path / CONFIG)
                 self._metrics = (self.path / METRICS).open("ab")
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
         return self
 
@@ -82,7 +82,7 @@ class RunFolder:
                 self._board.close()
         finally:
             self._metrics = self._board = None
-            self._lock.release()
+            self._lock.close()
         if kind is not None and issubclass(kind, KdsegError) and self._ours and not self._begun():
             shutil.rmtree(self.path, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from napari_kdseg.inference.prediction import begin, predict, predict_slab
 from napari_kdseg.jobs import Control, Emit, Event, JobCancelled, Message, Step
 from napari_kdseg.masks.disk import InUseError
 from napari_kdseg.masks.writing.slabs import Slab
+from napari_kdseg.memory import keep_memory
 
 #: Seconds for which a mask that another worker still holds, perhaps one that was lost from sight, is waited for.
 PATIENCE = 120.0
@@ -114,6 +115,8 @@ class _Listener:
 
 
 def _run(job: Callable[[Emit, Control], Any], orders: str, topic: str | None = None) -> Outcome:
+    if get_worker().nanny is not None:  # then this process is the worker's alone
+        keep_memory()
     listener = _Listener(topic)
     control = Orders(orders)
     try:

@@ -27,6 +27,8 @@ class ExportModelConfig(BaseModel):
         min_length=1,
     )
     run: Path | None = setting(
-        None, "Run folder", "Fills the card. Default: that in which the checkpoint lies, if it lies in one."
+        None,
+        "Run folder",
+        "Run folder that fills the card. Default: that in which the checkpoint lies, if it lies in one.",
     )
     overwrite: bool = setting(False, "Replace", "Replace files that are there.")

@@ -83,10 +83,14 @@ class CostConfig(BaseModel):
         "Measure",
         "What was not measured here yet, everything anew, or nothing: only what is kept.",
     )
-    side: int = setting(512, "Side (pixels)", "Of the images.", ge=32, le=8192)
+    side: int = setting(
+        512, "Side (pixels)", "Side of the images that networks are measured on.", ge=32, le=8192
+    )
     channels: int = setting(3, "Channels", "Of images, for networks by name.", ge=1)
     classes: int = setting(2, "Classes", "Of networks by name.", ge=2, le=255)
-    device: Device = setting("auto", "Device", "'auto' takes the GPU if there is one.")
+    device: Device = setting(
+        "auto", "Device", "Where networks are measured. 'auto' takes the GPU if there is one."
+    )
     threads: int | None = setting(None, "Threads", "That compute, on a CPU. Empty: all.", ge=1)
 
 

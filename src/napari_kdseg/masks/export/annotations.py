@@ -8,15 +8,13 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError
 from napari_kdseg.jobs import Control, Emit, Step
 from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
-from napari_kdseg.masks.settings import setting
+from napari_kdseg.masks.export.config import ConvertAnnotationsConfig
 from napari_kdseg.masks.tiling import mask_shape, plan_tiles
 from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
 from napari_kdseg.slides import (
@@ -36,37 +34,6 @@ from napari_kdseg.slides.geometry import Pair
 OUTLINE_TILE = 2048
 SMALLEST = 1024
 STAGE = "annotations"
-
-
-class ConvertAnnotationsConfig(BaseModel):
-    """What is converted into what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: Path = setting(..., "From", "*.geojson, *.geojson.gz, *.xml; PNG or TIFF mask; OME-Zarr label.")
-    target: Path = setting(..., "To", "*.geojson, *.geojson.gz, *.xml; *.tif; *.ome.zarr.")
-    slide: str | None = setting(None, "Slide", "The slide they lie on; needed to make a mask of outlines.")
-    classes: tuple[str, ...] | None = setting(
-        None, "Classes", "Names in the order of their indices, background first. Default: as they appear."
-    )
-    outside: Literal[0, 255] | None = setting(
-        None,
-        "Outside",
-        "Value outside of all outlines: 0 background, 255 not annotated. Default: see the docs.",
-    )
-    overlap: Literal["smaller", "later"] = setting(
-        "smaller", "Overlap", "Which of two overlapping outlines lies on top."
-    )
-    xml: Literal["asap", "imagescope"] = setting("asap", "XML", "The program that an *.xml is for.")
-    source_bounds: bool = setting(
-        False, "From the scanned area", "The source counts from the corner of the scanned area (MRXS)."
-    )
-    target_bounds: bool = setting(False, "To the scanned area", "The result shall count from there.")
-    downsample: float = setting(
-        1.0, "Downsample", "Width of a pixel of a mask in pixels of the slide.", ge=1, allow_inf_nan=False
-    )
-    name: str = setting("annotation", "Label", "Name of the label in an OME-Zarr.", min_length=1)
-    overwrite: bool = setting(False, "Replace", "Replace a file or label that is there.")
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,22 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError, KdsegError, SlideError
 from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Control, Emit, Message, Step
 from napari_kdseg.masks.disk import writing
 from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
+from napari_kdseg.masks.export.config import ExportConfig
 from napari_kdseg.masks.export.dicom_seg import write_dicom_seg
 from napari_kdseg.masks.export.pieces import STAGE, as_shape, measure
 from napari_kdseg.masks.export.tables import COLUMNS, Row, as_csv, class_rows
 from napari_kdseg.masks.metadata import read_attributes
 from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
 from napari_kdseg.masks.reduction import NOT_COMPUTED
-from napari_kdseg.masks.settings import setting
 from napari_kdseg.slides import bounds_origin, open_slide, tissue_of, write_annotations
 from napari_kdseg.slides.geometry import Pair
 
@@ -30,42 +29,6 @@ SUMMARY = "summary.csv"
 SUFFIXES = {"geojson": ".geojson", "csv": ".csv", "tiff": ".ome.tif", "dicom": ".seg.dcm"}
 #: Levels of a TIFF end with one this small.
 SMALLEST = 1024
-Kind = Literal["geojson", "csv", "tiff", "dicom"]
-
-
-class ExportConfig(BaseModel):
-    """What is exported, and as what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stores: tuple[Path, ...] = setting(
-        ..., "Masks", "Folders *.ome.zarr of masks, or folders that hold such folders.", min_length=1
-    )
-    output: Path = setting(..., "Folder", "Where the files are put; made if there is none.")
-    names: tuple[str, ...] = setting(
-        (), "Which", "Names of the masks, such as student. Default: all segmentations."
-    )
-    kinds: tuple[Kind, ...] = setting(
-        ("geojson", "csv"),
-        "As",
-        "geojson (QuPath), csv (areas), tiff (pyramidal OME-TIFF), dicom (DICOM SEG; needs the DICOM slide).",
-        min_length=1,
-    )
-    objects: Literal["detection", "annotation"] = setting(
-        "detection",
-        "Objects",
-        "What outlines are in QuPath: detections are many and fast, annotations editable.",
-    )
-    compress: bool = setting(False, "Compress", "Write outlines as *.geojson.gz.")
-    slide: str | None = setting(
-        None, "Slide", "The slide they lie on: needed for dicom; adds the share of the tissue to csv."
-    )
-    bounds: bool = setting(
-        False,
-        "From the scanned area",
-        "Outlines count from the corner of the scanned area, as QuPath shows MRXS.",
-    )
-    overwrite: bool = setting(False, "Replace", "Replace files that are there.")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ its own belong to it alone; coarser ones are made from it once all slabs are don
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +47,3 @@ class Slab:
         """Return the slabs whose journals lie beside ``path``, that of the mask."""
         names = (_NAME.search(found.stem) for found in path.parent.glob(f"{path.stem}-slab-*{path.suffix}"))
         return sorted(cls(*map(int, name.groups())) for name in names if name)
-
-
-def slabs_of(tiles: Iterable[tuple[int, int]], level: int) -> list[Slab]:
-    """Return the slabs of ``level`` that hold ``tiles`` (row, column), each once, in order."""
-    return sorted({Slab.around(tile, level) for tile in tiles})

@@ -9,20 +9,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import Control, Emit, Message, Started
-from napari_kdseg.slides.formats import WrittenFormat, written_format
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.pixels.tiles import MAX_COMPUTED_PIXELS
 from napari_kdseg.slides.readers.backend import Backend, make_level
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.slide import Slide
+from napari_kdseg.slides.writing.config import ConvertConfig
 from napari_kdseg.slides.writing.output import (
     check_output,
     counted,
@@ -35,86 +33,8 @@ from napari_kdseg.slides.writing.write_tiff import TiffContent, write_ome_tiff, 
 from napari_kdseg.slides.writing.write_zarr import write_image
 from napari_kdseg.synthetic.address import is_address
 
-Compression = Literal["auto", "jpeg", "deflate", "lzw", "zstd", "none"]
-DEFAULT_TILE = {"ome-zarr": 512}
 CACHE_BYTES = 2**28
 """Tiles of the source that are kept: two rows of them on a slide 100,000 px wide, so that each is decoded once."""
-
-
-class WriteConfig(BaseModel):
-    """How a slide is written.
-
-    Attributes
-    ----------
-    output
-        The file or folder; its suffix says the format.
-    compression
-        Of the tiles. ``auto``: JPEG for TIFF of RGB, deflate for other TIFF, zstd for OME-Zarr.
-    quality
-        Of JPEG.
-    tile
-        Side of a tile; 256, or 512 for OME-Zarr.
-    step
-        How much coarser each level is than the one before; 4 for SVS, 2 for others.
-    ome_zarr
-        Version of OME-Zarr.
-    overwrite
-        Replace what is there.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    output: Path
-    compression: Compression = "auto"
-    quality: int = Field(85, ge=1, le=100)
-    tile: int | None = Field(None, ge=64, le=4096, multiple_of=16)
-    step: Literal[2, 4] | None = None
-    ome_zarr: Literal["0.4", "0.5"] = "0.5"
-    overwrite: bool = False
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.format == "ome-zarr" and self.compression not in ("auto", "zstd", "none"):
-            raise ValueError(f"OME-Zarr is written with zstd or none, not {self.compression}")
-        return self
-
-    @property
-    def format(self) -> WrittenFormat:
-        """Which one the suffix asks for."""
-        return written_format(self.output)
-
-    @property
-    def in_folder(self) -> bool:
-        """Whether the format is a folder of many files."""
-        return self.format == "ome-zarr"
-
-    @property
-    def tile_side(self) -> int:
-        """Side of a tile."""
-        return self.tile or DEFAULT_TILE.get(self.format, 256)
-
-    @property
-    def level_step(self) -> int:
-        """How much coarser each level is than the one before."""
-        return self.step or (4 if self.format == "svs" else 2)
-
-
-class ConvertConfig(WriteConfig):
-    """Which slide is written, and how.
-
-    Attributes
-    ----------
-    slide
-        Path, or ``synthetic:...``.
-    mpp
-        Micrometres per level-0 pixel, for a slide whose file does not know it.
-    pictures
-        Keep label and macro, where the format has a place for them. A label may show the name of a patient.
-    """
-
-    slide: str = Field(min_length=1)
-    mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
-    pictures: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
-
-from pydantic import Field, model_validator
 
 from napari_kdseg.colours import CLASSES
 from napari_kdseg.jobs import Control, Emit, Started
 from napari_kdseg.slides.annotations.annotation import Annotation
 from napari_kdseg.slides.annotations.opening import open_annotation
-from napari_kdseg.slides.formats import written_suffix
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
-from napari_kdseg.slides.writing.convert import (
-    CACHE_BYTES,
-    ConvertConfig,
-    Converted,
-    WriteConfig,
-    write_slide,
-)
+from napari_kdseg.slides.writing.config import ConvertConfig, SynthConfig, WriteConfig
+from napari_kdseg.slides.writing.convert import CACHE_BYTES, Converted, write_slide
 from napari_kdseg.slides.writing.output import (
     check_output,
     counted,
@@ -34,56 +25,8 @@ from napari_kdseg.slides.writing.output import (
 from napari_kdseg.slides.writing.pyramid import Pyramid, mask_pyramid, slide_pyramid
 from napari_kdseg.slides.writing.write_tiff import TiffContent, write_plain_tiff
 from napari_kdseg.slides.writing.write_zarr import write_label
-from napari_kdseg.synthetic.address import Look, format_address
 
-MaskName = Literal["tissue", "gland", "tumour", "classes"]
 BACKGROUND = (0, 0, 0)
-
-
-class SynthConfig(WriteConfig):
-    """A synthetic slide, and how it is written.
-
-    Attributes
-    ----------
-    width, height
-        Pixels of level 0.
-    seed
-        Another seed is another tissue.
-    mpp
-        Micrometres per pixel.
-    stain
-        Number of the laboratory that stained it.
-    folds, pen, blur
-        Whether there are folds, pen on the glass, and fields out of focus.
-    masks
-        Which masks to write: as labels of an OME-Zarr, or as TIFF files beside any other format.
-    """
-
-    width: int = Field(20_000, ge=1, le=2**24)
-    height: int = Field(16_000, ge=1, le=2**24)
-    seed: int = 0
-    mpp: float = Field(0.25, ge=0.01, le=100)
-    stain: int = Field(0, ge=0)
-    folds: bool = True
-    pen: bool = True
-    blur: bool = True
-    masks: tuple[MaskName, ...] = ("gland",)
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        if len(set(self.masks)) < len(self.masks):
-            raise ValueError("every mask can be written once")
-        return self
-
-    def address(self, mask: str = "gland") -> str:
-        """Return the address of the slide that is meant, with one of its masks."""
-        look = Look(self.seed, self.mpp, self.stain, self.folds, self.pen, self.blur)
-        return format_address((self.height, self.width), look, mask)
-
-    def mask_path(self, name: str) -> Path:
-        """Return where a mask goes that is a file of its own."""
-        stem = self.output.name[: -len(written_suffix(self.output))]
-        return self.output.with_name(f"{stem}.{name}.tif")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from napari_kdseg.training import (
     DistillConfig,
     NetworkChoice,
     OptimiserConfig,
+    resume_config,
 )
 from napari_kdseg.widgets.distil_dock.network_rows import NetworkRows
 from napari_kdseg.widgets.distil_dock.study_box import StudyBox
@@ -322,11 +323,10 @@ class DistilDock(Dock):
         """Go on with the run in ``folder`` from where it stopped."""
         self.problem.say("")
         try:
-            config = wait_for(lambda: DistillConfig.load(Path(folder) / "config.json"))
+            config = wait_for(lambda: resume_config(folder))
         except KdsegError as error:
             self.problem.warn(explain(error))
             return None
-        config.output = Path(folder)
         self.fill(config)
         return self._launch(config)
 

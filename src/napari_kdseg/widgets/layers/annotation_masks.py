@@ -10,7 +10,6 @@ import shapely
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides import AnnotationShape, open_annotation
-from napari_kdseg.slides.annotations.classes import Classes, Overlap
 from napari_kdseg.slides.annotations.polygonise import outline
 from napari_kdseg.widgets._compat import as_multiscale
 from napari_kdseg.widgets.layers import colours
@@ -35,48 +34,6 @@ def annotation_layer(source: str, slide: Slide) -> LayerTuple:
         "metadata": {ANNOTATION_KEY: source, ROLE_KEY: "annotation"},
         "colormap": colours.label_colormap(dict.fromkeys(range(1, len(names)), colours.BLACK)),
         "opacity": 0.8,
-        "features": {"index": list(names), "class": list(names.values())},
-        **placement(annotation.downsample, slide.mpp),
-    }
-    return as_multiscale(annotation.levels), options, "labels"
-
-
-def shapes_to_labels(
-    shapes: Sequence[AnnotationShape],
-    slide: Slide,
-    *,
-    name: str = "annotations",
-    classes: Classes | None = None,
-    outside: int | None = None,
-    overlap: Overlap = "smaller",
-) -> LayerTuple:
-    """Make a labels layer of annotations, rasterised where it is looked at: for more shapes than napari can draw.
-
-    Parameters
-    ----------
-    shapes, slide, classes, outside, overlap
-        As for :func:`~napari_kdseg.slides.open_annotation`.
-    name
-        Of the layer.
-
-    Returns
-    -------
-    levels, options, "labels"
-        For ``viewer.add_labels(levels, **options)``. Multiscale, so napari does not let it be painted on.
-    """
-    annotation = open_annotation(shapes, slide, classes=classes, outside=outside, overlap=overlap)
-    given = {shape.class_name: shape.colour for shape in reversed(shapes) if shape.colour}
-    table = {}
-    for index, class_name in enumerate(annotation.classes[1:], start=1):
-        colour = given.get(class_name)
-        table[index] = colours.class_colour(1, (None, colour)) if colour else colours.class_colour(index)
-    names = dict(enumerate(annotation.classes))
-    options = {
-        "name": name,
-        "multiscale": True,
-        "metadata": {ROLE_KEY: "shapes"},
-        "colormap": colours.label_colormap(table),
-        "opacity": 0.5,
         "features": {"index": list(names), "class": list(names.values())},
         **placement(annotation.downsample, slide.mpp),
     }

@@ -21,6 +21,8 @@ from napari_kdseg.jobs import (
     start_in_process,
     start_in_thread,
 )
+from napari_kdseg.memory import keep_memory
+from napari_kdseg.widgets.state.preferences import preferences
 
 REFRESH_MS = 100
 Config = TypeVar("Config", bound=BaseModel)
@@ -69,6 +71,8 @@ class JobHandle(QObject, Generic[Config]):
     def begin(self) -> None:
         """Start a job that was made with ``begin=False``."""
         self.waiting = False
+        if preferences().keep_memory:
+            keep_memory()
         start = start_in_process if self._in_process else start_in_thread
         self.running = start(DeferredJob(self.job), self.config, self._queue.append)
         self._watch = _Watch(self.running, self.title)

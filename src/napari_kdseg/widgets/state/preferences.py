@@ -27,6 +27,7 @@ class Preferences:
 
     folder: Path
     jobs_in_process: bool
+    keep_memory: bool
 
     @property
     def masks_folder(self) -> Path:
@@ -74,4 +75,8 @@ def preferences() -> Preferences:
     stored = get_plugin_settings("napari-kdseg").results
     chosen = os.environ.get("KDSEG_HOME") or stored.folder
     folder = Path(chosen).expanduser() if chosen else Path.home() / "napari-kdseg"
-    return Preferences(folder=folder, jobs_in_process=bool(stored.jobs_in_process))
+    return Preferences(
+        folder=folder,
+        jobs_in_process=bool(stored.jobs_in_process),
+        keep_memory=bool(stored.keep_memory),
+    )

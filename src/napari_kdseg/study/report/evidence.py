@@ -11,12 +11,12 @@ from pathlib import Path
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, DataError, OutputError, explain
 from napari_kdseg.files import write_whole
-from napari_kdseg.study.page import Block, Figures, Heading, Picture, Text, to_html, to_markdown
 from napari_kdseg.study.plan import TEACHER, is_variant, slug
-from napari_kdseg.study.plots import Scores, curves, dots
-from napari_kdseg.study.statistics import compare, holm, mean_and_sd, over_seeds
+from napari_kdseg.study.report.page import Block, Figures, Heading, Picture, Text, to_html, to_markdown
+from napari_kdseg.study.report.plots import Scores, curves, dots
+from napari_kdseg.study.report.statistics import compare, holm, mean_and_sd, over_seeds
+from napari_kdseg.study.report.why_page import write_why
 from napari_kdseg.study.table import RUNS, Row, Table
-from napari_kdseg.study.why_page import write_why
 
 PAGE = "report"
 ALONE, KD, PLC_KD = "alone", "kd", "plc-kd"

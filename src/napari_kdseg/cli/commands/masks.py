@@ -15,6 +15,7 @@ from napari_kdseg.cli.running import run as run_job
 from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.errors import ConfigurationError, KdsegError
 from napari_kdseg.inference.config import PredictConfig
+from napari_kdseg.masks.export.config import ExportConfig
 
 if TYPE_CHECKING:
     from napari_kdseg.inference import PredictResult
@@ -131,6 +132,11 @@ def _stem(slide: str) -> str:
 
 
 @app.command()
+@options_of(
+    ExportConfig,
+    without=("stores", "output", "names"),
+    flags={"kinds": "--as", "compress": "--gzip", "bounds": "--bounds"},
+)
 def export(
     places: Annotated[
         list[Path],
@@ -139,41 +145,18 @@ def export(
         ),
     ],
     name: Annotated[list[str] | None, typer.Option(help="Which masks; all of classes when absent.")] = None,
-    kinds: Annotated[
-        str,
-        typer.Option(
-            "--as", help="With commas: geojson (QuPath), csv (areas), tiff, dicom (DICOM SEG, needs --slide)."
-        ),
-    ] = "geojson,csv",
-    objects: Annotated[str, typer.Option(help="What outlines are in QuPath: detection or annotation.")] = (
-        "detection"
-    ),
-    gzip: Annotated[bool, typer.Option("--gzip", help="Compress outlines: *.geojson.gz.")] = False,
-    slide: Annotated[
-        str | None, typer.Option(help="The slide: for dicom, and for the share of the tissue in csv.")
-    ] = None,
-    bounds: Annotated[
-        bool,
-        typer.Option(
-            "--bounds", help="Outlines count from the scanned area, as QuPath shows MRXS; with --slide."
-        ),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Write masks for other programs: outlines with measurements, areas of each class, pyramidal TIFF, DICOM SEG."""
-    from napari_kdseg.masks import ExportConfig
     from napari_kdseg.masks import export_masks as job
 
     if len(places) < 2:
         raise ConfigurationError("Say where the files shall go: kdseg export MASKS.ome.zarr FOLDER.")
     *stores, output = places
     config = ExportConfig.model_validate(
-        {
-            "stores": tuple(stores), "output": output, "names": tuple(name or ()), "slide": slide, "objects": objects,
-            "bounds": bounds, "compress": gzip, "overwrite": overwrite,
-            "kinds": tuple(kind.strip() for kind in kinds.split(",")),
-        }
-    )  # fmt: skip
+        {"stores": tuple(stores), "output": output, "names": tuple(name or ()), **settings}
+    )
     for file in run_job(job, config, resumable=False):
         print(file)
 

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from napari_kdseg.cli.app import app
+from napari_kdseg.cli.options import options_of
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.inference.export import ExportModelConfig
 
 
 @app.command("export-model")
+@options_of(ExportModelConfig, flags={"formats": "--as"})
 def export_model(
     checkpoint: Annotated[Path, typer.Argument(help="The trained network.")],
     output: Annotated[Path, typer.Argument(help="Folder for the files; made if there is none.")],
-    kinds: Annotated[
-        str,
-        typer.Option(
-            "--as",
-            help="With commas: onnx (any program), pt2 (PyTorch's ExportedProgram), safetensors (weights).",
-        ),
-    ] = "onnx,pt2,safetensors",
-    run_folder: Annotated[
-        Path | None, typer.Option("--run", help="Run folder that fills the card; that of the checkpoint.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Write a network for other programs, compared with PyTorch, with a card that says what it is (README.md)."""
-    from napari_kdseg.inference.export import ExportModelConfig
     from napari_kdseg.inference.export import export_model as job
 
-    config = ExportModelConfig.model_validate(
-        {
-            "checkpoint": checkpoint, "output": output, "run": run_folder, "overwrite": overwrite,
-            "formats": tuple(kind.strip() for kind in kinds.split(",")),
-        }
-    )  # fmt: skip
+    config = ExportModelConfig.model_validate({"checkpoint": checkpoint, "output": output, **settings})
     result = run(job, config, resumable=False)
     for file in result.files:
         difference = result.differences.get(file.suffix[1:])

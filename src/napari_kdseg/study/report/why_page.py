@@ -8,8 +8,8 @@ from pathlib import Path
 
 from napari_kdseg.errors import DataError, OutputError, explain
 from napari_kdseg.files import write_whole
-from napari_kdseg.study.page import Block, Figures, Heading, Text, to_markdown
 from napari_kdseg.study.plan import slug
+from napari_kdseg.study.report.page import Block, Figures, Heading, Text, to_markdown
 
 PAGE = "why.md"
 STEPS = {

@@ -58,7 +58,7 @@ def networks(
 def _speeds(choices: Sequence[NetworkChoice], measure: bool | None) -> dict[str, float]:
     """Images a second, of those that are known or measured now."""
     what = {None: "missing", True: "all", False: "none"}[measure]
-    costs = measured([choice.name for choice in choices], COST_SIDE, measure=what).costs
+    costs = measured([choice.name for choice in choices], side=COST_SIDE, measure=what).costs
     return {name: cost.images_per_s for name, cost in costs.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,31 +11,28 @@ from rich.table import Table
 
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.cli.assigning import assign, assign_all
-from napari_kdseg.errors import KdsegError
-from napari_kdseg.jobs import Done, Event, Failed, Message, start_in_thread
+from napari_kdseg.cli.options import overrides_of
+from napari_kdseg.cli.running import result_of, run, to_its_end
+from napari_kdseg.jobs import Event, Message
+from napari_kdseg.study import StudyConfig
 from napari_kdseg.study.progress import StudyProgress
 
 
 @app.command()
+@overrides_of(StudyConfig, "output", "limit", "at_once")
 def study(
     config: Annotated[Path, typer.Argument(help="The study: YAML, TOML or JSON.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of the table; the same one again goes on.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many runs.")] = None,
-    at_once: Annotated[int | None, typer.Option(help="Runs at the same time.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting by its path: steps=400, data.input_size=224."),
     ] = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Compare methods: all runs of a study that are not done yet, then the report."""
-    from napari_kdseg.study import StudyConfig
-
     values: dict[str, Any] = StudyConfig.load(config).model_dump(mode="json")
-    assign(values, "output", output and str(output))
-    assign(values, "limit", limit)
-    assign(values, "at_once", at_once)
+    for name, value in settings.items():
+        assign(values, name, value)
     assign_all(values, set_ or ())
     result = run_study(StudyConfig.model_validate(values))
     print(f"{result.done} of {result.planned} runs are done.")
@@ -53,10 +49,9 @@ def evidence(
     ] = None,
 ) -> None:
     """Draw the tables and plots of a study from its runs.csv, as Markdown and HTML."""
-    from napari_kdseg.study import StudyConfig, write_evidence
+    from napari_kdseg.study import write_evidence
 
     if why is not None:
-        from napari_kdseg.cli.running import run
         from napari_kdseg.study.why import look_into
 
         config = StudyConfig.load(why)
@@ -79,20 +74,8 @@ def run_study(config: Any) -> Any:
                 style = "yellow" if event.level == "warning" else None
                 live.console.print(event.text, style=style, highlight=False)
 
-        running = start_in_thread(job, config, show)
-        try:
-            while not running.join(0.2):
-                pass
-        except KeyboardInterrupt:
-            console.print("Stopping after this step; what is done is kept …")
-            running.control.cancel()
-            running.join()
-    if isinstance(running.end, Failed):
-        raise KdsegError(running.end.message)
-    if not isinstance(running.end, Done):
-        console.print("Stopped. The same command goes on from here.")
-        sys.exit(130)
-    return running.end.result
+        running = to_its_end(job, config, show)
+    return result_of(running)
 
 
 def progress_table(progress: StudyProgress) -> Table:

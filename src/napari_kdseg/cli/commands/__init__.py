@@ -1,0 +1,1 @@
+"""The commands: each module adds those of one subject to the app."""
