@@ -68,6 +68,13 @@ SHARED: dict[str, dict[str, SharedStage]] = {
 """By method. A stage that is not here is trained in every run that needs it."""
 SHARED["plc-kd-paper"] = SHARED["plc-kd"]
 
+LATER = {"segmentation_loss": "ce+dice", "boundary_start": "edge"}
+"""Constants that came after studies were first kept, and what was done before there was a choice: at that value they are
+no part of a key, so that stages of then are found."""
+
+FORMS = {"critic": "penalty of the sum over patches"}
+"""How a stage is trained now that was trained otherwise once, by its name: those of then are not taken."""
+
 
 def shared_stages(config: StudyConfig, run: Run) -> dict[str, str]:
     """Return the stages of a run that other runs may have trained, with a key of all that they depend on."""
@@ -98,7 +105,8 @@ def shared_networks(config: StudyConfig, run: Run, places: Places) -> dict[str, 
 
 
 def _key(config: StudyConfig, run: Run, name: str, stage: SharedStage, settings: dict[str, Any]) -> str:
-    read = {constant: settings[constant] for constant in (*AloneSettings.model_fields, *stage.settings)}
+    constants = (*AloneSettings.model_fields, *stage.settings)
+    read = {each: settings[each] for each in constants if each not in LATER or settings[each] != LATER[each]}
     known = {
         "task": run.task,
         "stage": name,
@@ -108,6 +116,7 @@ def _key(config: StudyConfig, run: Run, name: str, stage: SharedStage, settings:
         "seed": run.seed,
         "settings": read,
         "protocol": config.protocol() | {"settings": {}, "temperature": 0, "kd_weight": 0},
+        **({"form": FORMS[name]} if name in FORMS else {}),
     }
     digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8).hexdigest()
     return f"{name}-{run.label_fraction:g}-{run.seed}-{digest}"
