@@ -69,8 +69,8 @@ SHARED: dict[str, dict[str, SharedStage]] = {
 SHARED["plc-kd-paper"] = SHARED["plc-kd"]
 
 LATER = {"segmentation_loss": "ce+dice", "boundary_start": "edge"}
-"""Constants that came after studies were first kept, and what was done before there was a choice: at that value they are
-no part of a key, so that stages of then are found."""
+"""Constants that came after studies were first kept, and what was done before there was a choice: at that value they
+are no part of a key, so that stages of then are found."""
 
 FORMS = {"critic": "penalty of the sum over patches"}
 """How a stage is trained now that was trained otherwise once, by its name: those of then are not taken."""
