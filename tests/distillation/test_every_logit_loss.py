@@ -16,8 +16,6 @@ from napari_kdseg.distillation.losses.logit_standardisation import logit_standar
 from napari_kdseg.distillation.losses.pixel_wise import pixel_wise
 from napari_kdseg.errors import ConfigurationError
 
-torch.set_num_threads(1)
-
 STEPS: dict[Callable[..., torch.Tensor], tuple[float, float]] = {
     cwd: (1e-2, 5e-4),
     dist_inter: (1e-2, 5e-4),

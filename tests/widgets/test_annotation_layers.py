@@ -86,8 +86,8 @@ def test_geojson_shapes_geojson_is_equal(drawn, tmp_path, mpp):
 def test_outlines_lie_on_the_corners_of_pixels():
     layer = layer_of([AnnotationShape(shapely.box(0, 0, 1, 1), "first pixel")])
     corners = np.array([layer.data_to_world(corner) for corner in layer.data[0]])
-    np.testing.assert_allclose(corners.min(axis=0), [-MPP[0] / 2, -MPP[1] / 2])
-    np.testing.assert_allclose(corners.max(axis=0), [MPP[0] / 2, MPP[1] / 2])
+    np.testing.assert_allclose(corners.min(axis=0), [-MPP[0] / 2, -MPP[1] / 2], equal_nan=False)
+    np.testing.assert_allclose(corners.max(axis=0), [MPP[0] / 2, MPP[1] / 2], equal_nan=False)
     assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
 
 
@@ -209,7 +209,7 @@ def test_shapes_as_labels_are_the_rasterised_shapes(slide):
         np.asarray(layer.data[0]), np.asarray(open_annotation(shapes, slide).levels[0])
     )
     assert list(layer.features["class"]) == ["background", "gland", "vessel"]
-    np.testing.assert_allclose(layer.get_color(1)[:3], np.array([1, 2, 3]) / 255, atol=1e-6)
+    np.testing.assert_allclose(layer.get_color(1)[:3], np.array([1, 2, 3]) / 255, atol=1e-6, equal_nan=False)
     again = labels_to_shapes(layer, slide)
     assert [(shape.class_name, shape.geometry.bounds) for shape in again] == [
         ("gland", (10, 20, 110, 220)),
