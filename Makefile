@@ -1,11 +1,14 @@
 # make demo   train a teacher team, distil a student, look at all of it on a slide
-# make test   the checks and the tests
-# Both set up everything they need first (.venv, packages, system libraries); the second time that is quick.
+# make test   the checks and the tests; make test THREADS=2: with so many threads of torch a test, instead of 1
+# make test-numeric   the tests that compare numbers, under twelve settings of processor and threads (minutes)
+# All set up everything they need first (.venv, packages, system libraries); the second time that is quick.
 
 VENV := .venv/bin
+THREADS := 1
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 WINDOW := xvfb-run --auto-servernum --server-args="-screen 0 1600x1000x24"
 
-.PHONY: demo test lint install
+.PHONY: demo test test-numeric lint install
 
 install:
 	@scripts/setup.sh
@@ -14,7 +17,10 @@ demo: install
 	@$(VENV)/kdseg demo --output demo-output
 
 test: lint
-	@OMP_NUM_THREADS=1 $(WINDOW) $(VENV)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not exhaustive"
+	@OMP_NUM_THREADS=$(THREADS) $(WINDOW) $(VENV)/python -m pytest $(PARALLEL) -m "not exhaustive"
+
+test-numeric: install
+	@$(VENV)/python scripts/test_numeric.py $(PARALLEL)
 
 lint: install
 	@$(VENV)/ruff check .

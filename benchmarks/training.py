@@ -33,7 +33,7 @@ from napari_kdseg.distillation.losses.adversarial import gradient_penalty
 from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
 from napari_kdseg.jobs import RunningJob
 from napari_kdseg.memory import blocks_kept, keep_memory
-from napari_kdseg.networks import NetworkSpec, create_from
+from napari_kdseg.networks import NetworkSpec, create_from, to_input
 from napari_kdseg.training import DataConfig, DistillConfig
 from napari_kdseg.training.job import make_fabric
 from napari_kdseg.training.loop import Workplace, _Fit
@@ -48,6 +48,13 @@ TARGETS = {
 TEACHER = NetworkSpec(architecture="unet/resnet18", classes=("background", "lesion"))
 STUDENT = NetworkSpec(architecture="enet", classes=("background", "lesion"))
 SIDE, BATCH, STEPS = 96, 4, 400
+SAME = {"cpu": 1e-6, "cuda": 2e-2}
+"""How far the first losses of both loops may be apart, relative to their size.
+
+On a CPU the same operations on the same bits give the same bits. A last bit of the image that differs is another pixel
+that max pooling takes, in ENet another gradient in its third digit, and after two steps of AdamW another loss in its
+third digit: so both loops get the same image, and on a GPU, which adds up in no fixed order, no more can be asked for.
+"""
 QUICK_PAIRS = {"kd": 14, "plc-kd": 6, "coco": 4}
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -129,8 +136,9 @@ def time_steps(method: str, pairs: int) -> tuple[float, float, float]:
         first, second = partial(take, ours, losses[0]), partial(take, bare, losses[1])
         in_turns(first, second, pairs=1)  # warm-up
         result = in_turns(first, second, pairs)
-    begun = (curve[:4] for curve in losses)  # later, rounding on a GPU leads apart what is equal on a CPU
-    np.testing.assert_allclose(*begun, rtol=1e-3, err_msg=f"{method}: the bare loop computes something else")
+    begun = (curve[:4] for curve in losses)
+    message = f"{method}: the bare loop computes something else"
+    np.testing.assert_allclose(*begun, rtol=SAME[DEVICE.type], err_msg=message, equal_nan=False)
     return result
 
 
@@ -178,7 +186,6 @@ def bare_step(method: str, stage: Any) -> Step:
     optimiser = torch.optim.AdamW(
         student.parameters(), lr=first_rate, weight_decay=optimiser_settings.weight_decay
     )
-    mean, std = torch.tensor([STUDENT.mean, STUDENT.std], device=DEVICE)[:, None, :, None, None]
     done = 0
 
     def step(images: Tensor, targets: Tensor) -> float:
@@ -186,7 +193,7 @@ def bare_step(method: str, stage: Any) -> Step:
         for group in optimiser.param_groups:
             group["lr"] = first_rate * (1 - done / STEPS) ** optimiser_settings.poly_power
         done += 1
-        image = images.to(DEVICE).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+        image = to_input(images, STUDENT, DEVICE)  # the same to the last bit: see SAME
         loss = loss_of(image, targets.to(DEVICE))
         optimiser.zero_grad()
         loss.backward()
@@ -345,7 +352,7 @@ def measure_coco(images: int, pairs: int, seconds: dict[str, Any]) -> dict[str, 
             of_teacher = literal_correlation(*teacher)
         return _backward((literal_correlation(*student) - of_teacher).square().mean())
 
-    torch.testing.assert_close(closed(), literal(), rtol=1e-3, atol=1e-9)
+    assert_same_correlation(student, teacher)
     fast, slow, ratio = in_turns(closed, literal, pairs)
     lean, fat = peak_megabytes(closed), peak_megabytes(literal)
     seconds["coco_loss"] = [round(fast, 4), round(slow, 4)]
@@ -357,6 +364,19 @@ def measure_coco(images: int, pairs: int, seconds: dict[str, Any]) -> dict[str, 
         "coco_memory_ratio": round(fat / lean, 1),
         "coco_peak_mb": [round(lean, 1), round(fat, 1)],
     }
+
+
+def assert_same_correlation(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> None:
+    """Compare the closed form with the literal one in float64.
+
+    Both correlations are about 0.004 and differ by a tenth of that, so their difference has ten times their relative
+    error, and its square twenty times. The closed form sums a few thousand products in float32: 1e-6 of it, then 2e-5.
+    The literal one sums sixteen million, and in float32 its own error would be in the third digit.
+    """
+    with torch.no_grad():
+        found = cross_layer_correlation(student, teacher)
+        exact = [literal_correlation(*(f.double() for f in pair)) for pair in (student, teacher)]
+    torch.testing.assert_close(found.double(), (exact[0] - exact[1]).square().mean(), rtol=1e-4, atol=0)
 
 
 def _backward(loss: Tensor) -> Tensor:

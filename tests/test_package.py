@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
@@ -61,3 +62,17 @@ def test_every_method_is_documented():
         needs, variants = ", ".join(method.needs) or "nothing", ", ".join(f"`:{v}`" for v in method.presets)
         cells = (f"`{method.name}`", method.sentence, method.scale, needs, variants, method.reference)
         assert f"| {' | '.join(cells)} |\n" in documented
+
+
+def test_no_test_takes_nan_for_a_number_by_accident():
+    """``np.testing.assert_allclose`` does unless it is told not to: each call says what it wants."""
+    silent = []
+    for path in sorted(ROOT.glob("tests/**/*.py")) + sorted(ROOT.glob("benchmarks/*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        silent += [
+            f"{path.relative_to(ROOT)}:{call.lineno}"
+            for call in calls
+            if ast.unparse(call.func).endswith("assert_allclose")
+            and "equal_nan" not in {keyword.arg for keyword in call.keywords}
+        ]
+    assert not silent, f"say equal_nan=False (or True, where NaN is meant): {', '.join(silent)}"

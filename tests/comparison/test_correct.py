@@ -72,10 +72,10 @@ def test_the_corrected_soft_label_is_right_everywhere_and_never_gets_worse(tmp_p
     assert (after >= 127).all()
 
     confidence = probability_levels(open_masks(result.output)[AFTER]).levels[0]
-    np.testing.assert_allclose(np.asarray(confidence), after / 254, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(confidence), after / 254, atol=1e-6, equal_nan=False)
     change = change_levels(*(open_masks(result.output)[name] for name in (BEFORE, AFTER)))
     np.testing.assert_allclose(
-        np.asarray(change.levels[0]), (after.astype(float) - before) / 254, atol=1e-6, equal_nan=True
+        np.asarray(change.levels[0]), (after.astype(float) - before) / 254, atol=1e-6, equal_nan=False
     )
     assert change.levels[0].dtype == np.float32
     metadata = open_masks(result.output)["stage"].metadata

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-torch.set_num_threads(1)
+WHOLE_METHODS = ("test_every_method.py", "test_features_only.py", "test_methods.py", "test_view.py")
+"""They take minutes. Of the first, cases that stand for all have the marker."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder and below as ``numeric``."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.path.name not in WHOLE_METHODS:
+            item.add_marker(pytest.mark.numeric)
 
 
 class TinyNet(nn.Module):

@@ -12,8 +12,6 @@ from napari_kdseg.distillation.losses.cwd import cwd
 from napari_kdseg.distillation.methods.cwd import CWD
 from napari_kdseg.errors import ConfigurationError
 
-torch.set_num_threads(1)
-
 
 def naive(student, teacher, target, tau):
     """Image by image, channel by channel, position by position in float64."""

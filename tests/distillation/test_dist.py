@@ -11,7 +11,6 @@ from napari_kdseg.distillation.losses.dist import dist_inter, dist_intra
 from napari_kdseg.distillation.methods.dist import DIST
 from napari_kdseg.errors import ConfigurationError
 
-torch.set_num_threads(1)
 BOTH = pytest.mark.parametrize("loss", [dist_inter, dist_intra])
 
 

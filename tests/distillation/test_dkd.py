@@ -12,8 +12,6 @@ from napari_kdseg.distillation.losses.knowledge_distillation import kd
 from napari_kdseg.distillation.methods.dkd import DKD
 from napari_kdseg.errors import ConfigurationError
 
-torch.set_num_threads(1)
-
 
 def divergence(p, q):
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))

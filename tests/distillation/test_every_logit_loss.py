@@ -14,8 +14,6 @@ from napari_kdseg.distillation.losses.logit_standardisation import logit_standar
 from napari_kdseg.distillation.losses.pixel_wise import pixel_wise
 from napari_kdseg.errors import ConfigurationError
 
-torch.set_num_threads(1)
-
 LOSSES = (cwd, dist_inter, dist_intra, dkd, first_order, kd, logit_standardisation, pixel_wise, zero_order)
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 

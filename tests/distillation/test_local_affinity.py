@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from napari_kdseg.distillation.losses.local_affinity import first_order, zero_order
 from napari_kdseg.distillation.methods.local_affinity import LOCAL
 
-torch.set_num_threads(1)
 BOTH = pytest.mark.parametrize("loss", [zero_order, first_order])
 
 

@@ -11,8 +11,6 @@ from napari_kdseg.distillation.losses.logit_standardisation import logit_standar
 from napari_kdseg.distillation.methods.logit_standardisation import LOGIT_STANDARDISATION
 from napari_kdseg.errors import ConfigurationError
 
-torch.set_num_threads(1)
-
 
 def standardised_softmax(z, tau):
     mean = sum(z) / len(z)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from napari_kdseg.distillation.losses.knowledge_distillation import kd
 from napari_kdseg.distillation.losses.pixel_wise import pixel_wise
 
-torch.set_num_threads(1)
 SHAPES = [(1, 2, 3, 4), (2, 3, 5, 3), (3, 7, 2, 2)]
 
 

@@ -82,6 +82,7 @@ def test_options_are_kept(tmp_path):
     assert torch.equal(logits(load(save(tmp_path / "x.safetensors", network, spec)).module), logits(network))
 
 
+@pytest.mark.numeric
 def test_shared_and_strided_weights_are_written(tmp_path, enet_spec):
     network = create_from(enet_spec)
     network.stage3[0] = network.stage2[0]
@@ -185,6 +186,7 @@ def test_smp_folder_with_bin_weights_and_image_head(tmp_path):
     assert torch.equal(logits(load(folder).module), logits(network))
 
 
+@pytest.mark.numeric
 def test_one_sigmoid_output_becomes_two_that_say_the_same(tmp_path):
     network = smp.Unet("resnet18", encoder_weights=None, classes=1, activation="sigmoid")
     checkpoint = load(smp_folder(tmp_path / "model", network))

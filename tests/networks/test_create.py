@@ -54,6 +54,7 @@ def test_enet_trains_every_parameter():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.numeric
 def test_enet_gives_the_same_in_channels_last_memory():
     network, image = create("enet").eval(), torch.rand(1, 3, 64, 64)
     with torch.inference_mode():

@@ -38,6 +38,7 @@ def test_published_sizes(name):
     assert input_multiple(f"foundation/{name}") == encoder.patch == about.input_size // side
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", ["uni", "virchow2", "uni2-h"])
 def test_places_stay_where_they_are_without_class_and_register_tokens(name):
     """A row-major grid of the tokens behind the prefix, at any size, also one that is not square."""
@@ -52,6 +53,7 @@ def test_places_stay_where_they_are_without_class_and_register_tokens(name):
     torch.testing.assert_close(grid[1, :, 2, 1], tokens[1, prefix + 2 * 5 + 1])
 
 
+@pytest.mark.numeric
 def test_levels_are_the_maps_after_each_quarter_of_the_blocks():
     encoder = create("foundation/uni", **TINY).eval()
     roles = find_taps(encoder, (3, 64, 64))
@@ -79,6 +81,7 @@ def test_weights_behind_any_prefix(prefix, tmp_path):
     assert not loaded.spec.segments
 
 
+@pytest.mark.numeric
 def test_names_of_hugging_face_transformers(tmp_path):
     """Phikon is published so; query, key and value are three layers there and one in timm."""
     encoder = create("foundation/phikon", **TINY).eval()

@@ -139,6 +139,7 @@ def test_one_image_trains_library_networks(library):
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.numeric
 def test_normalisation_of_pooled_maps_is_the_ordinary_one_but_for_a_single_image():
     torch.manual_seed(0)
     pooled, plain = PooledNorm2d(4), nn.BatchNorm2d(4)
@@ -150,6 +151,7 @@ def test_normalisation_of_pooled_maps_is_the_ordinary_one_but_for_a_single_image
     assert torch.equal(pooled.eval()(two), plain(two))
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("side", "shape"), [(3, (8, 11)), (6, (5, 7)), (12, (16, 33))])
 def test_grids_are_those_of_adaptive_pooling(side, shape):
     image, pool = torch.rand(2, 3, *shape), GridPool(side)
@@ -181,6 +183,7 @@ def test_roles_are_the_layers_of_the_published_code(source, tapped, role, layer,
     assert features[layer].shape == (1, channels, 64 // stride, 64 // stride)
 
 
+@pytest.mark.numeric
 def test_last_feature_feeds_the_classifier(name):
     made, seen = network(name), []
     hook = made.classifier.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 EXAMPLE = """
@@ -31,7 +31,7 @@ teacher_validations: 1
 augmentation: {stain_probability: 0, light_probability: 0, blur_probability: 0, scale_probability: 0}
 remember_teacher: true
 device: cpu
-threads: 1
+threads: THREADS
 output: study
 """
 
@@ -60,7 +60,7 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
         for index in range(40):
             for sub, pixels in zip(("images", "masks"), blobs(index), strict=True):
                 Image.fromarray(pixels).save(tmp_path / "tiles" / sub / f"tile{index:03d}.png")
-        lines = EXAMPLE.strip().splitlines()
+        lines = EXAMPLE.replace("THREADS", os.environ["OMP_NUM_THREADS"]).strip().splitlines()
         for name, value in changes.items():
             lines = [f"{name}: {value}" if line.startswith(f"{name}:") else line for line in lines]
         path = tmp_path / "study.yaml"
@@ -68,11 +68,3 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -56,6 +56,7 @@ def config(make_tiles, tmp_path):
         epochs=2,
         batch_size=5,
         optimiser=OptimiserConfig(learning_rate=3e-3),
+        threads=torch.get_num_threads(),
         output=tmp_path / "run",
     )
 

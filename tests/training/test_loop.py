@@ -145,6 +145,7 @@ def test_judging_a_stage_changes_nothing_about_it(room):
     assert lines[-1]["values"]["seen"] == 18
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("stopped_after", [2, 3, 5])
 def test_such_a_stage_resumes_exactly(room, stopped_after):
     whole, straight = room("whole"), Paraphraser()

@@ -13,6 +13,8 @@ from napari_kdseg.training.calibration import CalibrationError
 from napari_kdseg.training.metrics import confusion_matrix
 from napari_kdseg.training.surfaces import surface_scores
 
+pytestmark = pytest.mark.numeric
+
 
 def naive(prediction: np.ndarray, target: np.ndarray, c: int) -> tuple[float, float]:
     both = either = p_count = t_count = 0

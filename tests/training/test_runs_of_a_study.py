@@ -31,7 +31,7 @@ def test_a_run_takes_the_stages_and_the_memory_of_another(make_tiles, tmp_path):
         memory=tmp_path / "memory",
         report="student",
         previews=False,
-        threads=1,
+        threads=torch.get_num_threads(),
         output=tmp_path / "first",
     )
     first = run_inline(distill, config)

@@ -51,7 +51,7 @@ def torchrun(count: int, *arguments: str | Path) -> subprocess.CompletedProcess[
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
     )
 
 
@@ -98,7 +98,7 @@ def configured(place: Path, name: str, method: str) -> DistillConfig:
         batch_size=5,
         optimiser=OptimiserConfig(name="sgd", learning_rate=0.01),
         output=place / name,
-        threads=1,
+        threads=torch.get_num_threads(),
         device="cpu",
         previews=False,
     )

@@ -35,6 +35,7 @@ def config(make_tiles, tmp_path):
         epochs=2,
         batch_size=5,
         augment=False,
+        threads=torch.get_num_threads(),
         output=tmp_path / "run",
         more_teachers=(NetworkChoice(checkpoint=checkpoint(tmp_path / "two.safetensors", 2, **other)),),
     )

@@ -46,7 +46,7 @@ def config(make_tiles, tmp_path):
             "batch_size": 5,
             "augment": False,
             "previews": False,
-            "threads": 1,
+            "threads": torch.get_num_threads(),
             "output": tmp_path / "run",
         }
         return DistillConfig(data=data, **(values | changes))

@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 
 def kill_second(steps: str, *arguments: str) -> None:
@@ -126,6 +127,7 @@ def compute(place: Path) -> None:
     import torch.distributed as dist
     from torch import nn
 
+    from napari_kdseg.distillation.gradients import gradient_norms
     from napari_kdseg.networks import Shares, among, capture, divided, shares
 
     report = {}
@@ -141,12 +143,18 @@ def compute(place: Path) -> None:
                 output = network(batch)
                 # A loss that is no mean of the images' losses: it compares them with each other.
                 features = seen["2"].flatten(1)
-                loss = (features @ features.T).softmax(dim=1).diagonal().sum() + output.square().mean().sqrt()
+                parts = {
+                    "segmentation": output.square().mean().sqrt(),
+                    "weighted/alike": (features @ features.T).softmax(dim=1).diagonal().sum(),
+                }
+                norms = gradient_norms(SimpleNamespace(network=network), parts)
+                loss = sum(parts.values())
                 loss.backward()
                 shares().average(network.parameters())
             results.append(
                 {"output": output.detach(), "feature": seen["2"].detach(), "loss": loss.detach()}
                 | {f"gradient {name}": parameter.grad for name, parameter in network.named_parameters()}
+                | {f"norm of the gradient of {name}": torch.tensor(norm) for name, norm in norms.items()}
                 | dict(network.named_buffers())
             )
         report[length] = results

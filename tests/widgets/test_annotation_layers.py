@@ -83,8 +83,8 @@ def test_geojson_shapes_geojson_is_equal(drawn, tmp_path, mpp):
 def test_outlines_lie_on_the_corners_of_pixels():
     layer = layer_of([AnnotationShape(shapely.box(0, 0, 1, 1), "first pixel")])
     corners = np.array([layer.data_to_world(corner) for corner in layer.data[0]])
-    np.testing.assert_allclose(corners.min(axis=0), [-MPP[0] / 2, -MPP[1] / 2])
-    np.testing.assert_allclose(corners.max(axis=0), [MPP[0] / 2, MPP[1] / 2])
+    np.testing.assert_allclose(corners.min(axis=0), [-MPP[0] / 2, -MPP[1] / 2], equal_nan=False)
+    np.testing.assert_allclose(corners.max(axis=0), [MPP[0] / 2, MPP[1] / 2], equal_nan=False)
     assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
 
 

@@ -84,7 +84,9 @@ def test_size_and_colours(viewer, qtbot, slides, name):
     for layer in shown:
         assert [str(each) for each in layer.units] == [unit, unit]
         low, high = layer.extent.world
-        np.testing.assert_allclose(high - low, (np.asarray(shape) - 1) * (mpp or 1.0), rtol=1e-6)
+        np.testing.assert_allclose(
+            high - low, (np.asarray(shape) - 1) * (mpp or 1.0), rtol=1e-6, equal_nan=False
+        )
     viewer.canvas.overlays.scale_bar.visible = viewer.canvas.overlays.text.visible = False
     scale = mpp or 1.0
     middle = tuple(side / 2 * scale for side in shape)

@@ -30,6 +30,11 @@ LOGITS = "logits"
 SOFT_LABELS = "soft labels"
 IMAGE = "image"
 
+LABELS = "segmentation"
+"""Name of the labels' part of a loss."""
+WEIGHTED = "weighted/"
+"""Begins the name of what a part contributes to a loss."""
+
 
 def always(epoch: int) -> float:  # noqa: ARG001
     """Return the schedule of a term that has its full weight from the first epoch on."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts
-from napari_kdseg.distillation.distiller import IMAGE, LOGITS, Term
+from napari_kdseg.distillation.distiller import IMAGE, LABELS, LOGITS, WEIGHTED, Term
 from napari_kdseg.distillation.losses.common import at_size, labels_on_grid
 from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
 from napari_kdseg.distillation.reading import NO_LAYERS, TeacherReader
@@ -242,8 +242,8 @@ class StudentStage(TrainingStage):
         seen = self.view(image)
         target = labels_on_grid(target, seen.shape[-2:])
         by_student = self._read_student(seen)
-        values = {"segmentation": self.segmentation(by_student[LOGITS], target)}
-        total = values["segmentation"]
+        values = {LABELS: self.segmentation(by_student[LOGITS], target)}
+        total = values[LABELS]
         for term, reader_of in zip(self.terms, self._reader_of, strict=True):
             student = tuple(by_student[tap] for tap in term.student_taps)
             if term.name in self.connectors:
@@ -252,7 +252,7 @@ class StudentStage(TrainingStage):
             compare: Any = self.learned[term.name] if term.learned is not None else term.loss
             value = compare(_one_or_all(student), _one_or_all(teacher), target, ignore_index=IGNORE_INDEX)
             weighted = term.weight * term.schedule(self.epoch) * value
-            values |= {term.name: value, f"weighted/{term.name}": weighted}
+            values |= {term.name: value, f"{WEIGHTED}{term.name}": weighted}
             total = total + weighted
         values["loss"] = total
         return values

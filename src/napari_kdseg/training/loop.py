@@ -27,6 +27,7 @@ from napari_kdseg.training.config import DistillConfig
 from napari_kdseg.training.dataset import TileDataset, batch_count, train_batches
 from napari_kdseg.training.ema import WeightAverage
 from napari_kdseg.training.evaluation import evaluate, mean_loss
+from napari_kdseg.training.gradient_watch import GradientWatch
 from napari_kdseg.training.optimisers import deterministic, make_optimiser, rate_factor
 from napari_kdseg.training.previews import save_preview
 from napari_kdseg.training.run_folder import RunFolder
@@ -73,7 +74,10 @@ class Workplace:
 
 @dataclass
 class Progress:
-    """Where a stage stands, in plain values; ``stale`` counts the epochs since the best one."""
+    """Where a stage stands, in plain values.
+
+    ``stale`` counts the epochs since the best one, ``told`` names the terms that the user was warned of.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -81,6 +85,7 @@ class Progress:
     best: float = -math.inf
     stale: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
 
 def fit(
@@ -136,6 +141,8 @@ class _Fit:
         shares().spread([*stage.network.state_dict().values(), *stage.trainable_parameters()])
         averaged = settings.ema > 0 and segments(stage)
         self.average = WeightAverage(stage.network, settings.ema) if averaged else None
+        self.watch = GradientWatch(stage, place.config, place.fabric, place.emit)
+        self.watch.told = self.progress.told
         self.ticked = time.perf_counter()
 
     def run(self, state: dict[str, Any] | None) -> dict[str, float]:
@@ -212,15 +219,17 @@ class _Fit:
         with fabric.autocast():
             terms = self.stage.loss(image, target)
         values = self._finite(terms)
+        self.watch.look(done + 1, terms, values)
         self.optimiser.zero_grad(set_to_none=True)
         fabric.backward(terms["loss"])
         shares().average(self.stage.trainable_parameters())
-        fabric.clip_gradients(
+        length = fabric.clip_gradients(
             self.stage.network,
             self.optimiser,
             max_norm=self.place.config.optimiser.clip,
             error_if_nonfinite=False,
         )
+        self.watch.stepped(length)
         self.optimiser.step()
         if self.average is not None:
             self.average.update(self.stage.network)
@@ -365,6 +374,7 @@ class _Fit:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.progress = Progress(**state["progress"])
+        self.watch.told = self.progress.told
         self.stage.network.load_state_dict(state["network"])
         self.stage.load_state_dict(state["stage_state"])
         if self.average is not None:
