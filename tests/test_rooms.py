@@ -164,10 +164,8 @@ def test_the_table_adds_up(rooms, house):
 # -- this house --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("package", FINISHED)
-def test_no_file_imports_another_in_a_circle(rooms, package):
-    found = rooms.find_circles(ROOT / "src")
-    assert [circle for circle in found if any(_within(name, package) for name in circle)] == []
+def test_no_file_imports_another_in_a_circle(rooms):
+    assert rooms.find_circles(ROOT / "src") == []
 
 
 @pytest.mark.parametrize("package", FINISHED)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_kdseg.distillation.distiller import LOGITS
+from napari_kdseg.distillation.declarations import LOGITS
 from napari_kdseg.distillation.losses.cwd import cwd
 from napari_kdseg.distillation.methods.cwd import CWD
 from napari_kdseg.errors import ConfigurationError

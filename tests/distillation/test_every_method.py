@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from napari_kdseg.distillation import METHODS, get_method, method_names
-from napari_kdseg.distillation.distiller import Stage
+from napari_kdseg.distillation.declarations import Stage
 from napari_kdseg.networks import create
 
 PAIRS = {

@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_kdseg.distillation.connectors import conv1x1, layer_pairs, match_channels, over_pairs
+from napari_kdseg.distillation.connectors import conv1x1, match_channels
 from napari_kdseg.distillation.losses.attention_transfer import attention_transfer
 from napari_kdseg.distillation.losses.fitnet import fitnet
 from napari_kdseg.distillation.losses.fsp import fsp
 from napari_kdseg.distillation.losses.ifvd import ifvd
 from napari_kdseg.distillation.losses.mgd import MaskedGenerativeDistillation
 from napari_kdseg.distillation.losses.pair_wise import pair_wise
+from napari_kdseg.distillation.losses.pairs import layer_pairs, over_pairs
 from napari_kdseg.distillation.losses.spkd import spkd
 from napari_kdseg.distillation.methods.fitnet import FITNET
 from napari_kdseg.distillation.methods.mimic import MIMIC

@@ -7,7 +7,8 @@ first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.distillation.distiller import IMAGE, LOGITS, SOFT_LABELS, Method, Recipe, Stage, Term
+from napari_kdseg.distillation.declarations import IMAGE, LOGITS, SOFT_LABELS, Recipe, Stage, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.methods import METHODS, get_method, method_names
 from napari_kdseg.distillation.settings import AloneSettings, FeatureSettings, KdSettings, PlcKdSettings
 

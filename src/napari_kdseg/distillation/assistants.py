@@ -19,13 +19,13 @@ from napari_kdseg.distillation.correction.boundary import boundary_transform
 from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
 from napari_kdseg.distillation.correction.masks import TrainingMasks
 from napari_kdseg.distillation.correction.teacher_team import ask
-from napari_kdseg.distillation.distiller import LOGITS
+from napari_kdseg.distillation.declarations import LOGITS
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.distillation.stages import IGNORE_INDEX, TrainingStage, random_generator
 from napari_kdseg.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.distiller import SampleMasks
+    from napari_kdseg.distillation.declarations import SampleMasks
 
 logger = logging.getLogger(__name__)
 

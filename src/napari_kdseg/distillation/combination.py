@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import create_model
 
-from napari_kdseg.distillation.distiller import Method, Recipe
+from napari_kdseg.distillation.declarations import Recipe
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import AloneSettings
 
 SHARED = set(AloneSettings.model_fields)

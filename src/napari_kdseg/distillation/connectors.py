@@ -1,4 +1,4 @@
-"""What stands between tapped layers and a loss: layers paired off, and convolutions to the teacher's channels.
+"""What stands between tapped layers and a loss: convolutions to the teacher's channels.
 
 A connector is built as ``connector(student_shapes, teacher_shapes)``, is called with the student's features, and
 trains with the student; it is not part of the student that is kept.
@@ -6,15 +6,12 @@ trains with the student; it is not part of the student that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.losses.common import at_least_float32
-from napari_kdseg.errors import ConfigurationError
-
-Thing = TypeVar("Thing")
+from napari_kdseg.distillation.losses.pairs import layer_pairs
 
 
 class PerLayer(nn.Module):
@@ -73,54 +70,3 @@ def match_channels(
             for s, t in pairs
         ]
     )
-
-
-def layer_pairs(student: Sequence[Thing], teacher: Sequence[Thing]) -> list[tuple[Thing, Thing]]:
-    """Pair off the student's layers with the teacher's, first with first.
-
-    Raises
-    ------
-    ConfigurationError
-        If there are not as many of both.
-    """
-    if len(student) != len(teacher):
-        raise ConfigurationError(
-            f"There are {len(student)} student layers but {len(teacher)} teacher layers, and they are compared in "
-            "pairs. Name as many of one as of the other."
-        )
-    return list(zip(student, teacher, strict=True))
-
-
-def over_pairs(
-    loss: Callable[..., Tensor],
-    student: Tensor | tuple[Tensor, ...],
-    teacher: Tensor | tuple[Tensor, ...],
-    target: Tensor | None = None,
-    **constants: Any,
-) -> Tensor:
-    """Sum a loss of one pair of layers over several pairs.
-
-    Parameters
-    ----------
-    loss
-        ``loss(student, teacher, target, **constants) -> scalar`` of two features.
-    student, teacher
-        One feature ``[N, c, h, w]`` each, or as many of one as of the other.
-    target, constants
-        Handed on.
-
-    Raises
-    ------
-    ConfigurationError
-        If there are not as many student as teacher layers.
-    """
-    pairs = layer_pairs(as_tuple(student), as_tuple(teacher))
-    total = loss(*pairs[0], target, **constants)
-    for one_student, one_teacher in pairs[1:]:
-        total = total + loss(one_student, one_teacher, target, **constants)
-    return total
-
-
-def as_tuple(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return one feature as a tuple of one, and several as they are."""
-    return (features,) if isinstance(features, Tensor) else tuple(features)

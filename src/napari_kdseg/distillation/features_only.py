@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.distiller import LOGITS, SOFT_LABELS, Recipe, Term
+from napari_kdseg.distillation.declarations import LOGITS, SOFT_LABELS, Recipe, Term
 from napari_kdseg.errors import ConfigurationError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.distiller import LABELS, WEIGHTED, Stage
+from napari_kdseg.distillation.declarations import LABELS, WEIGHTED, Stage
 from napari_kdseg.networks import shares
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.distiller import LOGITS
+from napari_kdseg.distillation.declarations import LOGITS
 from napari_kdseg.distillation.losses.reconstruction import reconstruction
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.distillation.stages import TrainingStage

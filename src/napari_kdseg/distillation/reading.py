@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, TeacherTeam, ask
-from napari_kdseg.distillation.distiller import IMAGE, LOGITS, SOFT_LABELS
+from napari_kdseg.distillation.declarations import IMAGE, LOGITS, SOFT_LABELS
 from napari_kdseg.distillation.losses.common import labels_on_grid
 from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.distiller import Ask
+    from napari_kdseg.distillation.declarations import Ask
 
 NO_LAYERS = frozenset({IMAGE, LOGITS, SOFT_LABELS})
 
@@ -28,7 +28,7 @@ class TeacherReader:
     network
         The teacher; ``None`` where no term reads one.
     taps
-        What is read: layers, and of those named in :mod:`~napari_kdseg.distillation.distiller` any.
+        What is read: layers, and of those named in :mod:`~napari_kdseg.distillation.declarations` any.
     view
         From the student's batch to the teacher's input.
     team

@@ -16,8 +16,8 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts
-from napari_kdseg.distillation.distiller import IMAGE, LABELS, LOGITS, WEIGHTED, Term
+from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, TeacherTeam
+from napari_kdseg.distillation.declarations import IMAGE, LABELS, LOGITS, WEIGHTED, Term
 from napari_kdseg.distillation.losses.common import at_size, labels_on_grid
 from napari_kdseg.distillation.losses.segmentation import cross_entropy_dice
 from napari_kdseg.distillation.reading import NO_LAYERS, TeacherReader
@@ -352,7 +352,9 @@ def _readers(
                 teachers[teacher] if teacher < len(teachers) else None,
                 {tap for term in group for tap in term.teacher_taps},
                 views[teacher] if teacher < len(views) else View(),
-                next((term.team for term in group if term.team is not None), None),
+                cast(
+                    "TeacherTeam | None", next((term.team for term in group if term.team is not None), None)
+                ),
             )
         )
     return readers, [of[term.name] for term in terms]

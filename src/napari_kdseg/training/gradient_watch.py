@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from napari_kdseg.distillation import Stage, get_method
-from napari_kdseg.distillation.distiller import LABELS, WEIGHTED
+from napari_kdseg.distillation.declarations import LABELS, WEIGHTED
 from napari_kdseg.distillation.gradients import gradient_norms
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.jobs import Emit, Message

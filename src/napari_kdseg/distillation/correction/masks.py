@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.distiller import SampleMasks
+    from napari_kdseg.distillation.declarations import SampleMasks
 
 REMEMBERED = 64
 DRAWS = 8

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.correction.similarity import ClassMeans, similarity_correction
-from napari_kdseg.distillation.distiller import LOGITS, segments
+from napari_kdseg.distillation.declarations import LOGITS, segments
 from napari_kdseg.distillation.losses.common import at_size
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.errors import ConfigurationError, DataError
 from napari_kdseg.networks import capture, last_feature
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.distiller import Ask
+    from napari_kdseg.distillation.declarations import Ask
 
 IGNORED = 255
 STEPS = ("false_pixel_assistant", "boundary_assistant", "similarity", "fallback")

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_kdseg.distillation.connectors import as_tuple, layer_pairs
 from napari_kdseg.distillation.losses.common import at_least_float32, labels_on_grid
+from napari_kdseg.distillation.losses.pairs import as_tuple, layer_pairs
 from napari_kdseg.errors import ConfigurationError
 
 Features: TypeAlias = Tensor | tuple[Tensor, ...]

@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.connectors import as_tuple, layer_pairs
 from napari_kdseg.distillation.losses.common import at_least_float32, labelled_mean, same_shape
+from napari_kdseg.distillation.losses.pairs import as_tuple, layer_pairs
 from napari_kdseg.errors import ConfigurationError
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe
+from napari_kdseg.distillation.declarations import Recipe
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import AloneSettings
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 LAYERS = ("@shallow", "@middle", "@feature")
@@ -42,8 +43,8 @@ def build(settings: AttentionTransferSettings, **_: Any) -> Recipe:
 
     CIRKD's last feature has 64 x 128 = 8192 pixels, so its weight 10000 on the mean is 1.2 on the sum.
     """
-    from napari_kdseg.distillation.connectors import over_pairs
     from napari_kdseg.distillation.losses.attention_transfer import attention_transfer
+    from napari_kdseg.distillation.losses.pairs import over_pairs
 
     loss = partial(attention_transfer, exponent=settings.exponent, reduction=settings.reduction)
     term = Term(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import LOGITS, Method, Recipe, Term
+from napari_kdseg.distillation.declarations import LOGITS, Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 from napari_kdseg.errors import ConfigurationError
 

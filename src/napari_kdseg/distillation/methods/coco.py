@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_kdseg.distillation.distiller import IMAGE, LOGITS, Method, Recipe, Stage, Term
+from napari_kdseg.distillation.declarations import IMAGE, LOGITS, Recipe, Stage, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 from napari_kdseg.errors import ConfigurationError
 
@@ -175,7 +176,7 @@ def _transfer(
 
 
 def _check(student: tuple[str, ...], teacher: tuple[str, ...], *, pairs: bool) -> None:
-    from napari_kdseg.distillation.connectors import layer_pairs
+    from napari_kdseg.distillation.losses.pairs import layer_pairs
 
     layer_pairs(student, teacher)
     if pairs and len(student) % 2:

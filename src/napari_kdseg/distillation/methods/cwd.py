@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 
@@ -39,8 +40,9 @@ def build(settings: CwdSettings, **_: Any) -> Recipe:
     Features are brought together by a 1x1 convolution where their channels differ, as in CIRKD's code, whose weights
     3 and 50 these are; the authors' code has batch normalisation and ReLU behind it.
     """
-    from napari_kdseg.distillation.connectors import match_channels, over_pairs
+    from napari_kdseg.distillation.connectors import match_channels
     from napari_kdseg.distillation.losses.cwd import cwd
+    from napari_kdseg.distillation.losses.pairs import over_pairs
 
     terms = [
         Term("cwd", partial(cwd, temperature=settings.temperature), weight=settings.logits_weight),

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 LAYERS = ("@stem", "@middle")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 
@@ -28,8 +29,9 @@ def build(settings: FitnetSettings, **_: Any) -> Recipe:
     The paper trains up to a middle layer first and the rest afterwards; segmentation papers add the hint to the
     student's loss and take the last feature before the classifier. So do we.
     """
-    from napari_kdseg.distillation.connectors import conv1x1, over_pairs
+    from napari_kdseg.distillation.connectors import conv1x1
     from napari_kdseg.distillation.losses.fitnet import fitnet
+    from napari_kdseg.distillation.losses.pairs import over_pairs
 
     term = Term(
         "fitnet",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 
@@ -24,8 +25,8 @@ class IfvdSettings(FeatureSettings):
 
 def build(settings: IfvdSettings, **_: Any) -> Recipe:
     """Make the one term. The paper's tables add distillation of the output and an adversarial term to it."""
-    from napari_kdseg.distillation.connectors import over_pairs
     from napari_kdseg.distillation.losses.ifvd import ifvd
+    from napari_kdseg.distillation.losses.pairs import over_pairs
 
     term = Term(
         "ifvd",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import AloneSettings, constant
 
 OUR_WEIGHT = "The default is ours: the paper's constants were not available."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import AloneSettings, constant
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 
@@ -29,8 +30,9 @@ def build(settings: MimicSettings, **_: Any) -> Recipe:
     the segmentation form of its tables; we take it to be the mean over the whole map, which is FitNet's loss with
     a weight of its own. That reading is background knowledge, not confirmed by a source.
     """
-    from napari_kdseg.distillation.connectors import conv1x1, over_pairs
+    from napari_kdseg.distillation.connectors import conv1x1
     from napari_kdseg.distillation.losses.fitnet import fitnet
+    from napari_kdseg.distillation.losses.pairs import over_pairs
 
     term = Term(
         "mimic",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 
@@ -49,8 +50,8 @@ def build(settings: PairWiseSettings, **_: Any) -> Recipe:
     EMKD's table III lists "PA" beside "SKD", and PLC-KD's "PA" cites the same paper: it is the pair-wise part alone.
     The authors' code compares the layer the classifier reads, and so does CIRKD's.
     """
-    from napari_kdseg.distillation.connectors import over_pairs
     from napari_kdseg.distillation.losses.pair_wise import pair_wise
+    from napari_kdseg.distillation.losses.pairs import over_pairs
 
     loss = partial(
         pair_wise, nodes=settings.nodes, window=settings.window, constant_norm=settings.constant_norm

@@ -10,13 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_kdseg.distillation.distiller import SOFT_LABELS, Method, Recipe, Stage, Term
+from napari_kdseg.distillation.declarations import SOFT_LABELS, Recipe, Stage, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import PlcKdSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from napari_kdseg.distillation.distiller import SampleMasks
+    from napari_kdseg.distillation.declarations import SampleMasks
 
 
 def build(

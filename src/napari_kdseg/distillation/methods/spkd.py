@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from napari_kdseg.distillation.distiller import Method, Recipe, Term
+from napari_kdseg.distillation.declarations import Recipe, Term
+from napari_kdseg.distillation.distiller import Method
 from napari_kdseg.distillation.settings import FeatureSettings, constant
 
 
@@ -24,7 +25,7 @@ class SpkdSettings(FeatureSettings):
 
 def build(settings: SpkdSettings, **_: Any) -> Recipe:
     """Make the one term."""
-    from napari_kdseg.distillation.connectors import over_pairs
+    from napari_kdseg.distillation.losses.pairs import over_pairs
     from napari_kdseg.distillation.losses.spkd import spkd
 
     term = Term(
