@@ -12,7 +12,7 @@ import yaml
 from napari_kdseg.errors import ConfigurationError
 
 
-def assign(values: dict[str, Any], path: str, value: Any) -> None:
+def assign(values: dict[str, Any], path: str, value: object) -> None:
     """Set ``values[a][b] = value`` for the path ``a.b``; ``None``, an option not given, leaves what is there."""
     if value is not None:
         _put(values, path, value)
@@ -35,7 +35,7 @@ def assign_all(values: dict[str, Any], assignments: Iterable[str]) -> None:
         _put(values, path, _literal(text))
 
 
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
+def _put(values: dict[str, Any], path: str, value: object) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         if values.get(parent) is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +10,7 @@ from napari_kdseg.inference import CostConfig, CostResult, Subject
 from napari_kdseg.inference.measuring.cost_figures import conditions, table
 
 
-def measured(networks: list[str], **settings: Any) -> CostResult:
+def measured(networks: list[str], **settings: object) -> CostResult:
     """Measure networks, given by path or name, with ``settings``; what was measured here before is looked up."""
     from napari_kdseg.inference import measure_costs
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import Any
 
+from pydantic import BaseModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from napari_kdseg.cli import processes
@@ -26,7 +27,7 @@ from napari_kdseg.jobs import (
 from napari_kdseg.memory import keep_memory
 
 
-def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
+def run(job: Job, config: BaseModel, *, resumable: bool = True) -> Any:
     """Run ``job`` with bars of its progress in the terminal; return its result."""
     with Progress(
         TextColumn("{task.description}"),
@@ -42,7 +43,7 @@ def run(job: Job, config: Any, *, resumable: bool = True) -> Any:
     return result_of(running, resumable=resumable)
 
 
-def to_its_end(job: Job, config: Any, show: Emit, *, resumable: bool = True) -> RunningJob:
+def to_its_end(job: Job, config: BaseModel, show: Emit, *, resumable: bool = True) -> RunningJob:
     """Run ``job`` in a thread, tell ``show`` its events, and stop it in good order on Ctrl-C."""
     keep_memory()
     running = start_in_thread(job, config, show)

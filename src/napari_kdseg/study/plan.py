@@ -148,19 +148,7 @@ def distillation(
     trained_stages
         Stages that another run has trained already.
     """
-    common: dict[str, Any] = {
-        "data": data,
-        "batch_size": config.batch_size,
-        "augment": config.augment,
-        "augmentation": config.augmentation,
-        "sampling": config.sampling,
-        "device": config.device,
-        "precision": config.precision,
-        "seed": run.seed,
-        "previews": False,
-        "report": "student",
-        "output": places.run(run),
-    }
+    common = _common(config, run) | {"data": data, "output": places.run(run)}
     if run.method == TEACHER:
         every = max(1, math.ceil(config.teacher_epochs / config.teacher_validations))
         return DistillConfig(
@@ -187,6 +175,21 @@ def distillation(
         memory=places.memory(run) if config.remember_teacher and run.teacher else None,
         trained_stages=trained_stages or {},
     )
+
+
+def _common(config: StudyConfig, run: Run) -> dict[str, Any]:
+    """Return the settings that teachers and students have alike."""
+    return {
+        "batch_size": config.batch_size,
+        "augment": config.augment,
+        "augmentation": config.augmentation,
+        "sampling": config.sampling,
+        "device": config.device,
+        "precision": config.precision,
+        "seed": run.seed,
+        "previews": False,
+        "report": "student",
+    }
 
 
 def _named(choices: tuple[NetworkChoice, ...], name: str) -> NetworkChoice:

@@ -103,7 +103,7 @@ class DistillConfig(TrainingConfig):
     output: Path = Field(
         default=Path("run"),
         title="Run folder",
-        description="A new folder; the same one again resumes the run.",
+        description="Run folder: a new one; the same one again resumes the run.",
     )
     previews: bool = Field(
         default=True,

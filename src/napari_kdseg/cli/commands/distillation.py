@@ -11,8 +11,10 @@ import typer
 from napari_kdseg.cli import processes as together
 from napari_kdseg.cli.app import AllowCode, app
 from napari_kdseg.cli.assigning import assign, assign_all
+from napari_kdseg.cli.options import overrides_of
 from napari_kdseg.cli.running import run
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.training import DistillConfig
 
 if TYPE_CHECKING:
     from napari_kdseg.training import DistillResult
@@ -35,14 +37,12 @@ def methods() -> None:
 
 
 @app.command()
+@overrides_of(DistillConfig, "output", "method")
 def distill(
     config: Annotated[
         Path | None, typer.Argument(help="A configuration saved by the window or by hand (JSON).")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with images/ and masks/.")] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Run folder; the same one again resumes the run.")
-    ] = None,
     teacher: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,9 +62,6 @@ def distill(
     new_head: Annotated[
         bool, typer.Option(help="Give checkpoints of other classes than the data a new head, trained here.")
     ] = False,
-    method: Annotated[
-        str | None, typer.Option(help="plc-kd, coco, emkd, cwd+kd ...; see 'kdseg methods'.")
-    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any setting by its path: epochs=20, data.input_size=256."),
@@ -73,9 +70,10 @@ def distill(
     processes: Annotated[
         int, typer.Option(min=1, help="Processes on this machine that share each batch: one a GPU.")
     ] = 1,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Distil a student from a teacher; on several machines under torchrun."""
-    from napari_kdseg.training import DistillConfig
     from napari_kdseg.training import distill as job
     from napari_kdseg.training.processes import demand_shareable
 
@@ -83,19 +81,11 @@ def distill(
     if config is not None:
         values = DistillConfig.load(config).model_dump(mode="json")
     assign(values, "data.folder", data and str(data))
-    assign(values, "output", output and str(output))
-    assign(values, "method", method)
-    if teacher:
-        first, *more = (_network(choice) for choice in teacher)
-        values |= {"teacher": first, "more_teachers": more}
-    if student is not None:
-        values["student"] = _network(student)
+    for name, value in settings.items():
+        assign(values, name, value)
+    _give_networks(values, teacher or [], student, new_head=new_head)
     _give_encoder(values, "teacher", teacher_encoder, "unet/resnet34")
     _give_encoder(values, "student", student_encoder, "unet/resnet18")
-    if new_head:
-        for network in (values.get("teacher"), values.get("student"), *values.get("more_teachers", [])):
-            if network and network.get("checkpoint"):
-                network["new_head"] = True
     assign_all(values, set_ or ())
     if "data" not in values:
         raise ConfigurationError("Say where the tiles are: --data FOLDER, or a configuration file.")
@@ -116,6 +106,20 @@ def _say(result: DistillResult) -> None:
         scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)
         print(f"{role}: {scores}")
     print(f"Everything else is in {result.run / 'report'}")
+
+
+def _give_networks(
+    values: dict[str, Any], teachers: list[str], student: str | None, *, new_head: bool
+) -> None:
+    """Set the networks that were named, and have those of checkpoints begin with a new head if that is wanted."""
+    if teachers:
+        first, *more = (_network(choice) for choice in teachers)
+        values |= {"teacher": first, "more_teachers": more}
+    if student is not None:
+        values["student"] = _network(student)
+    for network in (values.get("teacher"), values.get("student"), *values.get("more_teachers", [])):
+        if new_head and network and network.get("checkpoint"):
+            network["new_head"] = True
 
 
 def _give_encoder(values: dict[str, Any], role: str, weights: Path | None, example: str) -> None:

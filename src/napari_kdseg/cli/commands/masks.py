@@ -77,17 +77,13 @@ def predict(
     """Segment slides into mask pyramids (OME-Zarr)."""
     from napari_kdseg.slides import slides_in
 
-    names = [*(name or []), *(path.name.split(".")[0] for path in checkpoint[len(name or []) :])]
-    if len(set(names)) != len(checkpoint):
-        raise ConfigurationError(
-            f"{len(checkpoint)} networks need as many different names, not {', '.join(names)}. Give --name for each."
-        )
+    networks = _by_name(name or [], checkpoint)
     found = [slide for place in slides for slide in slides_in(place)]
     several = len(found) > 1 or found != slides
     configs = [
         PredictConfig.model_validate(
             {
-                "slide": slide, "networks": dict(zip(names, checkpoint, strict=True)),
+                "slide": slide, "networks": networks,
                 "output": output / f"{_stem(slide)}.ome.zarr" if several else output,
                 "region": region_of(region), **settings,
             }
@@ -98,6 +94,16 @@ def predict(
         _predict_here(configs)
     else:
         _predict_there(configs, scheduler or "local")
+
+
+def _by_name(given: list[str], checkpoints: list[Path]) -> dict[str, Path]:
+    """Return the networks by the names of their masks: those given, then those of their files."""
+    names = [*given, *(path.name.split(".")[0] for path in checkpoints[len(given) :])]
+    if len(set(names)) != len(checkpoints):
+        raise ConfigurationError(
+            f"{len(checkpoints)} networks need as many different names, not {', '.join(names)}. Give --name for each."
+        )
+    return dict(zip(names, checkpoints, strict=True))
 
 
 def _predict_here(configs: list[PredictConfig]) -> None:

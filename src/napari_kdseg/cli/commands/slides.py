@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.masks.export.config import ConvertAnnotationsConfig
 from napari_kdseg.slides.formats import written_endings
 from napari_kdseg.slides.writing.config import ConvertConfig, SynthConfig
+
+if TYPE_CHECKING:
+    from napari_kdseg.slides.writing.convert import Converted
 
 annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
 app.add_typer(annotation_commands, name="annotations")
@@ -85,7 +88,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _print_written(written: Any) -> None:
+def _print_written(written: Converted) -> None:
     height, width = written.shapes[0]
     print(
         f"{written.output}: {width:,} x {height:,}, {len(written.shapes)} levels, {written.bytes / 1e6:,.1f} MB"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.live import Live
@@ -16,6 +16,9 @@ from napari_kdseg.cli.running import result_of, run, to_its_end
 from napari_kdseg.jobs import Event, Message
 from napari_kdseg.study import StudyConfig
 from napari_kdseg.study.progress import StudyProgress
+
+if TYPE_CHECKING:
+    from napari_kdseg.study import StudyResult
 
 
 @app.command()
@@ -61,7 +64,7 @@ def evidence(
         print(file)
 
 
-def run_study(config: Any) -> Any:
+def run_study(config: StudyConfig) -> StudyResult:
     """Run a study in a thread, show its runs here, stop it in good order on Ctrl-C; return its result."""
     from napari_kdseg.study import study as job
 
