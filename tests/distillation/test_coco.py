@@ -105,12 +105,12 @@ def test_every_variant_trains(method, classes, family):
 @pytest.mark.parametrize(
     ("variant", "before", "terms"),
     [
-        ("", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.001}),
-        ("cocod-advd", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.001}),
+        ("", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.1}),
+        ("cocod-advd", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.1}),
         ("cocod", ["paraphraser"], {"correlation": 1.0}),
         ("cmss", [], {"cmss": 1.0}),
         ("ss", [], {"ss": 1.0}),
-        ("no-paraphraser", ["critic"], {"correlation": 1.0, "adversarial": 0.001}),
+        ("no-paraphraser", ["critic"], {"correlation": 1.0, "adversarial": 0.1}),
         ("paper", ["paraphraser", "critic"], {"correlation": 1.0, "adversarial": 0.1}),
     ],
 )

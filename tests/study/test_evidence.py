@@ -72,8 +72,10 @@ def test_notes_of_a_person_become_part_of_the_page(tmp_path):
     table = "| weight | Dice |\n| --- | ---: |\n| 0.1 |  |\n| 1 | 0.5 |"
     notes = f"**A line** and\nthe next.\n\n{table}\n\nThe `end` & more."
     (tmp_path / "notes-blobs.md").write_text(notes + "\n")
+    (tmp_path / "read-first-blobs.md").write_text("A fault was found since.\n")
     page, web = write_evidence(tmp_path)
     assert f"### Notes\n\n{notes}" in page.read_text()
+    assert "## blobs\n\nA fault was found since.\n\n" in page.read_text()
     for part in (
         "<strong>A line</strong>",
         "<code>end</code> &amp; more",

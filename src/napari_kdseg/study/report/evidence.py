@@ -88,7 +88,8 @@ class _Task:
         self.pictures: dict[str, bytes] = {}
 
     def blocks(self) -> tuple[list[Block], dict[str, bytes]]:
-        blocks: list[Block] = [Heading(2, self.task), *self._protocol(), *self._teachers()]
+        before = self._written("read-first")
+        blocks: list[Block] = [Heading(2, self.task), *before, *self._protocol(), *self._teachers()]
         for student in dict.fromkeys(row.student for row in self.rows if row.method != TEACHER):
             for teacher in self.teachers or ("",):
                 chosen = [
@@ -246,10 +247,13 @@ class _Task:
             ]
         if (self.folder / f"why-{slug(self.task)}.csv").is_file():
             blocks.append(Text("What was corrected, and what the student learnt from it: [why.md](why.md)."))
-        notes = self.folder / f"notes-{slug(self.task)}.md"
-        if notes.is_file():
-            blocks += [Heading(3, "Notes"), Text(notes.read_text(encoding="utf-8").strip())]
-        return blocks
+        notes = self._written("notes")
+        return [*blocks, Heading(3, "Notes"), *notes] if notes else blocks
+
+    def _written(self, kind: str) -> list[Block]:
+        """Return what a person wrote in ``<kind>-<task>.md``, if anything."""
+        path = self.folder / f"{kind}-{slug(self.task)}.md"
+        return [Text(path.read_text(encoding="utf-8").strip())] if path.is_file() else []
 
 
 def goal(rows: Sequence[Row]) -> list[str]:
