@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from napari_kdseg.demo import machine
 from napari_kdseg.distillation import cross_entropy_dice, get_method, kd, similarity_correction, soft_label_kl
+from napari_kdseg.distillation.auxiliary.critic import OPTIMISERS
 from napari_kdseg.distillation.correction.similarity import CPU_TILE, GPU_TILE, ClassMeans
-from napari_kdseg.distillation.critic import OPTIMISERS
 from napari_kdseg.distillation.losses.adversarial import gradient_penalty
 from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
 from napari_kdseg.jobs import RunningJob
@@ -36,8 +36,8 @@ from napari_kdseg.memory import blocks_kept, keep_memory
 from napari_kdseg.networks import NetworkSpec, create_from, to_input
 from napari_kdseg.training import DataConfig, DistillConfig
 from napari_kdseg.training.job import make_fabric
-from napari_kdseg.training.loop import Workplace, _Fit
-from napari_kdseg.training.run_folder import RunFolder
+from napari_kdseg.training.run.loop import Workplace, _Fit
+from napari_kdseg.training.run.run_folder import RunFolder
 
 TARGETS = {
     "step_over_bare_loop": "at most 1.05",

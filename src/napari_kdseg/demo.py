@@ -134,7 +134,7 @@ def demo(config: DemoConfig, emit: Emit, control: Control) -> DemoResult:
 
 def _cut(config: DemoConfig, folder: Path, emit: Emit, control: Control) -> None:
     from napari_kdseg.slides import open_annotation, open_slide
-    from napari_kdseg.training.patches import cut_tiles
+    from napari_kdseg.training.tiles.patches import cut_tiles
 
     if (folder / "manifest.csv").is_file():
         emit(Message(f"Tiles are there already: {folder}"))

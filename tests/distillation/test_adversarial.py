@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_kdseg.distillation.critic import (
+from napari_kdseg.distillation.auxiliary.critic import (
     AdversarialDistillation,
     Critic,
     CriticStage,

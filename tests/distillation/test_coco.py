@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_kdseg.distillation.critic import Critic
+from napari_kdseg.distillation.auxiliary.critic import Critic
 from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
 from napari_kdseg.distillation.methods.coco import COCO
 from napari_kdseg.distillation.methods.skd import SKD

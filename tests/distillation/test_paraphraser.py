@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
-from napari_kdseg.distillation.losses.reconstruction import reconstruction
-from napari_kdseg.distillation.paraphraser import (
+from napari_kdseg.distillation.auxiliary.paraphraser import (
     ParaphrasedTeacher,
     Paraphraser,
     ParaphraserStage,
     layers_and_shapes,
     new_paraphrasers,
 )
+from napari_kdseg.distillation.losses.cross_layer_correlation import cross_layer_correlation
+from napari_kdseg.distillation.losses.reconstruction import reconstruction
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.errors import ConfigurationError
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from napari_kdseg.distillation import LOGITS, SOFT_LABELS, PlcKdSettings, Term
-from napari_kdseg.distillation.assistants import (
+from napari_kdseg.distillation.auxiliary.assistants import (
     BoundaryAssistantStage,
     FalsePixelAssistantStage,
     new_assistant,

@@ -10,7 +10,7 @@ from napari_kdseg.inference import CostConfig, Subject, measure_costs
 from napari_kdseg.inference.measuring.cost_figures import STANDARD_MPP, Cost, conditions, table
 from napari_kdseg.jobs import Done, Message, run_inline
 from napari_kdseg.networks import count_parameters, create
-from napari_kdseg.networks.cost import multiply_adds, peak_bytes
+from napari_kdseg.networks.anatomy.cost import multiply_adds, peak_bytes
 
 FIGURES = {
     "parameters": 2_000_000, "multiply_adds": 3_000_000_000, "side": 512, "latency_ms": 20.0, "mpx_per_s": 4.0,

@@ -10,7 +10,7 @@ from napari_kdseg.errors import CheckpointError, CodeNotAllowedError, WeightsOnl
 from napari_kdseg.inference.network import header as headers
 from napari_kdseg.inference.network.header import build_blank, read_header
 from napari_kdseg.networks import NetworkSpec, count_parameters, create, inspect, load, save
-from napari_kdseg.networks.formats import HEADER_KEY
+from napari_kdseg.networks.checkpoints.formats import HEADER_KEY
 
 
 def write(path, architecture="enet", classes=("background", "a", "b"), **options):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from napari_kdseg.networks import count_parameters, create, input_multiple, names, output_stride
+from napari_kdseg.networks.anatomy.cost import multiply_adds
 from napari_kdseg.networks.choices import COST_SIDE, NetworkChoice
-from napari_kdseg.networks.cost import multiply_adds
 
 CHOICES = {choice.name: choice for choice in names()}
 # Networks of a paper that printed their figures, and are built here as that paper had them.

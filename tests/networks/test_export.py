@@ -10,10 +10,10 @@ from torch import nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError
 from napari_kdseg.networks import NetworkSpec, create, input_multiple, inspect, load, names
-from napari_kdseg.networks.onnx_export import largest_difference, to_onnx
-from napari_kdseg.networks.onnx_file import OnnxFacts
-from napari_kdseg.networks.onnx_network import OnnxNetwork
-from napari_kdseg.networks.portable import exported_program, for_onnx
+from napari_kdseg.networks.foreign.onnx_export import largest_difference, to_onnx
+from napari_kdseg.networks.foreign.onnx_file import OnnxFacts
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.portable import exported_program, for_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
 pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")

@@ -7,7 +7,7 @@ import torch
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError
 from napari_kdseg.networks import NetworkSpec, capture, create, find_taps, input_multiple, load
-from napari_kdseg.networks.foundation import ENCODERS, encoder_of
+from napari_kdseg.networks.foreign.foundation import ENCODERS, encoder_of
 
 TINY = {"depth": 4, "embed_dim": 24, "num_heads": 2}
 SHAPES = {  # width, side of the token grid, class and register tokens

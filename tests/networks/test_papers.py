@@ -25,9 +25,9 @@ from napari_kdseg.networks import (
     save,
     sees_everything,
 )
+from napari_kdseg.networks.anatomy.roles import ROLES
 from napari_kdseg.networks.catalogue import PAPERS
 from napari_kdseg.networks.papers.blocks import GridPool
-from napari_kdseg.networks.roles import ROLES
 from napari_kdseg.networks.single_image import PooledNorm2d
 
 STRIDES = {"@stem": 2, "@shallow": 4, "@middle": 8, "@deep": 4}

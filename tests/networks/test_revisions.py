@@ -14,10 +14,10 @@ from torch import nn
 from napari_kdseg.distillation import LOGITS, StudentStage
 from napari_kdseg.errors import CheckpointError
 from napari_kdseg.networks import NetworkSpec, create, find_taps, inspect, load, save
+from napari_kdseg.networks.anatomy.roles import keep_roles
 from napari_kdseg.networks.catalogue import PAPERS
-from napari_kdseg.networks.roles import keep_roles
-from napari_kdseg.training.teacher_memory import TeacherMemory
-from napari_kdseg.training.weights import load_weights
+from napari_kdseg.training.run.teacher_memory import TeacherMemory
+from napari_kdseg.training.run.weights import load_weights
 
 CORRECTED = [name for name, entry in PAPERS.items() if entry.first]
 IMAGE = torch.linspace(-2, 2, 3 * 32 * 48).reshape(1, 3, 32, 48)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_kdseg.study.shares import share
-from napari_kdseg.training.tile import Tile
+from napari_kdseg.training.tiles.tile import Tile
 
 TILES = [Tile(f"tile{n:03d}", Path(), Path(), (8, 8)) for n in range(120)]
 KINDS = ["rare" if n % 40 == 0 else "common" for n in range(120)]

@@ -7,8 +7,8 @@ import pytest
 from skimage.color import hed2rgb, rgb2hed
 
 from napari_kdseg.training import AugmentationConfig, DataConfig, TileDataset, discover
-from napari_kdseg.training.augmentation import augmented, change_light, change_stain
-from napari_kdseg.training.dataset import train_batches
+from napari_kdseg.training.tiles.augmentation import augmented, change_light, change_stain
+from napari_kdseg.training.tiles.dataset import train_batches
 
 NOTHING = AugmentationConfig(
     flips=False,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.training import DataConfig, TileDataset, discover
-from napari_kdseg.training.dataset import all_batches, batch_count, train_batches
+from napari_kdseg.training.tiles.dataset import all_batches, batch_count, train_batches
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from torch import nn
 
 from napari_kdseg.jobs import Cancelled, Done, Message, RunningJob, Step, run_inline, run_job
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, distill
-from napari_kdseg.training.gradient_watch import INTERVAL, JUMP, LIMIT, GradientWatch
 from napari_kdseg.training.processes import make_fabric
+from napari_kdseg.training.run.gradient_watch import INTERVAL, JUMP, LIMIT, GradientWatch
 
 SMALL = NetworkChoice(
     architecture="unet/resnet18", options={"encoder_depth": 3, "decoder_channels": [16, 8, 8]}

@@ -291,7 +291,7 @@ def test_cancelled_while_validating(config, monkeypatch):
     config = config.model_copy(update={"method": "alone", "settings": {}})
     whole = elsewhere(config, "whole")
     run_inline(distill, whole)
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     running = RunningJob()
     evaluate = loop.evaluate

@@ -14,10 +14,10 @@ from napari_kdseg.errors import CheckpointError, KdsegError
 from napari_kdseg.jobs import Control, JobCancelled, Message, Step, Validated
 from napari_kdseg.networks import NetworkSpec, create_from, inspect
 from napari_kdseg.training import DataConfig, DistillConfig, RunFolder, TileDataset, discover
-from napari_kdseg.training.evaluation import evaluate
 from napari_kdseg.training.job import make_fabric
-from napari_kdseg.training.loop import Workplace, fit
-from napari_kdseg.training.weights import keep_weights, load_weights
+from napari_kdseg.training.run.loop import Workplace, fit
+from napari_kdseg.training.run.weights import keep_weights, load_weights
+from napari_kdseg.training.scores.evaluation import evaluate
 
 
 class Paraphraser:
@@ -188,7 +188,7 @@ def test_plain_weights_that_do_not_fit_are_refused(room, tmp_path):
 
 
 def test_the_best_and_the_last_epoch_are_kept(room, monkeypatch):
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     here, stage, seen = room(), student(), []
     scores = iter([0.5, 0.7, 0.6])
@@ -287,7 +287,7 @@ def test_the_average_is_what_is_scored_and_kept(room):
 
 
 def test_early_stop(room, monkeypatch):
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     here, stage = room(patience=2), student()
     scores = iter([0.5, 0.7, 0.7, 0.6, 0.9])

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from napari_kdseg.training import SegmentationScore
-from napari_kdseg.training.calibration import CalibrationError
-from napari_kdseg.training.metrics import confusion_matrix
-from napari_kdseg.training.surfaces import surface_scores
+from napari_kdseg.training.scores.calibration import CalibrationError
+from napari_kdseg.training.scores.metrics import confusion_matrix
+from napari_kdseg.training.scores.surfaces import surface_scores
 
 pytestmark = pytest.mark.numeric
 

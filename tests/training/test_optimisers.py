@@ -13,8 +13,14 @@ from pydantic import ValidationError
 from torch import nn
 
 from napari_kdseg.training import OptimiserConfig
-from napari_kdseg.training.ema import WeightAverage
-from napari_kdseg.training.optimisers import CUBLAS, deterministic, make_optimiser, rate_factor, warm_up_steps
+from napari_kdseg.training.run.ema import WeightAverage
+from napari_kdseg.training.run.optimisers import (
+    CUBLAS,
+    deterministic,
+    make_optimiser,
+    rate_factor,
+    warm_up_steps,
+)
 
 pytestmark = pytest.mark.numeric
 

@@ -11,8 +11,13 @@ from PIL import Image
 
 from napari_kdseg.jobs import JobCancelled
 from napari_kdseg.training import DataConfig, TileDataset, discover
-from napari_kdseg.training.dataset import batch_count, train_batches
-from napari_kdseg.training.sampling import MOST_COPIES, epoch_order, median_frequency_weights, tile_weights
+from napari_kdseg.training.tiles.dataset import batch_count, train_batches
+from napari_kdseg.training.tiles.sampling import (
+    MOST_COPIES,
+    epoch_order,
+    median_frequency_weights,
+    tile_weights,
+)
 
 NAMES = [f"tile{index}" for index in range(100)]
 

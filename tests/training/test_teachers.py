@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from napari_kdseg.jobs import Cancelled, Done, Message, RunningJob, Step, run_inline, run_job
 from napari_kdseg.networks import NetworkSpec, create_from, inspect, load, save, to_input
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice, discover, distill
-from napari_kdseg.training.teacher_memory import changing_tiles
+from napari_kdseg.training.run.teacher_memory import changing_tiles
 
 STILL = {"stain_probability": 0, "light_probability": 0, "blur_probability": 0, "scale_probability": 0}
 
@@ -81,7 +81,7 @@ def test_two_teachers_of_other_sizes_and_normalisation(config, tmp_path):
 def test_the_first_step_is_that_of_teacher_and_student_fed_by_hand(config, tmp_path, monkeypatch):
     """What teachers are shown in a run equals what :func:`to_input` makes of the same tile for each of them."""
     from napari_kdseg.distillation import reading
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     fed, tiles = {}, []
     to_input_of_the_loop, ask = loop.to_input, reading.ask
@@ -151,7 +151,7 @@ def test_classes_are_weighed_by_how_rare_they_are(config):
 
 def test_a_remembered_teacher(config, monkeypatch):
     """The curve is that of a teacher run anew, to rounding: a network adds up otherwise in a batch of other tiles."""
-    from napari_kdseg.training import teacher_memory
+    from napari_kdseg.training.run import teacher_memory
 
     plain = changed(config, "plain", method="plc-kd:sc+cwd@2")
     assert isinstance(run_inline(distill, plain).end, Done)
@@ -187,7 +187,7 @@ def test_flips_and_turns_come_again_but_stain_does_not(config):
 
 
 def test_a_full_disk_is_said_once_and_training_goes_on(config, monkeypatch):
-    from napari_kdseg.training import teacher_memory
+    from napari_kdseg.training.run import teacher_memory
 
     monkeypatch.setattr(teacher_memory, "LEAST_FREE", 2**62)
     running = run_inline(distill, changed(config, "full", remember_teacher=True, epochs=1))

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 def kill_second(steps: str, *arguments: str) -> None:
     """Run ``kdseg`` with ``arguments``; the second process is killed before its step of that number."""
     from napari_kdseg.cli import main
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     step, taken = loop._Fit._step, []
 
@@ -72,7 +72,7 @@ def compare_when_saving() -> None:
     import torch
 
     from napari_kdseg.networks import shares
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     save = loop._Fit._save_state
 
@@ -89,7 +89,7 @@ def compare_when_saving() -> None:
 @contextmanager
 def second_process_asks():
     """Let the second process alone be asked to pause for a while at its third step, and to stop after its fifth."""
-    from napari_kdseg.training import loop
+    from napari_kdseg.training.run import loop
 
     step, taken = loop._Fit._step, []
 

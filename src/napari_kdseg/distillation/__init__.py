@@ -13,7 +13,10 @@ from napari_kdseg.distillation.methods import METHODS, get_method, method_names
 from napari_kdseg.distillation.settings import AloneSettings, FeatureSettings, KdSettings, PlcKdSettings
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.assistants import BoundaryAssistantStage, FalsePixelAssistantStage
+    from napari_kdseg.distillation.auxiliary.assistants import (
+        BoundaryAssistantStage,
+        FalsePixelAssistantStage,
+    )
     from napari_kdseg.distillation.correction.boundary import boundary_transform
     from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
     from napari_kdseg.distillation.correction.similarity import similarity_correction
@@ -30,10 +33,10 @@ if TYPE_CHECKING:
     from napari_kdseg.distillation.view import View
 
 _WITH_TORCH = {
-    "BoundaryAssistantStage": "assistants",
+    "BoundaryAssistantStage": "auxiliary.assistants",
     "Correction": "correction.teacher_team",
     "CorrectionCounts": "correction.teacher_team",
-    "FalsePixelAssistantStage": "assistants",
+    "FalsePixelAssistantStage": "auxiliary.assistants",
     "FalsePixelQueues": "correction.false_pixels",
     "StudentStage": "stages",
     "TeacherTeam": "correction.teacher_team",

@@ -127,7 +127,7 @@ class Stage(Protocol):
     network's weights; a resumed run calls :meth:`load_state_dict` after :meth:`begin_epoch`. ``network`` may be
     replaced by a wrapper (of ``torch.compile``) before the first step. Where several processes train together,
     each calls :meth:`loss` with the whole batch, and only the :meth:`image_networks` are divided among them
-    (:mod:`napari_kdseg.networks.sharing`).
+    (:mod:`napari_kdseg.networks.parallel.sharing`).
     """
 
     name: str

@@ -10,53 +10,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from napari_kdseg.networks.catalogue import input_multiple, smallest_input
+from napari_kdseg.networks.checkpoints.formats import inspect
 from napari_kdseg.networks.choices import NetworkChoice, names
-from napari_kdseg.networks.formats import inspect
-from napari_kdseg.networks.permission import allow_code, allowed_code
+from napari_kdseg.networks.foreign.permission import allow_code, allowed_code
 from napari_kdseg.networks.spec import NetworkSpec
 
 if TYPE_CHECKING:
-    from napari_kdseg.networks.build import create, create_from
-    from napari_kdseg.networks.checkpoint import Checkpoint, load, save
-    from napari_kdseg.networks.describe import (
+    from napari_kdseg.networks.anatomy.describe import (
         count_parameters,
         last_feature,
         output_stride,
         sees_everything,
         unwrap,
     )
-    from napari_kdseg.networks.encoder_weights import load_encoder
+    from napari_kdseg.networks.anatomy.roles import find_taps, tap_of
+    from napari_kdseg.networks.anatomy.taps import capture
+    from napari_kdseg.networks.build import create, create_from
+    from napari_kdseg.networks.checkpoints.checkpoint import Checkpoint, load, save
+    from napari_kdseg.networks.checkpoints.encoder_weights import load_encoder
     from napari_kdseg.networks.padding import pad_to_multiple, predict_logits
+    from napari_kdseg.networks.parallel.sharing import LostProcessError, Shares, among, divided, shares
     from napari_kdseg.networks.preprocess import denormalise, normalise, to_input
-    from napari_kdseg.networks.roles import find_taps, tap_of
-    from napari_kdseg.networks.sharing import LostProcessError, Shares, among, divided, shares
-    from napari_kdseg.networks.taps import capture
 
 _HOMES = {
-    "Checkpoint": "checkpoint",
-    "LostProcessError": "sharing",
-    "Shares": "sharing",
-    "among": "sharing",
-    "capture": "taps",
-    "count_parameters": "describe",
+    "Checkpoint": "checkpoints.checkpoint",
+    "LostProcessError": "parallel.sharing",
+    "Shares": "parallel.sharing",
+    "among": "parallel.sharing",
+    "capture": "anatomy.taps",
+    "count_parameters": "anatomy.describe",
     "create": "build",
     "create_from": "build",
     "denormalise": "preprocess",
-    "divided": "sharing",
-    "find_taps": "roles",
-    "last_feature": "describe",
-    "load": "checkpoint",
-    "load_encoder": "encoder_weights",
+    "divided": "parallel.sharing",
+    "find_taps": "anatomy.roles",
+    "last_feature": "anatomy.describe",
+    "load": "checkpoints.checkpoint",
+    "load_encoder": "checkpoints.encoder_weights",
     "normalise": "preprocess",
-    "output_stride": "describe",
+    "output_stride": "anatomy.describe",
     "pad_to_multiple": "padding",
     "predict_logits": "padding",
-    "save": "checkpoint",
-    "sees_everything": "describe",
-    "shares": "sharing",
-    "tap_of": "roles",
+    "save": "checkpoints.checkpoint",
+    "sees_everything": "anatomy.describe",
+    "shares": "parallel.sharing",
+    "tap_of": "anatomy.roles",
     "to_input": "preprocess",
-    "unwrap": "describe",
+    "unwrap": "anatomy.describe",
 }
 
 __all__ = [

@@ -10,10 +10,10 @@ from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.catalogue import PAPERS, arguments, split_name
-from napari_kdseg.networks.foundation import encoder_of
+from napari_kdseg.networks.foreign.foundation import encoder_of
+from napari_kdseg.networks.foreign.token_grid import create_encoder
+from napari_kdseg.networks.foreign.user_module import create_own
 from napari_kdseg.networks.spec import ENCODER, IGNORE_INDEX, OWN_CODE, NetworkSpec
-from napari_kdseg.networks.token_grid import create_encoder
-from napari_kdseg.networks.user_module import create_own
 
 
 def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) -> nn.Module:
@@ -26,8 +26,9 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
         ``"<architecture>/<encoder>"`` in the names of segmentation-models-pytorch, such as
         ``"unet/resnet34"``, ``"segformer/mit_b0"`` or ``"unet/tu-convnext_tiny"`` (``tu-`` is any encoder of timm).
         Case and hyphens do not matter. ``"python:mypackage.models:MyNet"`` is somebody's own network
-        (:func:`~napari_kdseg.networks.user_module.create_own`), once :func:`napari_kdseg.networks.allow_code` was
-        called for it. ``"foundation/uni"`` is an encoder: it puts out features ``[N, D, h, w]``, whatever the classes.
+        (:func:`~napari_kdseg.networks.foreign.user_module.create_own`), once :func:`~napari_kdseg.networks.allow_code`
+        was called for it. ``"foundation/uni"`` is an encoder: it puts out features ``[N, D, h, w]``, whatever the
+        classes.
     in_channels
         Channels of the image.
     classes

@@ -12,7 +12,7 @@ from typing import Any
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.close_names import close_matches
-from napari_kdseg.networks.onnx_file import FOREIGN
+from napari_kdseg.networks.foreign.onnx_file import FOREIGN
 from napari_kdseg.networks.spec import ENCODER, OWN_CODE, REVISION, NetworkSpec
 
 
@@ -153,7 +153,7 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
     if name.startswith(OWN_CODE):
         return _COARSEST
     if name.startswith(ENCODER):
-        from napari_kdseg.networks.foundation import patch_size
+        from napari_kdseg.networks.foreign.foundation import patch_size
 
         return patch_size(name, spec.options if spec else {})
     known, encoder = split_name(name)

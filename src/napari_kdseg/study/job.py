@@ -46,8 +46,8 @@ from napari_kdseg.study.shares import kinds, share, write_share
 from napari_kdseg.study.table import Row, Table
 from napari_kdseg.study.telling import Telling
 from napari_kdseg.training import DataConfig, DistillConfig, distill
-from napari_kdseg.training.data import TileCollection, discover
 from napari_kdseg.training.lock import locked
+from napari_kdseg.training.tiles.data import TileCollection, discover
 
 POLL_SECONDS = 0.1
 

@@ -12,7 +12,7 @@ from typing import Any
 from napari_kdseg.distillation import get_method
 from napari_kdseg.study.config import StudyConfig
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
-from napari_kdseg.training.dataset import batch_count
+from napari_kdseg.training.tiles.dataset import batch_count
 
 TEACHER = "teacher"
 """What the table calls the method of a teacher's own row."""

@@ -19,16 +19,16 @@ import napari_kdseg
 from napari_kdseg.errors import OutputError, explain
 from napari_kdseg.jobs import Control, Emit
 from napari_kdseg.networks import count_parameters, load
-from napari_kdseg.networks.cost import multiply_adds
+from napari_kdseg.networks.anatomy.cost import multiply_adds
 from napari_kdseg.study.config import StudyConfig
 from napari_kdseg.study.plan import Places, Run, distillation
 from napari_kdseg.study.table import Row
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
-from napari_kdseg.training.data import discover
-from napari_kdseg.training.dataset import TileDataset
-from napari_kdseg.training.evaluation import evaluate
 from napari_kdseg.training.job import make_fabric
 from napari_kdseg.training.roles import Roles
+from napari_kdseg.training.scores.evaluation import evaluate
+from napari_kdseg.training.tiles.data import discover
+from napari_kdseg.training.tiles.dataset import TileDataset
 
 Scores = dict[str, float]
 

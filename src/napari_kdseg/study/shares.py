@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_kdseg.files import write_whole
-from napari_kdseg.training.data import TileCollection
-from napari_kdseg.training.dataset import TileDataset
-from napari_kdseg.training.tile import Tile, stable_hash
+from napari_kdseg.training.tiles.data import TileCollection
+from napari_kdseg.training.tiles.dataset import TileDataset
+from napari_kdseg.training.tiles.tile import Tile, stable_hash
 
 COLUMNS = ("tile", "split", "patient", "class_index", "class", "mpp")
 

@@ -31,10 +31,10 @@ from napari_kdseg.study.report.examples import Example, draw_examples
 from napari_kdseg.study.stages import shared_stages
 from napari_kdseg.study.table import Table
 from napari_kdseg.training import DataConfig
-from napari_kdseg.training.data import TileCollection, discover
-from napari_kdseg.training.dataset import TileDataset, all_batches
 from napari_kdseg.training.job import make_fabric
-from napari_kdseg.training.tile import stable_hash
+from napari_kdseg.training.tiles.data import TileCollection, discover
+from napari_kdseg.training.tiles.dataset import TileDataset, all_batches
+from napari_kdseg.training.tiles.tile import stable_hash
 
 METHOD = "plc-kd"
 STUDENTS = ("alone", "kd", METHOD)

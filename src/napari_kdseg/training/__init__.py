@@ -17,16 +17,16 @@ from napari_kdseg.training.settings import (
 
 _LATER = {
     "DistillResult": "job",
-    "RunFolder": "run_folder",
-    "SegmentationScore": "metrics",
-    "TileCollection": "data",
-    "TileDataset": "dataset",
-    "cut_tiles": "patches",
-    "describe": "data",
-    "discover": "data",
+    "RunFolder": "run.run_folder",
+    "SegmentationScore": "scores.metrics",
+    "TileCollection": "tiles.data",
+    "TileDataset": "tiles.dataset",
+    "cut_tiles": "tiles.patches",
+    "describe": "tiles.data",
+    "discover": "tiles.data",
     "distill": "job",
-    "read_history": "run_folder",
-    "resume_config": "run_folder",
+    "read_history": "run.run_folder",
+    "resume_config": "run.run_folder",
 }
 
 

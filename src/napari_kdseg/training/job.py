@@ -25,9 +25,6 @@ from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, NetworkSpec, Shares, inspect, save
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import RUN_ONLY, DistillConfig
-from napari_kdseg.training.data import TileCollection, discover
-from napari_kdseg.training.dataset import TileDataset, batch_count
-from napari_kdseg.training.loop import Workplace, evaluate, fit
 from napari_kdseg.training.processes import (
     connected,
     demand_alike,
@@ -37,11 +34,14 @@ from napari_kdseg.training.processes import (
     shared_control,
 )
 from napari_kdseg.training.roles import Roles
-from napari_kdseg.training.run_folder import RunFolder
-from napari_kdseg.training.sampling import median_frequency_weights
+from napari_kdseg.training.run.loop import Workplace, evaluate, fit
+from napari_kdseg.training.run.run_folder import RunFolder
+from napari_kdseg.training.run.teacher_memory import TeacherMemory, changing_tiles
+from napari_kdseg.training.run.weights import load_weights, segments
 from napari_kdseg.training.settings import NetworkChoice
-from napari_kdseg.training.teacher_memory import TeacherMemory, changing_tiles
-from napari_kdseg.training.weights import load_weights, segments
+from napari_kdseg.training.tiles.data import TileCollection, discover
+from napari_kdseg.training.tiles.dataset import TileDataset, batch_count
+from napari_kdseg.training.tiles.sampling import median_frequency_weights
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Several processes that train one network together: how they find each other, stop together, and share a device each.
 
 They are started from outside, by ``kdseg distill --processes``, ``torchrun`` or ``srun``, which tell each by
-environment variables how many there are and which it is. What they share is in :mod:`napari_kdseg.networks.sharing`.
+environment variables how many there are and which it is. What they share is in
+:mod:`napari_kdseg.networks.parallel.sharing`.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ from napari_kdseg.networks import (
     load_encoder,
     smallest_input,
 )
-from napari_kdseg.networks.foundation import encoder_of, patch_size
-from napari_kdseg.networks.roles import keep_roles
+from napari_kdseg.networks.anatomy.roles import keep_roles
+from napari_kdseg.networks.foreign.foundation import encoder_of, patch_size
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
-from napari_kdseg.training.data import TileCollection
 from napari_kdseg.training.settings import NetworkChoice
-from napari_kdseg.training.tile import stable_hash
+from napari_kdseg.training.tiles.data import TileCollection
+from napari_kdseg.training.tiles.tile import stable_hash
 
 _FEWEST_PATCHES = 4
 _LARGEST_SIDE = 1024

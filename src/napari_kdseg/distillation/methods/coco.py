@@ -151,7 +151,7 @@ def _transfer(
     if not settings.use_paraphraser:
         return Recipe([term("correlation", cross_layer_correlation)])
 
-    from napari_kdseg.distillation.paraphraser import (
+    from napari_kdseg.distillation.auxiliary.paraphraser import (
         ParaphrasedTeacher,
         ParaphraserStage,
         layers_and_shapes,
@@ -198,8 +198,8 @@ def _adversarial(
     """Build the critic's stage, and the term in which it goes on learning beside the student."""
     if not settings.adversarial_weight:
         return Recipe()
-    from napari_kdseg.distillation.critic import AdversarialDistillation, CriticStage, new_critic
-    from napari_kdseg.distillation.paraphraser import layers_and_shapes
+    from napari_kdseg.distillation.auxiliary.critic import AdversarialDistillation, CriticStage, new_critic
+    from napari_kdseg.distillation.auxiliary.paraphraser import layers_and_shapes
 
     _, ((_, classes, *_),) = layers_and_shapes(student, (LOGITS,), input_shape)
     channels = input_shape[0] if settings.condition_on_image else 0

@@ -29,7 +29,7 @@ def build(
     **_: Any,
 ) -> Recipe:
     """Build the stages of the assistants in use, and the term that reads what their team corrected."""
-    from napari_kdseg.distillation.assistants import (
+    from napari_kdseg.distillation.auxiliary.assistants import (
         BoundaryAssistantStage,
         FalsePixelAssistantStage,
         new_assistant,

@@ -139,7 +139,7 @@ def _holistic_term(settings: SkdSettings, image_channels: int) -> Term:
     def learned(student: Any, teacher: Any, generator: Any) -> Any:  # noqa: ARG001
         import torch
 
-        from napari_kdseg.distillation.critic import AdversarialDistillation, new_critic
+        from napari_kdseg.distillation.auxiliary.critic import AdversarialDistillation, new_critic
 
         critic = new_critic(
             student[0][1],

@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import NetworkSpec
-from napari_kdseg.networks.onnx_file import OnnxFacts
+from napari_kdseg.networks.foreign.onnx_file import OnnxFacts
 
 UNKNOWN = "not recorded"
 FILES = {

@@ -21,11 +21,11 @@ from napari_kdseg.inference.measuring.tuning import bytes_per_pixel
 from napari_kdseg.inference.network.engine import Engine
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.networks import count_parameters, input_multiple, load, save
-from napari_kdseg.networks.cost import multiply_adds
-from napari_kdseg.networks.onnx_export import largest_difference, to_onnx
-from napari_kdseg.networks.onnx_file import OnnxFacts, onnx_package
-from napari_kdseg.networks.onnx_network import OnnxNetwork
-from napari_kdseg.networks.portable import exported_program
+from napari_kdseg.networks.anatomy.cost import multiply_adds
+from napari_kdseg.networks.foreign.onnx_export import largest_difference, to_onnx
+from napari_kdseg.networks.foreign.onnx_file import OnnxFacts, onnx_package
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.portable import exported_program
 
 CARD = "README.md"
 #: Side of the image whose multiply-adds the card tells.

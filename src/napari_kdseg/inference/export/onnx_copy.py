@@ -11,8 +11,8 @@ from napari_kdseg.files import write_whole
 from napari_kdseg.inference.measuring.receptive_field import receptive_field_radius
 from napari_kdseg.inference.measuring.tuning import UNSEEN
 from napari_kdseg.networks import NetworkSpec
-from napari_kdseg.networks.onnx_file import FOREIGN, OnnxFacts, described, onnx_package
-from napari_kdseg.networks.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.onnx_file import FOREIGN, OnnxFacts, described, onnx_package
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 
 def describe_onnx(

@@ -28,9 +28,9 @@ from napari_kdseg.networks import (
     inspect,
     load,
 )
-from napari_kdseg.networks.cost import multiply_adds, peak_bytes
-from napari_kdseg.networks.formats import Format, resolve, sniff
-from napari_kdseg.networks.onnx_network import OnnxNetwork
+from napari_kdseg.networks.anatomy.cost import multiply_adds, peak_bytes
+from napari_kdseg.networks.checkpoints.formats import Format, resolve, sniff
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 #: Runs of one image, of which the fastest counts; fewer where they take longer than this together.
 RUNS, LONGEST_S = 5, 2.0

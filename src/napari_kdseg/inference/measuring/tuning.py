@@ -14,7 +14,7 @@ from torch import nn
 from napari_kdseg.inference.network.engine import Engine
 from napari_kdseg.inference.tiles.blending import blending_halo
 from napari_kdseg.memory import give_back
-from napari_kdseg.networks.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 #: A person who points at a place waits for one batch.
 LONGEST_BATCH_S = 2.0

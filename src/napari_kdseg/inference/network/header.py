@@ -12,9 +12,9 @@ from torch import nn
 
 from napari_kdseg.errors import CheckpointError, CodeNotAllowedError, ConfigurationError
 from napari_kdseg.networks import NetworkSpec, count_parameters, create_from, load
-from napari_kdseg.networks.formats import Format, read_spec, resolve, sniff
-from napari_kdseg.networks.misfit import weights_misfit
-from napari_kdseg.networks.onnx_network import OnnxNetwork
+from napari_kdseg.networks.checkpoints.formats import Format, read_spec, resolve, sniff
+from napari_kdseg.networks.checkpoints.misfit import weights_misfit
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 
 @dataclass(frozen=True)

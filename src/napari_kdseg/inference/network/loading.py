@@ -16,8 +16,8 @@ from napari_kdseg.inference.network.fusing import fused
 from napari_kdseg.inference.network.processor import for_processor
 from napari_kdseg.inference.provenance import checkpoint_record
 from napari_kdseg.networks import NetworkSpec, input_multiple, load
-from napari_kdseg.networks.onnx_file import OnnxFacts
-from napari_kdseg.networks.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.onnx_file import OnnxFacts
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 #: Networks that are kept: a teacher, a student, and their assistants.
 KEPT = 4

@@ -26,8 +26,8 @@ class PaperNetwork(nn.Module):
     last_feature
         Path of the layer whose output the classifier reads.
     roles
-        Path of the layer for each of :data:`napari_kdseg.networks.roles.ROLES` but ``@feature``; those that the code
-        of the papers on distillation tapped, where it tapped this network.
+        Path of the layer for each of :data:`napari_kdseg.networks.anatomy.roles.ROLES` but ``@feature``; those that the
+        code of the papers on distillation tapped, where it tapped this network.
     first_roles
         Those that were other layers in revision 1.
     keeps_first_roles

@@ -191,7 +191,7 @@ class DistilDock(Dock):
         self.data_note.say("Looking at the tiles …")
 
         def work() -> str:
-            from napari_kdseg.training.data import describe
+            from napari_kdseg.training.tiles.data import describe
 
             return describe(DataConfig(folder=Path(folder), **self.data_form.values()))
 
@@ -211,7 +211,7 @@ class DistilDock(Dock):
 
         def work() -> Path:
             from napari_kdseg.slides import open_annotation, with_colours
-            from napari_kdseg.training.patches import cut_tiles
+            from napari_kdseg.training.tiles.patches import cut_tiles
 
             cut_tiles(with_colours(slide, colours), open_annotation(source, slide), folder)
             return folder

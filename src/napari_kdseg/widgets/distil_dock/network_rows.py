@@ -9,9 +9,9 @@ from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.networks import names
+from napari_kdseg.networks.checkpoints.formats import read_spec, resolve
 from napari_kdseg.networks.choices import COST_SIDE
-from napari_kdseg.networks.formats import read_spec, resolve
-from napari_kdseg.networks.foundation import encoder_of
+from napari_kdseg.networks.foreign.foundation import encoder_of
 from napari_kdseg.networks.options import read_options, write_options
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.parts.controls import button, clear, combo

@@ -105,7 +105,7 @@ class RunProgress(QWidget):
 
     def _refill(self, job: JobHandle[DistillConfig]) -> None:
         """Draw the curve of the steps before this job was started, when it resumes a run."""
-        from napari_kdseg.training.run_folder import read_history
+        from napari_kdseg.training.run.run_folder import read_history
 
         in_background(partial(read_history, job.config.output), self.curves.take, lambda _sentence: None)
 

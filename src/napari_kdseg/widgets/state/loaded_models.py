@@ -54,8 +54,8 @@ def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> Path:
 
 def code_to_allow(choices: Iterable[NetworkChoice]) -> list[str]:
     """Import paths of classes that a distillation would run and that nobody allowed yet (off the GUI thread)."""
-    from napari_kdseg.networks.formats import read_spec, resolve
-    from napari_kdseg.networks.permission import is_allowed
+    from napari_kdseg.networks.checkpoints.formats import read_spec, resolve
+    from napari_kdseg.networks.foreign.permission import is_allowed
     from napari_kdseg.networks.spec import OWN_CODE
 
     needed = []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError, is_out_of_memory
-from napari_kdseg.networks.foundation import Encoder
+from napari_kdseg.networks.foreign.foundation import Encoder
 
 _LEVELS = 4
 
@@ -66,7 +66,7 @@ class TokenGrid(nn.Module):
         return self.levels[-1](grid)
 
     def roles(self) -> dict[str, str]:
-        """Say which level plays which of :data:`napari_kdseg.networks.roles.ROLES`."""
+        """Say which level plays which of :data:`napari_kdseg.networks.anatomy.roles.ROLES`."""
         first, second, third, last = (f"levels.{number}" for number in range(_LEVELS))
         return {
             "@stem": first,

@@ -12,8 +12,8 @@ from torch import nn
 from napari_kdseg.distillation import Stage, at_size, cross_entropy_dice
 from napari_kdseg.jobs import Control
 from napari_kdseg.networks import NetworkSpec, divided, to_input
-from napari_kdseg.training.dataset import TileDataset, all_batches
-from napari_kdseg.training.metrics import SegmentationScore
+from napari_kdseg.training.scores.metrics import SegmentationScore
+from napari_kdseg.training.tiles.dataset import TileDataset, all_batches
 
 
 @torch.no_grad()

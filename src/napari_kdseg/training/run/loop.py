@@ -24,15 +24,15 @@ from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message
 from napari_kdseg.networks import NetworkSpec, divided, shares, to_input
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
-from napari_kdseg.training.dataset import TileDataset, batch_count, train_batches
-from napari_kdseg.training.ema import WeightAverage
-from napari_kdseg.training.evaluation import evaluate, mean_loss
-from napari_kdseg.training.gradient_watch import GradientWatch
-from napari_kdseg.training.optimisers import deterministic, make_optimiser, rate_factor
-from napari_kdseg.training.previews import save_preview
-from napari_kdseg.training.run_folder import RunFolder
-from napari_kdseg.training.tile import stable_hash
-from napari_kdseg.training.weights import keep_weights, load_weights, segments
+from napari_kdseg.training.run.ema import WeightAverage
+from napari_kdseg.training.run.gradient_watch import GradientWatch
+from napari_kdseg.training.run.optimisers import deterministic, make_optimiser, rate_factor
+from napari_kdseg.training.run.previews import save_preview
+from napari_kdseg.training.run.run_folder import RunFolder
+from napari_kdseg.training.run.weights import keep_weights, load_weights, segments
+from napari_kdseg.training.scores.evaluation import evaluate, mean_loss
+from napari_kdseg.training.tiles.dataset import TileDataset, batch_count, train_batches
+from napari_kdseg.training.tiles.tile import stable_hash
 
 JUDGED_BY_SCORE = ("teacher", "student")
 """Stages (also ``teacher_2``) that keep the weights of their best epoch on validation; others keep those of their last.

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError, KdsegError
-from napari_kdseg.networks.shared_statistics import WholeBatchStatistics
+from napari_kdseg.networks.parallel.shared_statistics import WholeBatchStatistics
 
 Items = TypeVar("Items", bound=Sequence[Any] | Tensor)
 

@@ -22,7 +22,7 @@ from PIL import Image
 from napari_kdseg.errors import DataError, OutputError, explain
 from napari_kdseg.jobs import Control, Emit, Event, Message, Step
 from napari_kdseg.slides import Annotation, Slide, find_annotation, open_annotation, tissue_of
-from napari_kdseg.training.tile import stable_hash
+from napari_kdseg.training.tiles.tile import stable_hash
 
 BLOCKS = 5
 """The annotated area is divided into at most so many blocks along each side."""

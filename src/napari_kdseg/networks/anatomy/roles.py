@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.describe import last_feature, unwrap
+from napari_kdseg.networks.anatomy.describe import last_feature, unwrap
+from napari_kdseg.networks.foreign.token_grid import TokenGrid
 from napari_kdseg.networks.papers.blocks import PaperNetwork
-from napari_kdseg.networks.token_grid import TokenGrid
 
 ROLES = {
     "@stem": "end of the encoder's first level, at 1/2",

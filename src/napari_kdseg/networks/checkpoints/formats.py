@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from napari_kdseg.errors import CheckpointError, WeightsOnlyError, explain
-from napari_kdseg.networks.onnx_file import read_header, undescribed_message
+from napari_kdseg.networks.foreign.onnx_file import read_header, undescribed_message
 from napari_kdseg.networks.spec import NetworkSpec
 
 HEADER_KEY = "kdseg"
@@ -82,7 +82,7 @@ def read_spec(path: Path) -> NetworkSpec | None:
             text = _read_metadata(path).get(HEADER_KEY)
             return None if text is None else _parse_spec(path, text)
         case Format.SMP_FOLDER:
-            from napari_kdseg.networks.smp_folder import spec_from_config
+            from napari_kdseg.networks.checkpoints.smp_folder import spec_from_config
 
             return spec_from_config(path, _read_json(path / "config.json"))
         case Format.ONNX:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks.classifier_input import feature_before_classifier
+from napari_kdseg.networks.anatomy.classifier_input import feature_before_classifier
 from napari_kdseg.networks.papers.blocks import PaperNetwork
 
 # Where torch.compile, lightning-fabric and data-parallel wrappers keep the network they wrap.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError, is_out_of_memory
-from napari_kdseg.networks.permission import check_allowed
+from napari_kdseg.networks.foreign.permission import check_allowed
 from napari_kdseg.networks.spec import OWN_CODE
 
 # What networks commonly call these two arguments; the first that the class has is given.

@@ -26,9 +26,9 @@ from napari_kdseg.errors import (
     explain,
 )
 from napari_kdseg.files import write_whole
+from napari_kdseg.networks.anatomy.describe import unwrap
 from napari_kdseg.networks.build import create_from
-from napari_kdseg.networks.describe import unwrap
-from napari_kdseg.networks.formats import (
+from napari_kdseg.networks.checkpoints.formats import (
     HEADER_KEY,
     Format,
     read_spec,
@@ -36,13 +36,13 @@ from napari_kdseg.networks.formats import (
     sniff,
     weights_only_message,
 )
-from napari_kdseg.networks.keys import fitting_names
-from napari_kdseg.networks.misfit import spec_misfit, weights_misfit
-from napari_kdseg.networks.onnx_network import OnnxNetwork
-from napari_kdseg.networks.smp_folder import with_background, without_image_head
+from napari_kdseg.networks.checkpoints.keys import fitting_names
+from napari_kdseg.networks.checkpoints.misfit import spec_misfit, weights_misfit
+from napari_kdseg.networks.checkpoints.smp_folder import with_background, without_image_head
+from napari_kdseg.networks.checkpoints.weights import read_weights
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.token_grid import TokenGrid, as_timm, from_transformers
 from napari_kdseg.networks.spec import NetworkSpec
-from napari_kdseg.networks.token_grid import TokenGrid, as_timm, from_transformers
-from napari_kdseg.networks.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load(
         A checkpoint of this project, a ``save_pretrained`` folder of segmentation-models-pytorch, a bundle of MONAI, or
         weights as training programs write them (.safetensors, .pt, .pth, .ckpt of Lightning): nested under
         ``state_dict``, ``model``, ``ema`` ... , with ``module.``, ``model.`` or any other prefix before the names; or
-        an ONNX file (:class:`~napari_kdseg.networks.onnx_network.OnnxNetwork`).
+        an ONNX file (:class:`~napari_kdseg.networks.foreign.onnx_network.OnnxNetwork`).
     device
         Where the network goes.
     expect

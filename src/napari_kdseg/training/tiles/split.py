@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.training.settings import DataConfig
-from napari_kdseg.training.tile import Tile, refuse, stable_hash
+from napari_kdseg.training.tiles.tile import Tile, refuse, stable_hash
 
 
 def divide(tiles: Sequence[Tile], config: DataConfig) -> tuple[list[Tile], list[Tile], list[Tile], list[str]]:

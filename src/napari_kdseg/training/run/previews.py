@@ -12,8 +12,8 @@ from PIL import Image
 from napari_kdseg.colours import CLASSES
 from napari_kdseg.distillation import Stage
 from napari_kdseg.networks import NetworkSpec, to_input
-from napari_kdseg.training.dataset import TileDataset
-from napari_kdseg.training.run_folder import RunFolder
+from napari_kdseg.training.run.run_folder import RunFolder
+from napari_kdseg.training.tiles.dataset import TileDataset
 
 OPACITY = 0.45
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from napari_kdseg.errors import CheckpointError, explain, is_out_of_memory
-from napari_kdseg.networks.formats import Format, damaged_message, smp_weights_file, sniff
+from napari_kdseg.networks.checkpoints.formats import Format, damaged_message, smp_weights_file, sniff
 
 # Where programs keep weights, the averaged ones first: they are what is meant to be used.
 _NESTS = (
@@ -65,7 +65,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        As :func:`napari_kdseg.networks.formats.resolve` returns it.
+        As :func:`napari_kdseg.networks.checkpoints.formats.resolve` returns it.
 
     Returns
     -------

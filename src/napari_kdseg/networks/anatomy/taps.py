@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.networks.anatomy.describe import unwrap
 from napari_kdseg.networks.close_names import close_matches
-from napari_kdseg.networks.describe import unwrap
-from napari_kdseg.networks.sharing import shares
+from napari_kdseg.networks.parallel.sharing import shares
 
 
 class Features(dict[str, Tensor]):

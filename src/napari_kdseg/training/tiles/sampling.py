@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_kdseg.training.tile import stable_hash
+from napari_kdseg.training.tiles.tile import stable_hash
 
 LESION_SHARE = 0.5
 """Least share of the draws of ``lesion`` that show foreground."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError, is_out_of_memory
-from napari_kdseg.networks.onnx_file import OnnxFacts, header_of, open_session, undescribed_message
+from napari_kdseg.networks.foreign.onnx_file import OnnxFacts, header_of, open_session, undescribed_message
 from napari_kdseg.networks.spec import NetworkSpec
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError
-from napari_kdseg.networks.describe import unwrap
-from napari_kdseg.networks.formats import resolve
-from napari_kdseg.networks.weights import read_weights
+from napari_kdseg.networks.anatomy.describe import unwrap
+from napari_kdseg.networks.checkpoints.formats import resolve
+from napari_kdseg.networks.checkpoints.weights import read_weights
 
 _SHOWN = 3
 _TRIED = 20

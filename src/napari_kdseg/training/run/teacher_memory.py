@@ -22,7 +22,7 @@ from napari_kdseg.distillation import ask
 from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Emit, Message
 from napari_kdseg.training.config import DistillConfig
-from napari_kdseg.training.tile import Tile
+from napari_kdseg.training.tiles.tile import Tile
 
 LEAST_FREE = 2 * 2**30
 """Bytes left free on the disk: below them nothing more is remembered."""

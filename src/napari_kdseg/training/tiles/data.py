@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from napari_kdseg.errors import DataError, explain
-from napari_kdseg.training.manifest import Row, find_manifest, read_manifest
-from napari_kdseg.training.pictures import SUFFIXES, PictureError, picture_header, read_mask
 from napari_kdseg.training.settings import DataConfig
-from napari_kdseg.training.split import divide
-from napari_kdseg.training.tile import Tile, refuse, stable_hash
+from napari_kdseg.training.tiles.manifest import Row, find_manifest, read_manifest
+from napari_kdseg.training.tiles.pictures import SUFFIXES, PictureError, picture_header, read_mask
+from napari_kdseg.training.tiles.split import divide
+from napari_kdseg.training.tiles.tile import Tile, refuse, stable_hash
 
 IGNORE = 255
 """The value of a pixel that nobody annotated."""

@@ -19,12 +19,12 @@ from torch.utils.data import Dataset
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.networks import shares
-from napari_kdseg.training.augmentation import augmented, crop
-from napari_kdseg.training.data import IGNORE, TileCollection
-from napari_kdseg.training.pictures import PictureError, read_image, read_mask
-from napari_kdseg.training.sampling import Draw, epoch_order, tile_weights
 from napari_kdseg.training.settings import AugmentationConfig
-from napari_kdseg.training.tile import Tile, stable_hash
+from napari_kdseg.training.tiles.augmentation import augmented, crop
+from napari_kdseg.training.tiles.data import IGNORE, TileCollection
+from napari_kdseg.training.tiles.pictures import PictureError, read_image, read_mask
+from napari_kdseg.training.tiles.sampling import Draw, epoch_order, tile_weights
+from napari_kdseg.training.tiles.tile import Tile, stable_hash
 
 Item = TypeVar("Item")
 
@@ -192,7 +192,7 @@ def train_batches(
     augment
         Whether, or how.
     sampling
-        See :func:`napari_kdseg.training.sampling.tile_weights`.
+        See :func:`napari_kdseg.training.tiles.sampling.tile_weights`.
 
     Yields
     ------

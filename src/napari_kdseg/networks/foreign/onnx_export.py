@@ -13,9 +13,9 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from napari_kdseg.errors import CheckpointError, OutputError
-from napari_kdseg.networks.onnx_file import LARGEST, OnnxFacts, described, onnx_package
-from napari_kdseg.networks.onnx_network import OnnxNetwork
-from napari_kdseg.networks.portable import for_onnx
+from napari_kdseg.networks.foreign.onnx_file import LARGEST, OnnxFacts, described, onnx_package
+from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
+from napari_kdseg.networks.foreign.portable import for_onnx
 from napari_kdseg.networks.spec import NetworkSpec
 
 #: Difference of a logit, against the largest logit, that rounding in another order explains.
@@ -35,7 +35,7 @@ def to_onnx(
     Parameters
     ----------
     program
-        From :func:`napari_kdseg.networks.portable.exported_program`.
+        From :func:`napari_kdseg.networks.foreign.portable.exported_program`.
     module
         The network it was recorded from.
     spec, facts

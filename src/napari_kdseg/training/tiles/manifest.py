@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.training.settings import DataConfig
-from napari_kdseg.training.tile import refuse
+from napari_kdseg.training.tiles.tile import refuse
 
 SPLITS = {
     "train": "train",

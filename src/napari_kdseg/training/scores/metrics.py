@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_kdseg.training.calibration import CalibrationError
-from napari_kdseg.training.surfaces import surface_scores
+from napari_kdseg.training.scores.calibration import CalibrationError
+from napari_kdseg.training.scores.surfaces import surface_scores
 
 IGNORE = 255
 

@@ -1,0 +1,1 @@
+"""Networks that are trained before or beside the student: assistants, paraphraser, critic."""

@@ -1,0 +1,1 @@
+"""Batches divided among processes, with the results of one process."""

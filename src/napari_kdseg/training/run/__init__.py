@@ -1,0 +1,1 @@
+"""One stage trained from its first epoch to its last, and what is kept of it."""

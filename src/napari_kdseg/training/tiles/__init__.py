@@ -1,0 +1,1 @@
+"""Annotated tiles: found, split, drawn, augmented, and cut from slides."""
