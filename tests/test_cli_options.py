@@ -16,7 +16,7 @@ from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.inference.export import ExportModelConfig
 from napari_kdseg.masks.export.config import ConvertAnnotationsConfig, ExportConfig
-from napari_kdseg.masks.settings import setting
+from napari_kdseg.settings import setting
 from napari_kdseg.slides.writing.config import ConvertConfig, SynthConfig
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.masks.settings import setting
+from napari_kdseg.settings import setting
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.models_dock import dock as module
 

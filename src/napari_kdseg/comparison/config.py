@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.masks.settings import SlideSettings, setting
+from napari_kdseg.masks.settings import SlideSettings
+from napari_kdseg.settings import setting
 
 
 class CorrectConfig(SlideSettings):
@@ -29,7 +28,7 @@ class CorrectConfig(SlideSettings):
     boundary_assistant: Path | None = setting(
         None, "Boundary-aware assistant", "Its checkpoint. Empty: the step is left out."
     )
-    settings: PlcKdSettings = Field(
+    settings: PlcKdSettings = setting(
         default_factory=PlcKdSettings, title="Settings", description="How the team corrects."
     )
     tile: int = setting(

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from napari_kdseg.masks.settings import Region, SlideSettings, setting
+from napari_kdseg.masks.settings import Region, SlideSettings
+from napari_kdseg.settings import setting
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]

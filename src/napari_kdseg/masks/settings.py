@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from napari_kdseg.settings import setting
 
 Device = Literal["auto", "cpu", "cuda"]
 Colours = Literal["stored", "srgb"]
@@ -20,11 +22,6 @@ def _check_output(output: Path) -> Path:
 
 
 Output = Annotated[Path, AfterValidator(_check_output)]
-
-
-def setting(default: Any, title: str, description: str, **bounds: Any) -> Any:
-    """Return a field with a title and one plain sentence: the window and the command line build their forms of them."""
-    return Field(default, title=title, description=description, **bounds)
 
 
 class SlideSettings(BaseModel):

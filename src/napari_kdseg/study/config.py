@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, explain
+from napari_kdseg.settings import setting
 from napari_kdseg.training import DataConfig, NetworkChoice, OptimiserConfig, TrainingConfig
 
 TEST_FRACTION = 0.2
@@ -37,111 +38,111 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 class StudyConfig(TrainingConfig):
     """A grid of distillations: every student with every method, share of the labels, teacher and seed."""
 
-    task: str = Field(
+    task: str = setting(
         default="segmentation",
         min_length=1,
         title="Task",
         description="Name of the task in the table; studies of several tasks may share a folder.",
     )
-    data: DataConfig = Field(
+    data: DataConfig = setting(
         title="Data",
         description="The annotated tiles. Where neither a manifest nor 'test_fraction' says which tiles are for the "
         f"test, {TEST_FRACTION:.0%} are kept for it.",
     )
-    teachers: tuple[NetworkChoice, ...] = Field(
+    teachers: tuple[NetworkChoice, ...] = setting(
         default=(NetworkChoice(architecture="unet/resnet34"),),
         min_length=1,
         title="Teachers",
         description="Architectures, each trained once on all training tiles, or checkpoints.",
     )
-    students: tuple[NetworkChoice, ...] = Field(
+    students: tuple[NetworkChoice, ...] = setting(
         default=(NetworkChoice(architecture="enet"),),
         min_length=1,
         title="Students",
         description="Architectures of the small networks.",
     )
-    methods: tuple[str, ...] = Field(
+    methods: tuple[str, ...] = setting(
         default=("alone", "kd", "plc-kd"),
         min_length=1,
         title="Methods",
         description="What is compared; 'kdseg methods' lists all, 'alone' is the student without a teacher.",
     )
-    settings: dict[str, dict[str, Any]] = Field(
+    settings: dict[str, dict[str, Any]] = setting(
         default_factory=dict,
         title="Settings",
         description="Constants by method: {emkd: {region_weight: 0.5}}. Those of a method are also those of its "
         "variants, but for the constants in which the variant differs.",
     )
-    temperature: float = Field(
+    temperature: float = setting(
         default=1.0, gt=0.0, le=100.0, title="Temperature", description="Of KD and PLC-KD alike."
     )
-    kd_weight: float = Field(
+    kd_weight: float = setting(
         default=1.0, ge=0.0, title="Distillation weight", description="Of KD and PLC-KD alike."
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting(
         default=(0, 1, 2),
         min_length=1,
         title="Seeds",
         description="Of weights, order, augmentation and of which tiles make up a share of the labels.",
     )
-    label_fractions: tuple[Share, ...] = Field(
+    label_fractions: tuple[Share, ...] = setting(
         default=(0.1,),
         min_length=1,
         title="Label fractions",
         description="Shares of the training tiles whose labels a student sees; a smaller one lies within a larger.",
     )
-    steps: int = Field(
+    steps: int = setting(
         default=800,
         ge=1,
         title="Steps",
         description="Of every student, rounded up to whole passes over its tiles.",
     )
-    validations: int = Field(
+    validations: int = setting(
         default=12,
         ge=1,
         title="Validations",
         description="About so many times during a training is a network scored; the best weights are kept.",
     )
-    teacher_epochs: int = Field(
+    teacher_epochs: int = setting(
         default=20, ge=1, title="Epochs of a teacher", description="At most; see the patience."
     )
-    teacher_patience: int = Field(
+    teacher_patience: int = setting(
         default=0,
         ge=0,
         title="Patience of a teacher",
         description="Stop a teacher after so many epochs without a better validation Dice. 0: never.",
     )
-    teacher_validations: int = Field(
+    teacher_validations: int = setting(
         default=20, ge=1, title="Validations of a teacher", description="As of a student."
     )
-    teacher_optimiser: OptimiserConfig | None = Field(
+    teacher_optimiser: OptimiserConfig | None = setting(
         default=None, title="Optimiser of a teacher", description="Default: that of the students."
     )
-    sampling: Literal["all", "balanced", "lesion"] = Field(
+    sampling: Literal["all", "balanced", "lesion"] = setting(
         default="balanced",
         title="Sampling",
         description="Which tiles come how often, for teacher and students alike; see 'kdseg distill'.",
     )
-    at_once: int | None = Field(
+    at_once: int | None = setting(
         default=None,
         ge=1,
         title="Runs at once",
         description="Runs at the same time, each in a process of its own. Default: as many as there are GPUs, or one.",
     )
-    limit: int | None = Field(
+    limit: int | None = setting(
         default=None, ge=1, exclude=True, title="Limit", description="Stop after so many runs; go on later."
     )
-    keep_work: bool = Field(
+    keep_work: bool = setting(
         default=True,
         title="Keep the networks",
         description="Keep teachers, assistants and students; 'kdseg evidence --why' reads them.",
     )
-    output: Path = Field(
+    output: Path = setting(
         default=Path("study"),
         title="Folder",
         description="Folder of the table and the report; the same one again goes on.",
     )
-    work: Path | None = Field(
+    work: Path | None = setting(
         default=None, title="Work folder", description="Of the networks. Default: 'work' in the folder."
     )
 

@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 
 from napari_kdseg.distillation import get_method
 from napari_kdseg.errors import ConfigurationError, OutputError, explain
 from napari_kdseg.files import write_whole
+from napari_kdseg.settings import setting
 from napari_kdseg.training.settings import NetworkChoice, TrainingConfig
 
 RUN_ONLY = ("output", "device", "threads", "previews", "trained_stages", "memory", "report")
@@ -25,92 +26,92 @@ RUN_ONLY = ("output", "device", "threads", "previews", "trained_stages", "memory
 class DistillConfig(TrainingConfig):
     """Everything a distillation needs to run, and to run again."""
 
-    teacher: NetworkChoice = Field(
+    teacher: NetworkChoice = setting(
         default_factory=lambda: NetworkChoice(architecture="unet/resnet18"),
         title="Teacher",
         description="The large network. Without a checkpoint it is trained first.",
     )
-    student: NetworkChoice = Field(
+    student: NetworkChoice = setting(
         default_factory=lambda: NetworkChoice(architecture="enet"),
         title="Student",
         description="The small network that learns from it.",
     )
-    more_teachers: tuple[NetworkChoice, ...] = Field(
+    more_teachers: tuple[NetworkChoice, ...] = setting(
         default=(),
         title="Further teachers",
         description="The second teacher, the third and so on, for methods such as 'kd+cwd@2'.",
     )
-    method: str = Field(
+    method: str = setting(
         default="plc-kd",
         title="Method",
         description="Name of the distillation method; 'kdseg methods' lists all. Methods add up: 'cwd+kd'; '@2' lets "
         "one learn from the second teacher: 'kd+cwd@2'.",
     )
-    settings: dict[str, Any] = Field(
+    settings: dict[str, Any] = setting(
         default_factory=dict, title="Settings", description="Constants of the method, by name."
     )
-    teacher_epochs: int = Field(
+    teacher_epochs: int = setting(
         default=2,
         ge=1,
         title="Epochs of the teacher",
         description="If it has to be trained. Few suffice with a thousand tiles or more; take 20 to 100 with fewer "
         "tiles, or with a GPU.",
     )
-    epochs: int = Field(
+    epochs: int = setting(
         default=2,
         ge=1,
         title="Epochs",
         description="Of the student; the assistants of a method take a share of it. Few suffice with a thousand "
         "tiles or more; take 20 to 100 with fewer tiles, or with a GPU.",
     )
-    validate_every: int = Field(
+    validate_every: int = setting(
         default=1,
         ge=1,
         title="Epochs between validations",
         description="Score the network, and note where the run stands, after every so many epochs and after the last "
         "one. More than 1 saves time where an epoch is short.",
     )
-    patience: int = Field(
+    patience: int = setting(
         default=0,
         ge=0,
         title="Patience",
         description="Stop teacher and student early after so many epochs without a better validation Dice. 0: never.",
     )
-    weigh_classes: bool = Field(
+    weigh_classes: bool = setting(
         default=False,
         title="Weigh classes",
         description="Let rare classes count more in the cross entropy (median frequency balancing), unless the "
         "method's constants name class weights.",
     )
-    memory: Path | None = Field(
+    memory: Path | None = setting(
         default=None,
         title="Memory of the teacher",
         description="Folder of what is remembered of teachers, shared by all runs that name it; it is kept when a "
         "run ends. Default: in the run folder, taken away in the end.",
     )
-    trained_stages: dict[str, Path] = Field(
+    trained_stages: dict[str, Path] = setting(
         default_factory=dict,
         title="Stages trained before",
         description="Weights of stages before the student, by name (false_pixel_assistant, paraphraser ...), as "
         "another run left them: those stages are not trained again.",
     )
-    seed: int = Field(default=0, ge=0, title="Seed", description="Of weights, order and augmentation.")
-    deterministic: bool = Field(
+    seed: int = setting(default=0, ge=0, title="Seed", description="Of weights, order and augmentation.")
+    deterministic: bool = setting(
         default=False,
         title="Deterministic",
         description="Use algorithms that give the same figures every time also on a GPU, where there are any; slower.",
     )
-    output: Path = Field(
+    output: Path = setting(
         default=Path("run"),
         title="Run folder",
         description="Run folder: a new one; the same one again resumes the run.",
     )
-    previews: bool = Field(
+    previews: bool = setting(
         default=True,
         title="Previews",
         description="Save one validation tile an epoch as a picture: image, annotation and prediction.",
     )
-    report: Literal["full", "student"] = Field(
+    report: Literal["full", "student"] = setting(
         default="full",
         title="Report",
         description="'full': every network is scored in the end, also its contours and calibration. 'student': the "

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from napari_kdseg.networks.spec import ENCODER
+from napari_kdseg.settings import setting
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -23,37 +24,37 @@ class _Settings(BaseModel):
 class DataConfig(_Settings):
     """Where the annotated tiles lie, what their masks mean, and how they are divided."""
 
-    folder: Path = Field(
+    folder: Path = setting(
         title="Folder",
         description="Folder that holds the images, the masks and, if there is one, manifest.csv.",
     )
-    images: str = Field(
+    images: str = setting(
         default="images", title="Images", description="Subfolder of the images (PNG, TIFF or JPEG)."
     )
-    masks: str = Field(
+    masks: str = setting(
         default="masks",
         title="Masks",
         description="Subfolder of the masks; a mask has the stem of its image.",
     )
-    manifest: Path | None = Field(
+    manifest: Path | None = setting(
         default=None,
         title="Manifest",
         description="CSV with a column 'tile' and, as far as known, 'split' (train, val, test), 'patient', "
         "'class_index', 'class'. Default: manifest.csv in the folder, if it is there.",
     )
-    classes: tuple[str, ...] | None = Field(
+    classes: tuple[str, ...] | None = setting(
         default=None,
         title="Classes",
         description="Names of the classes, background first. Default: from classes.txt or the data.",
     )
-    labels: Literal["mask", "class_index"] = Field(
+    labels: Literal["mask", "class_index"] = setting(
         default="mask",
         title="Labels",
         description="'mask': the values of the masks are the classes (0 background, 255 ignored; masks of only "
         "0 and 255 mean class 1). 'class_index': the foreground of a tile takes the class_index that the "
         "manifest gives the tile.",
     )
-    input_size: int = Field(
+    input_size: int = setting(
         default=96,
         ge=32,
         le=4096,
@@ -61,30 +62,30 @@ class DataConfig(_Settings):
         description="Side of the square that networks are trained on. The shorter side of a tile is resized to "
         "it, the longer one cropped. 96 suits a computer without a GPU, 224 to 512 one that has it.",
     )
-    validation_fraction: Fraction = Field(
+    validation_fraction: Fraction = setting(
         default=0.15,
         gt=0.0,
         title="Validation fraction",
         description="Share of the tiles kept for validation, where no split is given.",
     )
-    test_fraction: Fraction = Field(
+    test_fraction: Fraction = setting(
         default=0.0,
         title="Test fraction",
         description="Share of the tiles kept for the final test, where no split is given.",
     )
-    mpp: float | None = Field(
+    mpp: float | None = setting(
         default=None,
         gt=0.0,
         title="Micrometres per pixel",
         description="Scale of the tiles as they are stored. Default: column 'mpp' of the manifest.",
     )
-    limit: int | None = Field(
+    limit: int | None = setting(
         default=None,
         ge=2,
         title="Tiles per split",
         description="At most so many tiles of each split: for a quick trial.",
     )
-    seed: int = Field(
+    seed: int = setting(
         default=0,
         ge=0,
         title="Seed of the split",
@@ -105,50 +106,50 @@ class DataConfig(_Settings):
 class NetworkChoice(_Settings):
     """A network by its architecture, or by a checkpoint that says everything itself."""
 
-    architecture: str | None = Field(
+    architecture: str | None = setting(
         default=None,
         title="Architecture",
         description="Such as 'unet/resnet34' or 'enet'; 'kdseg networks' lists all.",
     )
-    checkpoint: Path | None = Field(
+    checkpoint: Path | None = setting(
         default=None,
         title="Checkpoint",
         description="Trained weights. A teacher with a checkpoint is not trained again.",
     )
-    options: dict[str, Any] = Field(
+    options: dict[str, Any] = setting(
         default_factory=dict,
         title="Options",
         description="Passed on to the architecture, such as its depth or width.",
     )
-    encoder_weights: Path | None = Field(
+    encoder_weights: Path | None = setting(
         default=None,
         title="Encoder weights",
         description="Pretrained weights of the encoder alone, a file of torchvision, timm or "
         "segmentation-models-pytorch; the rest starts at random.",
     )
-    new_head: bool = Field(
+    new_head: bool = setting(
         default=False,
         title="New head for other classes",
         description="Where the checkpoint has another number of classes than the data, put a new last layer on it. "
         "A teacher is then trained.",
     )
-    mean: tuple[float, ...] | None = Field(
+    mean: tuple[float, ...] | None = setting(
         default=None,
         title="Mean",
         description="Of each channel, of values from 0 to 1, where the checkpoint does not say. Default: ImageNet's.",
     )
-    std: tuple[float, ...] | None = Field(
+    std: tuple[float, ...] | None = setting(
         default=None,
         title="Standard deviation",
         description="Of each channel, of values from 0 to 1, where the checkpoint does not say. Default: ImageNet's.",
     )
-    multiple: int | None = Field(
+    multiple: int | None = setting(
         default=None,
         ge=1,
         title="Sides are multiples of",
         description="Of a network of your own: what height and width of an image must be a multiple of. Default: 32.",
     )
-    input_size: int | None = Field(
+    input_size: int | None = setting(
         default=None,
         ge=14,
         le=4096,
@@ -177,46 +178,46 @@ class NetworkChoice(_Settings):
 class OptimiserConfig(_Settings):
     """How weights are stepped; the default is AdamW with a polynomial decay, as in most segmentation papers."""
 
-    name: Literal["adamw", "sgd", "adam"] = Field(
+    name: Literal["adamw", "sgd", "adam"] = setting(
         default="adamw",
         title="Optimiser",
         description="AdamW, stochastic gradient descent with momentum, or Adam.",
     )
-    learning_rate: float = Field(
+    learning_rate: float = setting(
         default=2e-3,
         gt=0.0,
         title="Learning rate",
         description="At the first step of a stage, or after the warm-up. 0.01 suits SGD.",
     )
-    weight_decay: float = Field(
+    weight_decay: float = setting(
         default=1e-4,
         ge=0.0,
         title="Weight decay",
         description="Of the optimiser; apart from the gradient in AdamW.",
     )
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, title="Momentum", description="Of SGD.")
-    nesterov: bool = Field(default=False, title="Nesterov", description="Nesterov's momentum, in SGD.")
-    schedule: Literal["poly", "cosine", "constant"] = Field(
+    momentum: float = setting(default=0.9, ge=0.0, lt=1.0, title="Momentum", description="Of SGD.")
+    nesterov: bool = setting(default=False, title="Nesterov", description="Nesterov's momentum, in SGD.")
+    schedule: Literal["poly", "cosine", "constant"] = setting(
         default="poly",
         title="Schedule",
         description="How the learning rate falls over the steps of a stage.",
     )
-    poly_power: float = Field(
+    poly_power: float = setting(
         default=0.9,
         ge=0.0,
         title="Decay power",
         description="In 'poly' the rate is multiplied by (1 - step / steps) to this power.",
     )
-    warm_up: float = Field(
+    warm_up: float = setting(
         default=0.0,
         ge=0.0,
         title="Warm-up",
         description="Steps over which the rate rises to its full value; below 1: a share of the steps of a stage.",
     )
-    clip: float = Field(
+    clip: float = setting(
         default=1.0, gt=0.0, title="Gradient clip", description="Largest norm of the gradient of one step."
     )
-    ema: float = Field(
+    ema: float = setting(
         default=0.0,
         ge=0.0,
         lt=1.0,
@@ -235,14 +236,14 @@ class OptimiserConfig(_Settings):
 class AugmentationConfig(_Settings):
     """What a training tile may look like beside what it is; the defaults suit haematoxylin and eosin."""
 
-    flips: bool = Field(default=True, title="Flips", description="Mirror half of the tiles.")
-    turns: bool = Field(
+    flips: bool = setting(default=True, title="Flips", description="Mirror half of the tiles.")
+    turns: bool = setting(
         default=True, title="Quarter turns", description="Turn tiles by 0, 90, 180 or 270 degrees."
     )
-    stain_probability: Probability = Field(
+    stain_probability: Probability = setting(
         default=1.0, title="Stain: how often", description="Share of the tiles that are stained differently."
     )
-    stain: float = Field(
+    stain: float = setting(
         default=0.05,
         ge=0.0,
         lt=1.0,
@@ -250,46 +251,46 @@ class AugmentationConfig(_Settings):
         description="Haematoxylin, eosin and DAB are each multiplied by 1 plus or minus at most this. 0.05 is called "
         "HED-light by Tellez et al. (2018), 0.2 HED-strong.",
     )
-    stain_shift: float = Field(
+    stain_shift: float = setting(
         default=0.02,
         ge=0.0,
         le=1.0,
         title="Stain: shift",
         description="Each stain is shifted by at most this, in optical density (natural logarithm).",
     )
-    light_probability: Probability = Field(
+    light_probability: Probability = setting(
         default=0.3,
         title="Light: how often",
         description="Share of the tiles whose brightness and contrast are changed.",
     )
-    brightness: float = Field(
+    brightness: float = setting(
         default=0.05,
         ge=0.0,
         le=1.0,
         title="Brightness",
         description="At most so much of the full range is added or taken away.",
     )
-    contrast: float = Field(
+    contrast: float = setting(
         default=0.1,
         ge=0.0,
         lt=1.0,
         title="Contrast",
         description="Values are stretched around their mean by 1 plus or minus at most this.",
     )
-    blur_probability: Probability = Field(
+    blur_probability: Probability = setting(
         default=0.1, title="Blur: how often", description="Share of the tiles that are out of focus."
     )
-    blur: float = Field(
+    blur: float = setting(
         default=1.0,
         ge=0.0,
         le=20.0,
         title="Blur: strength",
         description="Largest standard deviation of the Gaussian blur, in pixels of the input.",
     )
-    scale_probability: Probability = Field(
+    scale_probability: Probability = setting(
         default=0.3, title="Scale: how often", description="Share of the tiles that are enlarged or reduced."
     )
-    scale: float = Field(
+    scale: float = setting(
         default=0.2,
         ge=0.0,
         le=3.0,
@@ -301,40 +302,40 @@ class AugmentationConfig(_Settings):
 class TrainingConfig(_Settings):
     """How networks are trained, whatever they learn from."""
 
-    data: DataConfig = Field(title="Data")
-    batch_size: int = Field(
+    data: DataConfig = setting(title="Data")
+    batch_size: int = setting(
         default=16, ge=2, title="Batch size", description="Tiles per step; halve it when memory runs out."
     )
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, title="Optimiser")
-    augment: bool = Field(
+    optimiser: OptimiserConfig = setting(default_factory=OptimiserConfig, title="Optimiser")
+    augment: bool = setting(
         default=True,
         title="Augment",
         description="Flips, quarter turns, and light changes of stain, brightness, focus and scale.",
     )
-    augmentation: AugmentationConfig = Field(
+    augmentation: AugmentationConfig = setting(
         default_factory=AugmentationConfig,
         title="Augmentation",
         description="Which changes, how often and how much. May also be given as 'augment'.",
     )
-    sampling: Literal["all", "balanced", "lesion"] = Field(
+    sampling: Literal["all", "balanced", "lesion"] = setting(
         default="all",
         title="Sampling",
         description="'all': every tile once an epoch. 'balanced': tiles of rare classes more often, so that all "
         "classes come alike. 'lesion': at least half of the tiles drawn show foreground.",
     )
-    remember_teacher: bool = Field(
+    remember_teacher: bool = setting(
         default=False,
         title="Remember the teacher",
         description="Keep on disk what teacher and assistants put out, so that they see each tile once, not in every "
         "epoch. Works without augmentation, or with flips and quarter turns alone; takes disk space meanwhile.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Literal["auto", "cpu", "cuda"] = setting(
         default="auto", title="Device", description="'auto' takes the GPU if there is one."
     )
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    precision: Literal["auto", "32", "bf16", "16"] = setting(
         default="auto", title="Precision", description="'auto' is bf16 on a GPU that has it, else 32 bits."
     )
-    threads: int | None = Field(
+    threads: int | None = setting(
         default=None, ge=1, title="CPU threads", description="Of a run. Default: the processors, divided."
     )
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 LAYERS = ("@shallow", "@middle", "@feature")
 
@@ -15,7 +16,7 @@ LAYERS = ("@shallow", "@middle", "@feature")
 class AttentionTransferSettings(FeatureSettings):
     """Constants of attention transfer."""
 
-    weight: float = constant(
+    weight: float = setting(
         1.0,
         "Distillation weight",
         "Weight beside the segmentation loss; 1 on the sum over pixels is about CIRKD's 10000 on their mean.",
@@ -23,7 +24,7 @@ class AttentionTransferSettings(FeatureSettings):
         ge=0,
         le=1000000,
     )
-    exponent: float = constant(
+    exponent: float = setting(
         2.0,
         "Exponent",
         "Power of the activations that make the attention map; higher looks at the strongest only.",
@@ -31,7 +32,7 @@ class AttentionTransferSettings(FeatureSettings):
         ge=1,
         le=16,
     )
-    reduction: Literal["sum", "mean"] = constant(
+    reduction: Literal["sum", "mean"] = setting(
         "sum",
         "Over the pixels",
         "Sum does not depend on the resolution; mean is what published weights of 1000 to 10000 belong to.",

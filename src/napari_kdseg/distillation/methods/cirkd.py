@@ -12,14 +12,15 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import LOGITS, Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.settings import setting
 
 
 class CirkdSettings(FeatureSettings):
     """Constants of CIRKD, as the authors' code has them for Cityscapes. A weight of 0 leaves that part out."""
 
-    kd_weight: float = constant(
+    kd_weight: float = setting(
         1.0,
         "Weight of plain distillation",
         "Weight of the loss on the output maps.",
@@ -27,7 +28,7 @@ class CirkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    kd_temperature: float = constant(
+    kd_temperature: float = setting(
         1.0,
         "Temperature of plain distillation",
         "Softens both output maps before they are compared; 1 leaves them as they are.",
@@ -35,7 +36,7 @@ class CirkdSettings(FeatureSettings):
         gt=0,
         le=100,
     )
-    mini_batch_weight: float = constant(
+    mini_batch_weight: float = setting(
         1.0,
         "Weight of relations in the batch",
         "Weight of the loss on how alike the pixels of the batch's images are.",
@@ -43,7 +44,7 @@ class CirkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    memory_pixel_weight: float = constant(
+    memory_pixel_weight: float = setting(
         0.1,
         "Weight of remembered pixels",
         "Weight of the loss on how alike pixels are to remembered ones; 0.01 suits some data better.",
@@ -51,7 +52,7 @@ class CirkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    memory_region_weight: float = constant(
+    memory_region_weight: float = setting(
         0.1,
         "Weight of remembered regions",
         "Weight of the loss on how alike pixels are to remembered regions; 0.01 suits some data better.",
@@ -59,7 +60,7 @@ class CirkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    similarity_temperature: float = constant(
+    similarity_temperature: float = setting(
         0.1,
         "Temperature of similarities",
         "Divides cosine similarities before they become a distribution; smaller looks at the most similar only.",
@@ -67,7 +68,7 @@ class CirkdSettings(FeatureSettings):
         gt=0,
         le=100,
     )
-    nodes: int = constant(
+    nodes: int = setting(
         1024,
         "Nodes of an image",
         "How many embeddings of an image are related in the batch; larger maps are averaged. Bounds the memory. The "
@@ -75,14 +76,14 @@ class CirkdSettings(FeatureSettings):
         ge=1,
         le=2**16,
     )
-    anchors: int = constant(
+    anchors: int = setting(
         1024,
         "Pixels of an image compared with the memory",
         "How many pixels of an image are compared with remembered ones; more are drawn from. The default is ours.",
         ge=1,
         le=2**20,
     )
-    pixel_queue_length: int = constant(
+    pixel_queue_length: int = setting(
         20000,
         "Remembered pixels",
         "How many pixels are remembered for each class.",
@@ -90,7 +91,7 @@ class CirkdSettings(FeatureSettings):
         ge=1,
         le=2**20,
     )
-    region_queue_length: int = constant(
+    region_queue_length: int = setting(
         2000,
         "Remembered regions",
         "How many regions are remembered for each class.",
@@ -98,7 +99,7 @@ class CirkdSettings(FeatureSettings):
         ge=1,
         le=2**20,
     )
-    pixels_per_image: int = constant(
+    pixels_per_image: int = setting(
         16,
         "Pixels remembered of an image",
         "How many pixels of each class are remembered from one image.",
@@ -106,7 +107,7 @@ class CirkdSettings(FeatureSettings):
         ge=1,
         le=2**20,
     )
-    sampled_pixels: int = constant(
+    sampled_pixels: int = setting(
         4096,
         "Remembered pixels compared with",
         "How many remembered pixels, of all classes together, each step compares with.",
@@ -114,7 +115,7 @@ class CirkdSettings(FeatureSettings):
         ge=1,
         le=2**20,
     )
-    sampled_regions: int = constant(
+    sampled_regions: int = setting(
         1024,
         "Remembered regions compared with",
         "How many remembered regions, of all classes together, each step compares with.",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from napari_kdseg.distillation.declarations import IMAGE, LOGITS, Recipe, Stage, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.settings import setting
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,13 +28,13 @@ CRITIC_RATE_FACTOR = 0.2
 class CocoSettings(FeatureSettings):
     """Constants of CoCo DistillNet. Layers: the shallow ones first, then the deep ones in the same order."""
 
-    transfer: Literal["correlation", "cmss", "ss"] = constant(
+    transfer: Literal["correlation", "cmss", "ss"] = setting(
         "correlation",
         "What is transferred",
         "The correlation of a shallow and a deep layer, or each layer's spatial similarity with channels mixed (cmss) "
         "or not (ss).",
     )
-    weight: float = constant(
+    weight: float = setting(
         1.0,
         "Transfer weight",
         "Weight of the correlation, or of the spatial similarity in its place; the loss is below 1, so raise this "
@@ -42,7 +43,7 @@ class CocoSettings(FeatureSettings):
         ge=0,
         le=100000,
     )
-    adversarial_weight: float = constant(
+    adversarial_weight: float = setting(
         0.1,
         "Adversarial weight",
         "Weight of the critic's score in the student's loss; 0 leaves the critic out. At the paper's 0.1 the critic "
@@ -52,56 +53,56 @@ class CocoSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    use_paraphraser: bool = constant(
+    use_paraphraser: bool = setting(
         True,
         "Use the paraphraser",
         "Compare the student with a learned code of the teacher's features; only with the correlation.",
         symbol="P",
     )
-    final_activation: bool = constant(
+    final_activation: bool = setting(
         False,
         "Activation after the paraphraser's last layer",
         "As in the authors' code, which cannot reconstruct negative values well; off makes the last layer linear.",
     )
-    condition_on_image: bool = constant(
+    condition_on_image: bool = setting(
         True,
         "Show the critic the image",
         "Let the critic see the image beside the output, as the paper says; the authors' code shows the output only.",
     )
-    critic_attention: bool = constant(
+    critic_attention: bool = setting(
         True,
         "Self-attention in the critic",
         "Needs much memory on large tiles; off saves it.",
     )
-    gradient_penalty: float = constant(
+    gradient_penalty: float = setting(
         10.0,
         "Gradient penalty",
         "Keeps the critic smooth; the value is that of the authors' code.",
         ge=0,
         le=10000,
     )
-    critic_learning_rate: float = constant(
+    critic_learning_rate: float = setting(
         2e-4,
         "Critic's learning rate",
         "Of the critic's own Adam beside the student.",
         gt=0,
         le=1,
     )
-    paraphraser_epochs_factor: float = constant(
+    paraphraser_epochs_factor: float = setting(
         0.5,
         "Paraphraser's epochs factor",
         "Epochs of the paraphraser relative to the student's. The paper trains all networks equally long (1).",
         gt=0,
         le=100,
     )
-    critic_epochs_factor: float = constant(
+    critic_epochs_factor: float = setting(
         0.25,
         "Critic's epochs factor",
         "Epochs of the critic before the student's, relative to them. The paper trains all networks equally long (1).",
         gt=0,
         le=100,
     )
-    similarity_side: int = constant(
+    similarity_side: int = setting(
         32,
         "Side of the similarity map",
         "Features are pooled to this many pixels a side before their spatial similarity is matched; for ss and cmss.",

@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 
 class CwdSettings(FeatureSettings):
     """Constants of channel-wise distillation. A weight of 0 leaves that part out."""
 
-    temperature: float = constant(
+    temperature: float = setting(
         4.0,
         "Temperature",
         "Softens the distribution of each channel over the image before the two are compared.",
@@ -21,10 +22,10 @@ class CwdSettings(FeatureSettings):
         gt=0,
         le=100,
     )
-    logits_weight: float = constant(
+    logits_weight: float = setting(
         3.0, "Weight on logits", "Weight of the loss on the output maps.", symbol="α", ge=0, le=10000
     )
-    features_weight: float = constant(
+    features_weight: float = setting(
         0.0,
         "Weight on features",
         "Weight of the loss on each pair of layers; the paper has 50.",

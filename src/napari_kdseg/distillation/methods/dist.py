@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import AloneSettings, constant
+from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.settings import setting
 
 
 class DistSettings(AloneSettings):
     """Constants of DIST. A weight of 0 leaves that part out."""
 
-    inter_weight: float = constant(
+    inter_weight: float = setting(
         1.0,
         "Inter-class weight",
         "Weight of the correlation over the classes of a pixel; teaches nothing with two classes.",
@@ -21,7 +22,7 @@ class DistSettings(AloneSettings):
         ge=0,
         le=10000,
     )
-    intra_weight: float = constant(
+    intra_weight: float = setting(
         1.0,
         "Intra-class weight",
         "Weight of the correlation of each class over the pixels of the batch.",
@@ -29,7 +30,7 @@ class DistSettings(AloneSettings):
         ge=0,
         le=10000,
     )
-    temperature: float = constant(
+    temperature: float = setting(
         1.0,
         "Temperature",
         "Softens both maps before they are compared; 1 leaves them as they are.",

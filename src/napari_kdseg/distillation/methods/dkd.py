@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import AloneSettings, constant
+from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.settings import setting
 
 
 class DkdSettings(AloneSettings):
     """Constants of decoupled knowledge distillation."""
 
-    target_weight: float = constant(
+    target_weight: float = setting(
         1.0,
         "Weight of the true class",
         "Weight of what the teacher says of the true class (TCKD).",
@@ -21,7 +22,7 @@ class DkdSettings(AloneSettings):
         ge=0,
         le=10000,
     )
-    other_weight: float = constant(
+    other_weight: float = setting(
         8.0,
         "Weight of the other classes",
         "Weight of how the teacher ranks the other classes (NCKD); nothing with two classes.",
@@ -29,7 +30,7 @@ class DkdSettings(AloneSettings):
         ge=0,
         le=10000,
     )
-    temperature: float = constant(
+    temperature: float = setting(
         4.0,
         "Temperature",
         "Softens both maps before they are compared; 1 leaves them as they are.",
@@ -37,7 +38,7 @@ class DkdSettings(AloneSettings):
         gt=0,
         le=100,
     )
-    warm_up_epochs: int = constant(
+    warm_up_epochs: int = setting(
         20,
         "Warm-up epochs",
         "Epochs over which the distillation loss rises linearly to its full weight.",

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 LAYERS = ("@stem", "@middle")
 """The first and the last pair of embeddings of the same size: at 1/2 and at 1/8 resolution."""
@@ -21,10 +22,10 @@ LAYERS = ("@stem", "@middle")
 class EmkdSettings(FeatureSettings):
     """Constants of EMKD. A weight of 0 leaves that part out."""
 
-    prediction_weight: float = constant(
+    prediction_weight: float = setting(
         0.1, "Weight of prediction maps", "Weight of the loss on the output maps.", symbol="α", ge=0, le=10000
     )
-    importance_weight: float = constant(
+    importance_weight: float = setting(
         0.9,
         "Weight of importance maps",
         "Weight of the loss on where in the image layers are active.",
@@ -32,7 +33,7 @@ class EmkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    region_weight: float = constant(
+    region_weight: float = setting(
         0.9,
         "Weight of region affinity",
         "Weight of the loss on how alike the regions of two classes are.",
@@ -40,7 +41,7 @@ class EmkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    temperature: float = constant(
+    temperature: float = setting(
         4.0,
         "Temperature",
         "Softens both output maps before they are compared; the paper has none, that is 1.",
@@ -48,42 +49,42 @@ class EmkdSettings(FeatureSettings):
         gt=0,
         le=100,
     )
-    direction: Literal["forward", "reverse"] = constant(
+    direction: Literal["forward", "reverse"] = setting(
         "forward",
         "Direction of the divergence",
         "From the teacher to the student (forward, the released code) or from the student to the teacher (reverse, "
         "the paper).",
     )
-    power: Literal[2, 4] = constant(
+    power: Literal[2, 4] = setting(
         4,
         "Power of activations",
         "Activations are raised to this power before they are summed: 4 in the released code, 2 in the paper.",
     )
-    importance_norm: Literal["l2sq", "l1"] = constant(
+    importance_norm: Literal["l2sq", "l1"] = setting(
         "l2sq",
         "Distance of importance maps",
         "Squared differences (l2sq, the released code) or absolute ones (l1, the paper; divided by the square root "
         "of the map's size so that the weight stays right).",
     )
-    importance_resize: Literal["bilinear", "pool"] = constant(
+    importance_resize: Literal["bilinear", "pool"] = setting(
         "bilinear",
         "Resizing of features",
         "How the student's feature is brought to the teacher's size: bilinear (the released code) or by pooling (the "
         "paper).",
     )
-    region_reduce: Literal["vector", "mean"] = constant(
+    region_reduce: Literal["vector", "mean"] = setting(
         "vector",
         "Region contrasts compared",
         "Compare the contrast of each pair of classes (vector) or their mean; the same for two classes.",
         symbol="V_rc",
     )
-    region_p: Literal[1, 2] = constant(
+    region_p: Literal[1, 2] = setting(
         2,
         "Distance of region contrasts",
         "Absolute (1) or squared (2) differences.",
         symbol="p",
     )
-    region_masks: Literal["nearest", "area"] = constant(
+    region_masks: Literal["nearest", "area"] = setting(
         "nearest",
         "Resizing of masks",
         "Nearest pixel (the released code), or area, which keeps regions smaller than a feature's pixel.",

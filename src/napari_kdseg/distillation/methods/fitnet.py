@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 
 class FitnetSettings(FeatureSettings):
     """Constants of FitNet."""
 
-    weight: float = constant(
+    weight: float = setting(
         10.0,
         "Distillation weight",
         "Weight of the hint beside the segmentation loss; 10 is CIRKD's, RepDistiller takes 100.",

@@ -6,7 +6,8 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 LAYERS = ("@shallow", "@deep")
 
@@ -14,7 +15,7 @@ LAYERS = ("@shallow", "@deep")
 class FspSettings(FeatureSettings):
     """Constants of FSP; it needs exactly two layers of each network."""
 
-    weight: float = constant(
+    weight: float = setting(
         50.0,
         "Distillation weight",
         "Weight beside the segmentation loss; 50 is RepDistiller's.",

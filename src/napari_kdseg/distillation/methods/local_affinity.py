@@ -6,7 +6,8 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import AloneSettings, constant
+from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.settings import setting
 
 OUR_WEIGHT = "The default is ours: the paper's constants were not available."
 
@@ -14,14 +15,14 @@ OUR_WEIGHT = "The default is ours: the paper's constants were not available."
 class LocalSettings(AloneSettings):
     """Constants of LOCAL. A weight of 0 leaves that part out."""
 
-    zero_order_weight: float = constant(
+    zero_order_weight: float = setting(
         1.0,
         "Zero-order weight",
         f"Weight of the squared distance of the class probabilities. {OUR_WEIGHT}",
         ge=0,
         le=10000,
     )
-    first_order_weight: float = constant(
+    first_order_weight: float = setting(
         1.0,
         "First-order weight",
         f"Weight of the squared distance of each pixel's mean difference from its neighbours. {OUR_WEIGHT}",

@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import AloneSettings, constant
+from napari_kdseg.distillation.settings import AloneSettings
+from napari_kdseg.settings import setting
 
 
 class LogitStandardisationSettings(AloneSettings):
     """Constants of distillation with standardised logits."""
 
-    temperature: float = constant(
+    temperature: float = setting(
         2.0,
         "Base temperature",
         "Softens both maps after the logits of each pixel were standardised.",
@@ -21,7 +22,7 @@ class LogitStandardisationSettings(AloneSettings):
         gt=0,
         le=100,
     )
-    weight: float = constant(
+    weight: float = setting(
         9.0,
         "Distillation weight",
         "Weight of the distillation loss beside the segmentation loss; the authors' 9 stands beside a cross entropy "

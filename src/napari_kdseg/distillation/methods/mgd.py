@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 
 class MgdSettings(FeatureSettings):
     """Constants of MGD."""
 
-    weight: float = constant(
+    weight: float = setting(
         1.0,
         "Distillation weight",
         "Weight of the mean squared error beside the segmentation loss; the authors weight a sum by 0.00002.",
@@ -21,7 +22,7 @@ class MgdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    masked_share: float = constant(
+    masked_share: float = setting(
         0.75,
         "Masked share",
         "Share of the pixels of the student's feature that are hidden.",
@@ -29,7 +30,7 @@ class MgdSettings(FeatureSettings):
         ge=0,
         lt=1,
     )
-    reduction: Literal["mean", "sum"] = constant(
+    reduction: Literal["mean", "sum"] = setting(
         "mean",
         "Over channels and pixels",
         "Mean does not depend on the size of the feature; sum is what the authors' weight belongs to.",

@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 
 class MimicSettings(FeatureSettings):
     """Constants of MIMIC."""
 
-    weight: float = constant(
+    weight: float = setting(
         5.0,
         "Distillation weight",
         "Weight of the imitation beside the segmentation loss; 5 is FitNet's 10 times the half in MIMIC's equation.",

@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 
 class PairWiseSettings(FeatureSettings):
     """Constants of pair-wise distillation."""
 
-    weight: float = constant(
+    weight: float = setting(
         10.0,
         "Distillation weight",
         "Weight beside the segmentation loss; it belongs to the number of nodes. 10 is CIRKD's for windows of 2 "
@@ -22,14 +23,14 @@ class PairWiseSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    nodes: int = constant(
+    nodes: int = setting(
         32,
         "Nodes along each side",
         "The feature map is pooled to this many nodes a side before their similarities are compared.",
         ge=1,
         le=128,
     )
-    window: float | None = constant(
+    window: float | None = setting(
         None,
         "Window",
         "Side of the windows the feature map is pooled over, in place of a number of nodes: below 1 a share of the "
@@ -37,7 +38,7 @@ class PairWiseSettings(FeatureSettings):
         gt=0,
         le=1024,
     )
-    constant_norm: bool = constant(
+    constant_norm: bool = setting(
         False,
         "Length of vectors is constant",
         "Leave the vectors' length out of the gradient, as the authors' code does.",

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from napari_kdseg.distillation.declarations import IMAGE, LOGITS, Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.errors import ConfigurationError
+from napari_kdseg.settings import setting
 
 
 class SkdSettings(FeatureSettings):
@@ -19,10 +20,10 @@ class SkdSettings(FeatureSettings):
     ``skd:authors`` is theirs.
     """
 
-    pixel_weight: float = constant(
+    pixel_weight: float = setting(
         10.0, "Pixel-wise weight", "Weight of the cross entropy with the teacher's map.", ge=0, le=10000
     )
-    pair_weight: float = constant(
+    pair_weight: float = setting(
         0.5,
         "Pair-wise weight",
         "Weight of the similarities between nodes of each pair of layers.",
@@ -30,15 +31,15 @@ class SkdSettings(FeatureSettings):
         ge=0,
         le=10000,
     )
-    holistic_weight: float = constant(
+    holistic_weight: float = setting(
         0.1, "Holistic weight", "Weight of the critic's score.", symbol="λ2", ge=0, le=10000
     )
-    pixel_reduction: Literal["pixels", "image"] = constant(
+    pixel_reduction: Literal["pixels", "image"] = setting(
         "pixels",
         "Pixel-wise mean over",
         "All pixels of a batch, or those of one image: then the loss grows with the batch, as in the authors' code.",
     )
-    output_stride: int = constant(
+    output_stride: int = setting(
         1,
         "Outputs averaged over",
         "Side in pixels of the squares over which outputs are averaged before they are compared and scored; the "
@@ -46,10 +47,10 @@ class SkdSettings(FeatureSettings):
         ge=1,
         le=64,
     )
-    nodes: int = constant(
+    nodes: int = setting(
         8, "Nodes a side", "A feature is pooled to this many nodes along each side.", ge=1, le=128
     )
-    window: float | None = constant(
+    window: float | None = setting(
         None,
         "Window",
         "Side of the windows a feature is pooled over, in place of a number of nodes: below 1 a share of the map, 0.5 "
@@ -57,34 +58,34 @@ class SkdSettings(FeatureSettings):
         gt=0,
         le=1024,
     )
-    constant_norm: bool = constant(
+    constant_norm: bool = setting(
         False,
         "Length of vectors is constant",
         "Leave the nodes' length out of the gradient, as the authors' code does.",
     )
-    condition_on_image: bool = constant(
+    condition_on_image: bool = setting(
         False,
         "Show the critic the image",
         "Let the critic see the image beside the output, as the paper says; the authors' code shows the output only.",
     )
-    critic_attention: bool = constant(
+    critic_attention: bool = setting(
         True,
         "Self-attention in the critic",
         "Needs much memory on large tiles; off saves it.",
     )
-    critic_reads: Literal["probabilities", "logits"] = constant(
+    critic_reads: Literal["probabilities", "logits"] = setting(
         "probabilities",
         "What the critic reads",
         "The softmax of the outputs, or, as in the authors' code, logits that the critic's batch normalisation scales.",
     )
-    gradient_penalty: float = constant(10.0, "Gradient penalty", "Keeps the critic smooth.", ge=0, le=10000)
-    critic_optimiser: Literal["adam", "sgd"] = constant(
+    gradient_penalty: float = setting(10.0, "Gradient penalty", "Keeps the critic smooth.", ge=0, le=10000)
+    critic_optimiser: Literal["adam", "sgd"] = setting(
         "adam", "Critic's optimiser", "Adam, or the authors' SGD with a momentum of 0.9."
     )
-    critic_learning_rate: float = constant(
+    critic_learning_rate: float = setting(
         2e-4, "Critic's learning rate", "Of the critic's optimiser beside the student.", gt=0, le=1
     )
-    critic_weight: float = constant(
+    critic_weight: float = setting(
         1.0,
         "Weight of the critic's own loss",
         "Scales the critic's steps by SGD, and does nothing to those by Adam; the authors take 0.1.",

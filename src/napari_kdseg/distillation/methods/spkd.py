@@ -7,13 +7,14 @@ from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.settings import FeatureSettings, constant
+from napari_kdseg.distillation.settings import FeatureSettings
+from napari_kdseg.settings import setting
 
 
 class SpkdSettings(FeatureSettings):
     """Constants of SPKD."""
 
-    weight: float = constant(
+    weight: float = setting(
         3000.0,
         "Distillation weight",
         "Weight beside the segmentation loss; 3000 is the authors', made for the large batches of classification.",

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from napari_kdseg.inference.config import PredictConfig
-from napari_kdseg.masks.settings import setting
+from napari_kdseg.settings import setting
 
 LOCAL = "local"
 

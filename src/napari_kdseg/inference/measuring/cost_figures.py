@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from napari_kdseg.masks.settings import Device, setting
+from napari_kdseg.masks.settings import Device
+from napari_kdseg.settings import setting
 
 #: Area that seconds are told for where no slide is open, in mm2, and its resolution where a network has none.
 STANDARD_MM2 = 100.0

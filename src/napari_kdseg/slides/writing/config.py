@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from napari_kdseg.settings import setting
 from napari_kdseg.slides.formats import WrittenFormat, written_format, written_suffix
 from napari_kdseg.synthetic.address import Look, format_address
 
@@ -20,15 +21,15 @@ class WriteConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output: Path = Field(title="Output", description="File or folder; its suffix says the format.")
-    compression: Compression = Field(
+    output: Path = setting(title="Output", description="File or folder; its suffix says the format.")
+    compression: Compression = setting(
         default="auto",
         title="Compression",
         description="jpeg, deflate, lzw, zstd or none; auto: JPEG for TIFF of RGB, deflate for other TIFF, zstd for "
         "OME-Zarr.",
     )
-    quality: int = Field(default=85, ge=1, le=100, title="Quality", description="Of JPEG, 1 to 100.")
-    tile: int | None = Field(
+    quality: int = setting(default=85, ge=1, le=100, title="Quality", description="Of JPEG, 1 to 100.")
+    tile: int | None = setting(
         default=None,
         ge=64,
         le=4096,
@@ -36,15 +37,15 @@ class WriteConfig(BaseModel):
         title="Tile (pixels)",
         description="Side of a tile; 256, or 512 for OME-Zarr.",
     )
-    step: Literal[2, 4] | None = Field(
+    step: Literal[2, 4] | None = setting(
         default=None,
         title="Step",
         description="How much coarser each level is: 2, or 4 as scanners have it (SVS).",
     )
-    ome_zarr: Literal["0.4", "0.5"] = Field(
+    ome_zarr: Literal["0.4", "0.5"] = setting(
         default="0.5", title="OME-Zarr", description="Version of OME-Zarr: 0.5 or 0.4."
     )
-    overwrite: bool = Field(default=False, title="Replace", description="Replace what is there.")
+    overwrite: bool = setting(default=False, title="Replace", description="Replace what is there.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -76,15 +77,15 @@ class WriteConfig(BaseModel):
 class ConvertConfig(WriteConfig):
     """Which slide is written, and how."""
 
-    slide: str = Field(min_length=1, title="Slide", description="Path of the slide, or 'synthetic:...'.")
-    mpp: float | None = Field(
+    slide: str = setting(min_length=1, title="Slide", description="Path of the slide, or 'synthetic:...'.")
+    mpp: float | None = setting(
         default=None,
         gt=0,
         allow_inf_nan=False,
         title="Pixel size (µm)",
         description="Pixel size of a slide whose file names none, in µm.",
     )
-    pictures: bool = Field(
+    pictures: bool = setting(
         default=False,
         title="Pictures",
         description="Keep label and macro in an SVS; a label may show the name of a patient.",
@@ -94,17 +95,19 @@ class ConvertConfig(WriteConfig):
 class SynthConfig(WriteConfig):
     """A synthetic slide, and how it is written."""
 
-    width: int = Field(default=20_000, ge=1, le=2**24, title="Width", description="Pixels of level 0.")
-    height: int = Field(default=16_000, ge=1, le=2**24, title="Height", description="Pixels of level 0.")
-    seed: int = Field(default=0, title="Seed", description="Another seed is another tissue.")
-    mpp: float = Field(
+    width: int = setting(default=20_000, ge=1, le=2**24, title="Width", description="Pixels of level 0.")
+    height: int = setting(default=16_000, ge=1, le=2**24, title="Height", description="Pixels of level 0.")
+    seed: int = setting(default=0, title="Seed", description="Another seed is another tissue.")
+    mpp: float = setting(
         default=0.25, ge=0.01, le=100, title="Pixel size (µm)", description="Pixel size in µm; 0.25 is 40x."
     )
-    stain: int = Field(default=0, ge=0, title="Stain", description="Number of the laboratory that stains it.")
-    folds: bool = Field(default=True, title="Folds", description="Folds of the tissue.")
-    pen: bool = Field(default=True, title="Pen", description="Pen on the glass.")
-    blur: bool = Field(default=True, title="Blur", description="Fields out of focus.")
-    masks: tuple[MaskName, ...] = Field(
+    stain: int = setting(
+        default=0, ge=0, title="Stain", description="Number of the laboratory that stains it."
+    )
+    folds: bool = setting(default=True, title="Folds", description="Folds of the tissue.")
+    pen: bool = setting(default=True, title="Pen", description="Pen on the glass.")
+    blur: bool = setting(default=True, title="Blur", description="Fields out of focus.")
+    masks: tuple[MaskName, ...] = setting(
         default=("gland",),
         title="Masks",
         description="Masks to write, with commas: tissue, gland, tumour, classes; or none. They become labels of an "
