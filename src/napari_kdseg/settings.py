@@ -27,4 +27,4 @@ def setting(
     """
     extra: dict[str, JsonValue] | None = {"symbol": symbol} if symbol else None
     given = more if "default_factory" in more else {"default": default, **more}
-    return Field(title=title, description=description, json_schema_extra=extra, **given)
+    return Field(title=title or None, description=description or None, json_schema_extra=extra, **given)
