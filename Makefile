@@ -5,7 +5,6 @@
 
 VENV := .venv/bin
 THREADS := 1
-PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 WINDOW := xvfb-run --auto-servernum --server-args="-screen 0 1600x1000x24"
 
 .PHONY: demo test test-numeric lint install
@@ -17,10 +16,10 @@ demo: install
 	@$(VENV)/kdseg demo --output demo-output
 
 test: lint
-	@OMP_NUM_THREADS=$(THREADS) $(WINDOW) $(VENV)/python -m pytest $(PARALLEL) -m "not exhaustive"
+	@OMP_NUM_THREADS=$(THREADS) $(WINDOW) $(VENV)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not exhaustive"
 
 test-numeric: install
-	@$(VENV)/python scripts/test_numeric.py $(PARALLEL)
+	@$(VENV)/python scripts/test_numeric.py
 
 lint: install
 	@$(VENV)/ruff check .
