@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from napari_kdseg.comparison import STAGES
+from napari_kdseg.distillation import get_method
 from napari_kdseg.masks import open_masks
 from napari_kdseg.slides import open_slide
 from napari_kdseg.training import DistillConfig
@@ -70,7 +71,11 @@ def test_saved_settings_fill_the_form_and_come_out_of_it(dock, old):
     assert distil.configuration().differences(DistillConfig.load(path)) == []
     saved = json.loads(path.read_text())
     assert distil.method.currentText() == saved["method"]
-    assert distil.configuration().settings == saved["settings"]
+    settings = distil.configuration().settings
+    assert {name: settings[name] for name in saved["settings"]} == saved["settings"]
+    defaults = get_method(saved["method"]).settings().model_dump(mode="json")
+    came_later = settings.keys() - saved["settings"].keys()
+    assert {name: settings[name] for name in came_later} == {name: defaults[name] for name in came_later}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Qt keeps settings in another form")
