@@ -27,11 +27,16 @@ SETTINGS = [dict(zip(CHOICES, values, strict=True)) for values in itertools.prod
 def main() -> int:
     """Run pytest once for each setting; what is not known here is given to pytest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cores = min(os.cpu_count() or 1, 4)
-    parser.add_argument("--at-once", type=int, default=cores, help="settings tried at the same time")
+    parser.add_argument(
+        "--cores", type=int, default=os.cpu_count() or 1, help="that settings may use together"
+    )
     arguments, more = parser.parse_known_args()
-    with ThreadPoolExecutor(arguments.at_once) as pool:
-        failed = [name for name in pool.map(lambda setting: run(setting, more), SETTINGS) if name]
+    failed = []
+    for threads in CHOICES["OMP_NUM_THREADS"]:
+        # Threads that wait for each other on a core that another one has are several times slower: no more than cores.
+        with ThreadPoolExecutor(max(arguments.cores // int(threads), 1)) as pool:
+            chosen = [setting for setting in SETTINGS if setting["OMP_NUM_THREADS"] == threads]
+            failed += [name for name in pool.map(lambda setting: run(setting, more), chosen) if name]
     if failed:
         print(f"{len(failed)} of {len(SETTINGS)} settings failed: {'; '.join(failed)}")
     return 1 if failed else 0
