@@ -135,7 +135,7 @@ def test_the_level_to_count_is_the_finest_that_is_small_enough(make_mask):
     assert countable_level(mask, 1) == len(mask.levels) - 1
 
 
-def test_what_mended_the_pixels_is_what_the_stage_map_says():
+def test_what_mended_the_pixels_is_what_their_codes_say():
     random = np.random.default_rng(0)
     codes = torch.from_numpy(random.choice([0, 1, 2, 3, 4, 5, 255], (2, 37, 41)).astype(np.uint8))
     target = torch.where(codes == 255, 255, torch.from_numpy(random.integers(0, 3, codes.shape)))

@@ -57,16 +57,16 @@ def test_the_corrected_soft_label_is_right_everywhere_and_never_gets_worse(tmp_p
     assert wrong[-1] == 0, "the corrected soft label's arg max is the annotation"
     assert sum(sum(by_class) for by_class in counts.mended.values()) == wrong[0]
 
-    stage = finest(result.output, "stage")
-    assert stage.shape == (128, 128)
+    mended_by = finest(result.output, "mended_by")
+    assert mended_by.shape == (128, 128)
     for code, step in enumerate(
         ("false_pixel_assistant", "boundary_assistant", "similarity", "fallback"), start=1
     ):
-        assert (stage == code).sum() == sum(counts.mended[step])
+        assert (mended_by == code).sum() == sum(counts.mended[step])
     before = finest(result.output, BEFORE)
     after = finest(result.output, AFTER)
-    np.testing.assert_array_equal(before[stage == 0], after[stage == 0])
-    assert (before[stage > 0] <= 127).all(), (
+    np.testing.assert_array_equal(before[mended_by == 0], after[mended_by == 0])
+    assert (before[mended_by > 0] <= 127).all(), (
         "with two classes a wrong pixel gives the annotated one at most a half"
     )
     assert (after >= 127).all()
@@ -78,7 +78,7 @@ def test_the_corrected_soft_label_is_right_everywhere_and_never_gets_worse(tmp_p
         np.asarray(change.levels[0]), (after.astype(float) - before) / 254, atol=1e-6, equal_nan=False
     )
     assert change.levels[0].dtype == np.float32
-    metadata = open_masks(result.output)["stage"].metadata
+    metadata = open_masks(result.output)["mended_by"].metadata
     assert metadata["counts"]["wrong"] == list(wrong)
     assert metadata["classes"][4] == "fallback"
     assert set(metadata["made_by"]["team"]) == set(team)
@@ -96,7 +96,7 @@ def test_only_what_is_annotated_is_corrected(tmp_path, team):
     tifffile.imwrite(path, mask)
     result, _ = run(config(tmp_path, team, annotation=str(path)))
     assert (result.tiles_done, result.tiles_skipped) == (2, 2)
-    for name in ("stage", BEFORE, AFTER):
+    for name in ("mended_by", BEFORE, AFTER):
         np.testing.assert_array_equal(finest(result.output, name) == 255, mask == 255)
     change = np.asarray(
         change_levels(*(open_masks(result.output)[name] for name in (BEFORE, AFTER))).levels[0]
@@ -111,7 +111,7 @@ def test_a_stopped_correction_goes_on_to_the_same_bytes_and_counts(tmp_path, tea
     control = Control()
     end = run_job(correct, settings, lambda event: isinstance(event, Step) and control.cancel(), control)
     assert isinstance(end, Cancelled)
-    assert open_masks(settings.output)["stage"].metadata["counts"]["labelled"] == 64 * 64
+    assert open_masks(settings.output)["mended_by"].metadata["counts"]["labelled"] == 64 * 64
     result, _ = run(settings)
     assert result.tiles_kept == 1
     assert result.counts == whole.counts
@@ -122,9 +122,9 @@ def test_steps_that_are_left_out_leave_pixels_wrong_and_say_so(tmp_path, team):
     teacher = {"teacher": team["teacher"]}
     result, _ = run(config(tmp_path, teacher, settings={"use_similarity": False}, region=(0, 0, 100, 100)))
     assert len(set(result.counts.wrong)) == 1
-    stage = finest(result.output, "stage")
-    assert (stage == 5).sum() == result.counts.wrong[-1] > 0
-    assert set(np.unique(stage)) == {0, 5, 255}
+    mended_by = finest(result.output, "mended_by")
+    assert (mended_by == 5).sum() == result.counts.wrong[-1] > 0
+    assert set(np.unique(mended_by)) == {0, 5, 255}
 
 
 def test_an_annotation_with_more_classes_than_the_teacher_is_refused(tmp_path, team):

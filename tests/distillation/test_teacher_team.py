@@ -58,8 +58,8 @@ def test_steps_equal_naive_loop(team_of, random_case, rule, seed):
     result = team_of(teacher, false_pixel, boundary, feature, rule=rule).correct(image, target)
     for ours, naive in zip((result.initial, result.false_pixel, result.boundary), steps, strict=True):
         torch.testing.assert_close(ours.double(), naive, rtol=1e-5, atol=1e-6)
-    by_assistants = (result.stage == 1) | (result.stage == 2)
-    assert torch.equal(result.stage[by_assistants], stage[by_assistants])
+    by_assistants = (result.mended_by == 1) | (result.mended_by == 2)
+    assert torch.equal(result.mended_by[by_assistants], stage[by_assistants])
 
 
 def wrong(probabilities, target):
@@ -87,12 +87,12 @@ def test_the_three_promises_over_many_seeds(team_of, random_case, rule, similari
             untouched = ~wrong(result.initial, target)
             for p in maps[1:]:
                 assert torch.equal(p.movedim(1, -1)[untouched], result.initial.movedim(1, -1)[untouched])
-            assert (result.stage[untouched & labelled] == 0).all()
+            assert (result.mended_by[untouched & labelled] == 0).all()
             # 3. no step makes more errors
             counts = result.counts().wrong
             assert list(counts) == sorted(counts, reverse=True)
-        assert (result.stage == 255).equal(~labelled)
-        assert not (result.stage == 5).any()
+        assert (result.mended_by == 255).equal(~labelled)
+        assert not (result.mended_by == 5).any()
 
 
 def test_counts_add_up(team_of, random_case):
@@ -119,14 +119,14 @@ def test_false_pixel_assistant_wins_where_both_are_right(team_of):
     )
     result = team_of(says_zero, says_one, shouts_one).correct(torch.zeros(1, 3, 1, 1), target)
     assert torch.equal(result.ultimate, says_one.softmax(1))
-    assert result.stage.item() == 1
+    assert result.mended_by.item() == 1
 
 
 def test_without_similarity_the_rest_stays_wrong_and_is_marked(team_of, random_case):
     image, target, teacher, false_pixel, boundary, feature = random_case(3)
     result = team_of(teacher, false_pixel, boundary, feature, use_similarity=False).correct(image, target)
     assert torch.equal(result.ultimate, result.boundary)
-    assert torch.equal(result.stage == 5, wrong(result.boundary, target))
+    assert torch.equal(result.mended_by == 5, wrong(result.boundary, target))
 
 
 @pytest.mark.parametrize("switch", ["use_false_pixel_assistant", "use_boundary_assistant"])
@@ -137,7 +137,7 @@ def test_switches_leave_an_assistant_out(team_of, random_case, switch):
     given.pop(switch.removeprefix("use_").removesuffix("_assistant"))
     absent = team_of(teacher, feature=feature, **given).correct(image, target)
     assert torch.equal(off.ultimate, absent.ultimate)
-    assert torch.equal(off.stage, absent.stage)
+    assert torch.equal(off.mended_by, absent.mended_by)
 
 
 def test_boundary_only_reaches_both_sides_of_a_contour(team_of):
@@ -146,7 +146,7 @@ def test_boundary_only_reaches_both_sides_of_a_contour(team_of):
     target[..., :2] = 255
     teacher = torch.nn.functional.one_hot(1 - target.clamp(max=1), 2).movedim(-1, 1).float()  # all wrong
     result = team_of(teacher, boundary=-teacher, boundary_only=3).correct(torch.zeros(1, 3, 8, 20), target)
-    assert torch.equal((result.stage == 2)[0, 0].nonzero().flatten(), torch.arange(7, 13))
+    assert torch.equal((result.mended_by == 2)[0, 0].nonzero().flatten(), torch.arange(7, 13))
 
 
 def test_members_are_in_eval_and_get_no_gradient(tiny_net, lesions):

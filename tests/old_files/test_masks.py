@@ -9,9 +9,10 @@ import json
 import numpy as np
 import pytest
 
-from napari_kdseg.comparison import STAGES, CorrectConfig, correct, summarise
+from napari_kdseg.codes import MENDED_BY
+from napari_kdseg.comparison import CorrectConfig, correct, summarise
 from napari_kdseg.inference import PredictConfig, predict
-from napari_kdseg.jobs import Done, Message, run_inline
+from napari_kdseg.jobs import Done, Failed, Message, run_inline
 from napari_kdseg.masks import ExportConfig, export_masks, open_masks
 
 REGION = (0, 0, 64, 160)
@@ -39,6 +40,19 @@ def predicted(old, mask: str, tile: int, **changes) -> PredictConfig:
     )
 
 
+def corrected(old, region, halo: int = 16) -> CorrectConfig:
+    return CorrectConfig.from_run(
+        old / "runs" / "finished",
+        slide=str(old / "slide.tif"),
+        annotation=str(old / "slide.gland.tif"),
+        output=old / "masks" / "slide.ome.zarr",
+        region=region,
+        tile=64,
+        halo=halo,
+        device="cpu",
+    )
+
+
 def test_every_pixel_of_every_mask(old):
     """Packed and unpacked, whole and begun, labels and probabilities, each level of them."""
     masks = open_masks(old / "masks" / "slide.ome.zarr")
@@ -63,14 +77,14 @@ def test_what_they_say_of_themselves(old):
     assert (student["status"], student["regions"]) == ("complete", [None])
     assert student["made_by"]["checkpoint"]["name"] == "student.safetensors"
     assert masks["half"].metadata["status"] == "unfinished"
-    (mended,) = [mask for mask in masks.values() if mask.classes == tuple(STAGES)]
+    mended = masks["mended_by"]
     assert mended.metadata["regions"] == [list(REGION)]
     values = np.bincount(mended.levels[0][:, :].ravel(), minlength=256)
     counts = mended.metadata["counts"]
     by_step = [sum(by_class) for by_class in counts["mended"].values()]
     assert values[1:5].tolist() == by_step, "codes of the map: right, then by whom it was mended"
     assert values[0] == counts["labelled"] - counts["wrong"][0]
-    assert mended.colours == tuple(STAGES.values())
+    assert mended.colours == tuple(meaning.colour for meaning in MENDED_BY.values())
 
 
 def test_a_stopped_prediction_goes_on(old):
@@ -113,23 +127,40 @@ def test_a_finished_prediction_has_nothing_to_do(old):
 
 def test_a_correction_goes_on_with_the_counts_of_then(old):
     store = old / "masks" / "slide.ome.zarr"
-    (known,) = [mask for mask in open_masks(store).values() if mask.classes == tuple(STAGES)]
-    config = CorrectConfig.from_run(
-        old / "runs" / "finished",
-        slide=str(old / "slide.tif"),
-        annotation=str(old / "slide.gland.tif"),
-        output=store,
-        region=REGION,
-        tile=64,
-        halo=16,
-        device="cpu",
-    )
-    result, _ = finish(correct, config)
+    known = open_masks(store)["mended_by"]
+    result, _ = finish(correct, corrected(old, REGION))
     assert (result.tiles_done, result.tiles_kept) == (0, 3)
     assert (result.counts.labelled, list(result.counts.wrong)) == (
         known.metadata["counts"]["labelled"],
         known.metadata["counts"]["wrong"],
     )
+
+
+def test_a_correction_goes_on_in_the_folder_that_had_another_name(old):
+    """``labels/stage`` of then is ``mended_by``; the rest of the slide is added to what is there."""
+    store = old / "masks" / "slide.ome.zarr"
+    before = open_masks(store)["mended_by"].levels[0][:64, :]
+    result, _ = finish(correct, corrected(old, None))
+    assert (result.tiles_done + result.tiles_skipped, result.tiles_kept) == (3, 3)
+    masks = open_masks(store)
+    assert "stage" not in masks
+    mended = masks["mended_by"]
+    assert mended.path == store / "labels" / "stage"
+    np.testing.assert_array_equal(mended.levels[0][:64, :], before)
+    assert np.bincount(mended.levels[0][:, :].ravel(), minlength=6)[1:5].tolist() == [
+        sum(by_class) for by_class in result.counts.mended.values()
+    ]
+
+
+def test_a_correction_of_then_is_replaced_only_where_that_is_asked_for(old):
+    store = old / "masks" / "slide.ome.zarr"
+    other = corrected(old, REGION, halo=32)
+    refused = run_inline(correct, other)
+    assert isinstance(refused.end, Failed)
+    assert "made with another halo" in refused.end.message
+    finish(correct, other.model_copy(update={"overwrite": True}))
+    assert open_masks(store)["mended_by"].metadata["made_by"]["halo"] == 32
+    assert [name for name in open_masks(store) if "stage" in name] == []
 
 
 def test_old_masks_are_compared_and_exported(old):
@@ -151,3 +182,20 @@ def test_old_masks_are_compared_and_exported(old):
     assert float(gland["area_mm2"]) == pytest.approx((student == 1).sum() / 1e6, rel=1e-5), (
         "six digits are written"
     )
+
+
+@pytest.mark.parametrize("name", ["stage", "mended_by"])
+def test_who_mended_a_pixel_is_exported_under_either_name(old, name):
+    """An old script or setting says ``stage``."""
+    store = old / "masks" / "slide.ome.zarr"
+    codes = open_masks(store)["mended_by"].levels[0][:, :]
+    files, _ = finish(
+        export_masks, ExportConfig(stores=(store,), output=old / "out", names=(name,), kinds=("csv",))
+    )
+    assert [file.name for file in files] == ["slide.mended_by.csv"]
+    with files[0].open(newline="") as file:
+        areas = {row["class"]: float(row["area_px"]) for row in csv.DictReader(file)}
+    by_name = {meaning.name: int((codes == code).sum()) for code, meaning in MENDED_BY.items() if code}
+    assert {name: area for name, area in areas.items() if area} == {
+        name: area for name, area in by_name.items() if area
+    }

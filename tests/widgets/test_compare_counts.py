@@ -34,9 +34,9 @@ def test_shares_of_disagreement_and_dice(pixels):
 
 
 def test_who_mended_how_much(pixels):
-    labelled = [code for code in pixels["stage"] if code != 255]
+    labelled = [code for code in pixels["mended_by"] if code != 255]
     numbers = [labelled.count(code) for code in range(6)]
-    lines = count(STORE)["stages"]
+    lines = count(STORE)["mended_by"]
     assert [line[0] for line in lines.values()][:2] == ["right from the start", "false-pixel-aware assistant"]
     assert {code: line[1:] for code, line in lines.items()} == {
         code: (f"{number:,} px", f"{100 * number / len(labelled):.2f} %")

@@ -40,8 +40,8 @@ def test_a_dock_fits_its_width(dock, name):
     """With the longest texts, and beside a scroll bar."""
     opened = dock(name)
     if name == "4 Compare":
-        stages = {1: ("false-pixel-aware assistant", "123,456,789 px", "98.81 %")}
-        opened._show_counts({"stages": stages, "disagreement": {}, "agreement": ""})
+        mended_by = {1: ("false-pixel-aware assistant", "123,456,789 px", "98.81 %")}
+        opened._show_counts({"mended_by": mended_by, "disagreement": {}, "agreement": ""})
     if name == "3 Distil":
         opened.method.setCurrentText("emkd-paper")
         opened.advanced.open(True)

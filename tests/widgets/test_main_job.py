@@ -136,7 +136,7 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
     assert isinstance(ended.args[0], Done), ended.args[0]
     wait_for(qtbot, lambda: layers.find(viewer, "change") is not None and compare.counts.count() > 0)
     assert ended.args[0].result.counts.wrong[-1] == 0
-    assert_level0_alignment(viewer, "stage")
+    assert_level0_alignment(viewer, "mended_by")
 
 
 def overlap(viewer, role, truth):

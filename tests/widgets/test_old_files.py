@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_kdseg.comparison import STAGES
 from napari_kdseg.distillation import get_method
 from napari_kdseg.masks import open_masks
 from napari_kdseg.slides import open_slide
@@ -37,8 +36,7 @@ def old(tmp_path, monkeypatch) -> Path:
 
 def test_a_slide_finds_its_old_masks(viewer, qtbot, old):
     masks = open_masks(old / "masks" / "slide.ome.zarr")
-    (mended,) = [mask for mask in masks.values() if mask.classes == tuple(STAGES)]
-    expected = [mask.levels[0][:, :] for mask in (masks["teacher"], masks["student"], mended)]
+    expected = [mask.levels[0][:, :] for mask in (masks["teacher"], masks["student"], masks["mended_by"])]
     session = session_of(viewer)
     session.open_slide(str(old / "slide.tif"))
 

@@ -4,7 +4,6 @@ from .agreement import countable_level as countable_level
 from .agreement import disagreement as disagreement
 from .agreement import disagreement_levels as disagreement_levels
 from .config import CorrectConfig as CorrectConfig
-from .correction import STAGES as STAGES
 from .correction import CorrectResult as CorrectResult
 from .correction import correct as correct
 from .lazy import LazyPyramid as LazyPyramid

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from napari_kdseg.codes import MENDED_BY
-from napari_kdseg.colours import Colour
 from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.distillation.correction.teacher_team import STEPS, Correction, CorrectionCounts, TeacherTeam
 from napari_kdseg.errors import DataError
@@ -26,6 +25,7 @@ from napari_kdseg.inference.network.engine import choose_device
 from napari_kdseg.inference.network.fit import Resolution, check_network_fits, choose_resolution
 from napari_kdseg.inference.provenance import checkpoint_record, file_sha256, versions
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
+from napari_kdseg.masks import names
 from napari_kdseg.masks.reduction import NOT_COMPUTED, quantise
 from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_mask_region
 from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
@@ -35,16 +35,19 @@ from napari_kdseg.networks import Checkpoint, input_multiple, load, to_input
 from napari_kdseg.slides import Annotation, Slide, open_annotation, open_slide, with_colours
 from napari_kdseg.slides.pixels.read_ahead import read_ahead
 
-STAGE, TEACHER, CORRECTED = "stage", "teacher_on_annotated", "corrected_on_annotated"
+TEACHER, CORRECTED = "teacher_on_annotated", "corrected_on_annotated"
 OF_TRAINING = ("segmentation_loss", "boundary_start")
 """Constants that say how networks are trained, not how a team corrects: no part of what made a mask. Others of that
 kind are, since they were when masks were first kept, and stay so that such masks go on."""
 
-STAGES: dict[str, Colour] = {meaning.name: meaning.colour for meaning in MENDED_BY.values()}
-"""Names and colours of the map of who mended a pixel; the first is shown transparent."""
-
 MASKS = (
-    MaskSpec("labels", STAGE, "step that mended the pixel", tuple(STAGES), tuple(STAGES.values())),
+    MaskSpec(
+        "labels",
+        names.MENDED_BY,
+        names.STEP_THAT_MENDED,
+        tuple(meaning.name for meaning in MENDED_BY.values()),
+        tuple(meaning.colour for meaning in MENDED_BY.values()),
+    ),
     MaskSpec("probabilities", TEACHER, "the teacher's probability of the annotated class"),
     MaskSpec("probabilities", CORRECTED, "the corrected probability of the annotated class"),
 )
@@ -204,7 +207,7 @@ class _CorrectionLoop:
         )
         counts = correction.counts()
         blocks = [
-            correction.stage[0].cpu().numpy(),
+            correction.mended_by[0].cpu().numpy(),
             _on_annotated(correction.initial, correction.target),
             _on_annotated(correction.ultimate, correction.target),
         ]

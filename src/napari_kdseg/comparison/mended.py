@@ -18,8 +18,8 @@ def mended_by(counts: Mapping[str, Any]) -> dict[int, int]:
     Returns
     -------
     dict
-        By the codes of the stage map: 0 right from the start, 1 false-pixel-aware assistant, 2 boundary-aware
-        assistant, 3 similarity, 4 fallback, 5 still wrong.
+        By code (:class:`~napari_kdseg.codes.MendedBy`): 0 right from the start, 1 false-pixel-aware
+        assistant, 2 boundary-aware assistant, 3 similarity, 4 fallback, 5 still wrong.
     """
     mended = [sum(by_class) for by_class in counts["mended"].values()]
     return dict(enumerate([counts["labelled"] - counts["wrong"][0], *mended, counts["wrong"][-1]]))

@@ -17,6 +17,7 @@ import zarr
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.masks.metadata import META, journal_path, level_paths, read_attributes
+from napari_kdseg.masks.names import name_of
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import LevelArray
 from napari_kdseg.slides.pixels.cache import TileCache
@@ -239,7 +240,7 @@ def open_masks(path: str | Path) -> dict[str, MaskPyramid]:
     masks = {}
     for group in ("labels", "probabilities"):
         for member in sorted((folder / group).glob("*/zarr.json")):
-            name = member.parent.name if group == "labels" else f"{group}/{member.parent.name}"
+            name = name_of(member.parent).removeprefix("labels/")
             masks[name] = _open_pyramid(member.parent, name)
     return masks
 

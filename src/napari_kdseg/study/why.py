@@ -39,7 +39,7 @@ from napari_kdseg.training.tiles.tile import stable_hash
 METHOD = "plc-kd"
 STUDENTS = ("alone", "kd", METHOD)
 STEP_NAMES = ("right", "false_pixel", "boundary", "similarity", "fallback")
-"""By stage code: right from the start, then the step that mended a pixel."""
+"""By code: right from the start, then the step that mended a pixel."""
 
 DISTANCES = (2, 5, 10)
 """Upper limits in pixels of the input of the bins of the distance from a border; the last bin has none."""
@@ -72,19 +72,21 @@ class Tally:
         classes: tuple[str, ...],
     ) -> None:
         """Add a batch: its correction, and what the students say, ``[N, H, W]`` classes each."""
-        target, stage = correction.target.cpu().numpy(), correction.stage.cpu().numpy()
+        target, mended_by = correction.target.cpu().numpy(), correction.mended_by.cpu().numpy()
         sure = [_probability_of(p, correction.target) for p in (correction.initial, correction.ultimate)]
         right = [(answers[name] == correction.target).cpu().numpy().astype(np.float64) for name in STUDENTS]
         for number in range(len(target)):
-            kind = tile_kind(stage[number], target[number])
+            kind = tile_kind(mended_by[number], target[number])
             self.tiles[*where, kind] += 1
             bins = distance_bins(target[number])
             values = np.stack([np.ones(bins.shape), *(s[number] for s in sure), *(r[number] for r in right)])
-            for key in np.unique(np.stack([target[number], bins, stage[number]]).reshape(3, -1), axis=1).T:
+            for key in np.unique(
+                np.stack([target[number], bins, mended_by[number]]).reshape(3, -1), axis=1
+            ).T:
                 label, distance, code = (int(part) for part in key)
                 if code >= len(STEP_NAMES):
                     continue
-                here = (target[number] == label) & (bins == distance) & (stage[number] == code)
+                here = (target[number] == label) & (bins == distance) & (mended_by[number] == code)
                 name = (*where, kind, classes[label], distance_name(distance), STEP_NAMES[code])
                 self.pixels[name] += values[:, here].sum(axis=1)
 
@@ -101,13 +103,13 @@ class Tally:
         return files
 
 
-def tile_kind(stage: np.ndarray, target: np.ndarray) -> str:
+def tile_kind(mended_by: np.ndarray, target: np.ndarray) -> str:
     """Say how wrong the teacher was on a tile, from the steps that mended it; see :data:`TILE_KINDS`."""
     labelled = target != 255
-    if not (stage[labelled] > 0).any():
+    if not (mended_by[labelled] > 0).any():
         return TILE_KINDS[0]
     lesion = labelled & (target > 0)
-    return TILE_KINDS[2] if lesion.any() and (stage[lesion] == 0).mean() <= HARDLY else TILE_KINDS[1]
+    return TILE_KINDS[2] if lesion.any() and (mended_by[lesion] == 0).mean() <= HARDLY else TILE_KINDS[1]
 
 
 def distance_bins(target: np.ndarray) -> np.ndarray:

@@ -30,9 +30,9 @@ def entries(viewer: Viewer) -> list[Entry]:
             continue
         if role in ("teacher", "student"):
             lines += _mask_entries(role, layer)
-        elif role == "stage":
+        elif role == "mended_by":
             lines += [
-                (f"mended by {text}", colour, False) for text, colour in list(colours.STAGES.values())[:4]
+                (f"mended by {text}", colour, False) for text, colour in list(colours.MENDED_BY.values())[:4]
             ]
         elif role == "confidence":
             lines += [

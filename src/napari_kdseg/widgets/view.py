@@ -13,11 +13,12 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_kdseg.errors import OutputError, SlideError, explain
+from napari_kdseg.masks.names import meant
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import legend
 from napari_kdseg.widgets.binding import session_of, show_slide
 from napari_kdseg.widgets.layers import overlays
-from napari_kdseg.widgets.layers.placement import ROLE_KEY, SOURCE_KEY, find
+from napari_kdseg.widgets.layers.placement import ORDER, ROLE_KEY, SOURCE_KEY, find
 from napari_kdseg.widgets.layers.slide_layers import slide_layers
 from napari_kdseg.widgets.state.background import pending
 from napari_kdseg.widgets.state.camera import go_to
@@ -88,7 +89,7 @@ def screenshot(
     panes
         Teacher, corrected label and student side by side instead of over one another.
     hide
-        Roles not to show (``"annotation"``, ``"stage"``, ``"teacher"`` ...).
+        Roles not to show (``"annotation"``, ``"mended_by"``, ``"teacher"`` ...).
 
     Raises
     ------
@@ -102,7 +103,7 @@ def screenshot(
         docks = open_workspace(viewer) if window else {}
         prepare(viewer, slide_path, stores=stores, annotation=annotation, slide_mpp=slide_mpp, region=None)
         for role in hide:
-            layer = find(viewer, role)
+            layer = find(viewer, meant(role, ORDER))
             if layer is not None:
                 layer.visible = False
         if window:
@@ -159,7 +160,7 @@ def side_by_side(viewer: Viewer) -> None:
         layer = find(viewer, role)
         if layer is not None:
             layer.visible = False
-    found = [find(viewer, role) for role in ("teacher", "stage", "student")]
+    found = [find(viewer, role) for role in ("teacher", "mended_by", "student")]
     shown = [layer for layer in found if layer is not None]
     source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
     for index, layer in enumerate(shown):

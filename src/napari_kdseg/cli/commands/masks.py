@@ -220,7 +220,7 @@ def view(
         bool, typer.Option("--side-by-side", help="A pane each for teacher, correction, student.")
     ] = False,
     hide: Annotated[
-        list[str] | None, typer.Option(help="Overlays not to show: teacher, stage, student ...")
+        list[str] | None, typer.Option(help="Overlays not to show: teacher, mended_by, student ...")
     ] = None,
 ) -> None:
     """Open a slide with its overlays, or render it into a picture without a person."""

@@ -40,7 +40,7 @@ class CorrectionCounts:
     wrong
         Pixels wrong in ``initial``, ``false_pixel``, ``boundary`` and ``ultimate``.
     mended
-        For each of :data:`STEPS` (stage codes 1 to 4) the pixels it mended, by true class.
+        For each of :data:`STEPS` (codes 1 to 4) the pixels it mended, by true class.
     """
 
     labelled: int
@@ -56,7 +56,7 @@ class Correction:
     ----------
     initial, false_pixel, boundary, ultimate
         Probabilities ``[N, C, H, W]`` float32: P^I, P^F, P^B, P^U.
-    stage
+    mended_by
         ``[N, H, W]`` uint8, the step that mended the pixel last: 0 right from the start, 1 false-pixel-aware
         assistant, 2 boundary-aware assistant, 3 a similar right pixel, 4 no similar pixel (fallback), 255
         ignored. With the similarity correction switched off, 5 marks what is still wrong.
@@ -70,7 +70,7 @@ class Correction:
     false_pixel: Tensor
     boundary: Tensor
     ultimate: Tensor
-    stage: Tensor
+    mended_by: Tensor
     target: Tensor
     logits: Tensor
 
@@ -82,7 +82,7 @@ class Correction:
         labelled = self.target != IGNORED
         mended = {}
         for code, step in enumerate(STEPS, start=1):
-            classes_mended = self.target[labelled & (self.stage == code)]
+            classes_mended = self.target[labelled & (self.mended_by == code)]
             mended[step] = tuple(torch.bincount(classes_mended, minlength=classes).tolist())
         return CorrectionCounts(int(labelled.sum()), tuple(wrong), mended)
 
@@ -221,8 +221,8 @@ class TeacherTeam:
         if self.settings.use_similarity:
             vectors = self._similarity_vectors(image, teacher_output, boundary)
             ultimate, codes = self._force(boundary, target, vectors)
-        stage = _stages(initial, false_pixel, boundary, ultimate, codes, target)
-        return Correction(initial, false_pixel, boundary, ultimate, stage, target, logits)
+        mended_by = _mended_by(initial, false_pixel, boundary, ultimate, codes, target)
+        return Correction(initial, false_pixel, boundary, ultimate, mended_by, target, logits)
 
     def _revise(self, current: Tensor, answers: list[Tensor], target: Tensor, reach: Tensor) -> Tensor:
         """Let the last of ``answers`` correct the current map within ``reach``, by the rule in the settings."""
@@ -314,20 +314,20 @@ def _wrong(probabilities: Tensor, target: Tensor) -> Tensor:
     return (target != IGNORED) & (probabilities.max(dim=1).indices != target)
 
 
-def _stages(
+def _mended_by(
     initial: Tensor, false_pixel: Tensor, boundary: Tensor, ultimate: Tensor, codes: Tensor, target: Tensor
 ) -> Tensor:
     """Name for each pixel the step that made it right last."""
-    stage = torch.zeros_like(codes)
+    mended_by = torch.zeros_like(codes)
     before = _wrong(initial, target)
     for code, soft_label in ((1, false_pixel), (2, boundary)):
         after = _wrong(soft_label, target)
-        stage[before & ~after] = code
+        mended_by[before & ~after] = code
         before = after
-    stage = torch.where(codes > 0, codes, stage)
-    stage[_wrong(ultimate, target)] = STILL_WRONG
-    stage[target == IGNORED] = IGNORED
-    return stage
+    mended_by = torch.where(codes > 0, codes, mended_by)
+    mended_by[_wrong(ultimate, target)] = STILL_WRONG
+    mended_by[target == IGNORED] = IGNORED
+    return mended_by
 
 
 def _check(initial: Tensor, target: Tensor) -> None:

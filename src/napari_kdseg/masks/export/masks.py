@@ -20,6 +20,7 @@ from napari_kdseg.masks.export.dicom_seg import write_dicom_seg
 from napari_kdseg.masks.export.pieces import STAGE, as_shape, measure
 from napari_kdseg.masks.export.tables import COLUMNS, Row, as_csv, class_rows
 from napari_kdseg.masks.metadata import read_attributes
+from napari_kdseg.masks.names import meant
 from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
 from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.slides import bounds_origin, open_slide, tissue_of, write_annotations
@@ -151,14 +152,16 @@ def _check_settings(config: ExportConfig, stores: list[Path]) -> None:
 def _sources(config: ExportConfig, store: Path) -> list[_Source]:
     masks = open_masks(store)
     segmented = [name for name, mask in masks.items() if mask.metadata.get("quantity") == "class"]
-    for name in config.names:
+    names = [meant(name, masks) for name in config.names]
+    for name in names:
         if name not in masks or not masks[name].classes:
             known = ", ".join(name for name, mask in masks.items() if mask.classes) or "none"
             raise ConfigurationError(f"{store.name} holds no mask {name!r} of classes. There is: {known}.")
-    names = config.names or segmented
-    if not names:
+    if not (names or segmented):
         raise ConfigurationError(f"{store.name} holds no masks yet. Make them with 'kdseg predict'.")
-    return [_Source(store, name, masks[name], masks.get(f"probabilities/{name}")) for name in names]
+    return [
+        _Source(store, name, masks[name], masks.get(f"probabilities/{name}")) for name in names or segmented
+    ]
 
 
 def _export_one(

@@ -26,6 +26,7 @@ import zarr
 
 from napari_kdseg.errors import InTheWayError, OutputError
 from napari_kdseg.files import made_aside
+from napari_kdseg.masks import names as mask_names
 from napari_kdseg.masks.disk import WriteLock, flush_names, flush_tree, recover, writing
 from napari_kdseg.masks.metadata import remove_leftovers
 from napari_kdseg.masks.reduction import NOT_COMPUTED
@@ -126,7 +127,7 @@ class MaskStore:
         """
         names = [f"{mask.group}/{mask.name}" for mask in masks]
         recipe = json.loads(json.dumps({**made_by, "masks": names}))
-        folders = [self.path / name for name in names]
+        folders = [mask_names.folder_of(self.path, name) for name in names]
         with _begin_lock, writing(self.path.name), contextlib.ExitStack() as stack:
             locks = [
                 stack.enter_context(contextlib.closing(lock))
@@ -171,7 +172,7 @@ class MaskStore:
 
     def made_by(self, mask: str) -> dict[str, Any] | None:
         """Return what ``"labels/<name>"`` was made by: ``None`` without such a mask, empty if that is not recorded."""
-        return self._recipe(self.path / mask)
+        return self._recipe(mask_names.folder_of(self.path, mask))
 
     def _create(self) -> None:
         height, width = self._slide.shape
@@ -223,9 +224,10 @@ class MaskStore:
         if not folder.exists():
             return None
         try:
-            return dict(zarr.open_group(folder, mode="r").attrs.asdict()["kdseg"]["made_by"])
+            made_by = dict(zarr.open_group(folder, mode="r").attrs.asdict()["kdseg"]["made_by"])
         except (KeyError, TypeError, ValueError, FileNotFoundError):
             return {}
+        return mask_names.renamed(self.path, made_by)
 
     def _make_way(
         self, folders: list[Path], known: list[dict[str, Any] | None], recipe: dict[str, Any], overwrite: bool
@@ -239,13 +241,14 @@ class MaskStore:
             )
             if differences and not overwrite:
                 raise InTheWayError(
-                    f"{self.path.name} already holds {folder.parent.name}/{folder.name}, made with another "
+                    f"{self.path.name} already holds {mask_names.name_of(folder)}, made with another "
                     f"{_in_words(differences)}. Choose another name, or allow it to be replaced."
                 )
-            for companion in set(other.get("masks", [])) - set(recipe["masks"]):
-                for lock in self._locks(self.path / companion, None):  # refused while it is being written
+            companions = {mask_names.folder_of(self.path, name) for name in other.get("masks", [])}
+            for companion in companions - set(folders):
+                for lock in self._locks(companion, None):  # refused while it is being written
                     with contextlib.closing(lock):
-                        shutil.rmtree(self.path / companion, ignore_errors=True)
+                        shutil.rmtree(companion, ignore_errors=True)
 
     def _make(
         self,

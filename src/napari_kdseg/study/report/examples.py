@@ -29,7 +29,7 @@ class Example:
 
     image: np.ndarray
     maps: dict[str, np.ndarray]
-    stage: np.ndarray
+    mended_by: np.ndarray
     classes: tuple[str, ...]
 
     @classmethod
@@ -50,17 +50,17 @@ class Example:
             **{f"student: {name}": answer for name, answer in answers.items()},
         }
         arrays = {name: tensor.cpu().numpy().astype(np.uint8) for name, tensor in maps.items()}
-        stages = correction.stage.cpu().numpy()
+        mended_by = correction.mended_by.cpu().numpy()
         return [
-            cls(images[n], {name: one[n] for name, one in arrays.items()}, stages[n], classes)
+            cls(images[n], {name: one[n] for name, one in arrays.items()}, mended_by[n], classes)
             for n in range(len(images))
-            if ((stages[n] > 0) & (stages[n] < 255)).any()
+            if ((mended_by[n] > 0) & (mended_by[n] < 255)).any()
         ]
 
     @property
     def mended(self) -> list[int]:
         """Pixels mended by each step."""
-        return [int((self.stage == code).sum()) for code in range(1, 5)]
+        return [int((self.mended_by == code).sum()) for code in range(1, 5)]
 
     @classmethod
     def best(cls, examples: Sequence[Self]) -> list[Self]:
@@ -95,8 +95,8 @@ def draw_examples(examples: Sequence[Example]) -> bytes:
             place.imshow(
                 shown, cmap=ListedColormap(colours), vmin=0, vmax=len(classes) - 1, interpolation="nearest"
             )
-        stage = np.where(example.stage < len(STEPS), example.stage, 0)
-        row[-1].imshow(stage, cmap=steps, vmin=0, vmax=len(STEPS) - 1, interpolation="nearest")
+        step = np.where(example.mended_by < len(STEPS), example.mended_by, 0)
+        row[-1].imshow(step, cmap=steps, vmin=0, vmax=len(STEPS) - 1, interpolation="nearest")
     for place, title in zip(axes[0], columns, strict=True):
         place.set_title(title, fontsize=8)
     for place in axes.flat:

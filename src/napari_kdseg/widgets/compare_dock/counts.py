@@ -10,14 +10,14 @@ from napari_kdseg.widgets.layers import colours
 
 
 def count(path: Path) -> dict[str, Any]:
-    """Put the stage map and the disagreement of a store into words."""
+    """Put into words who mended how much in a store, and where teacher and student differ."""
     from napari_kdseg.comparison import confusion, countable_level
     from napari_kdseg.masks import open_masks
 
     masks = open_masks(path)
-    result: dict[str, Any] = {"stages": {}, "disagreement": {}, "agreement": ""}
-    if "stage" in masks:
-        result["stages"] = _stage_lines(masks["stage"].metadata.get("counts"))
+    result: dict[str, Any] = {"mended_by": {}, "disagreement": {}, "agreement": ""}
+    if "mended_by" in masks:
+        result["mended_by"] = _mended_lines(masks["mended_by"].metadata.get("counts"))
     if "teacher" in masks and "student" in masks:
         table = confusion(masks["teacher"], masks["student"], level=countable_level(masks["teacher"]))
         result["disagreement"] = {
@@ -29,12 +29,12 @@ def count(path: Path) -> dict[str, Any]:
     return result
 
 
-def _stage_lines(counts: dict[str, Any] | None) -> dict[int, tuple[str, ...]]:
+def _mended_lines(counts: dict[str, Any] | None) -> dict[int, tuple[str, ...]]:
     from napari_kdseg.comparison import mended_by
 
     if not counts or not counts["labelled"]:
         return {}
-    texts = ["right from the start", *(text for text, _ in colours.STAGES.values())]
+    texts = ["right from the start", *(text for text, _ in colours.MENDED_BY.values())]
     return {
         code: (texts[code], f"{pixels:,} px", f"{100 * pixels / counts['labelled']:.2f} %")
         for code, pixels in mended_by(counts).items()

@@ -42,7 +42,7 @@ TITLES = {
     "disagreement": "Disagreement",
 }
 VIEWS = {
-    "stage": "who mended it",
+    "mended_by": "who mended it",
     "confidence": "probability of the annotated class",
     "change": "change from the teacher's",
 }
@@ -251,7 +251,7 @@ class CompareDock(Dock):
             self.correct_note.say("")
 
     def _count(self) -> None:
-        """Count stages and disagreement, from a level of the masks that is small enough, off the GUI thread."""
+        """Count who mended what and disagreement, off the GUI thread, on a level of the masks that is small enough."""
         path = self.session.masks_path()
         if path is None or not Path(path).exists():
             clear(self.counts)
@@ -262,8 +262,8 @@ class CompareDock(Dock):
     def _show_counts(self, counted: dict[str, Any]) -> None:
         clear(self.counts)
         clear(self.shares)
-        for index, (code, text) in enumerate(counted["stages"].items()):
-            colour = colours.STAGES[code][1] if code in colours.STAGES else None
+        for index, (code, text) in enumerate(counted["mended_by"].items()):
+            colour = colours.MENDED_BY[code][1] if code in colours.MENDED_BY else None
             _legend_row(self.counts, index, colour, *text)
         for index, (code, text) in enumerate(counted["disagreement"].items()):
             _legend_row(self.shares, index, colours.DISAGREEMENT[code][1], *text)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
+from napari_kdseg import codes
 from napari_kdseg import colours as okabe_ito
-from napari_kdseg.codes import DIFFERENCES, MENDED_BY
 from napari_kdseg.colours import as_hex
 
 ORANGE, SKY_BLUE, BLUISH_GREEN, YELLOW, BLUE, VERMILION, REDDISH_PURPLE, BLACK = (
@@ -28,9 +28,9 @@ ORANGE, SKY_BLUE, BLUISH_GREEN, YELLOW, BLUE, VERMILION, REDDISH_PURPLE, BLACK =
         okabe_ito.BLACK,
     )
 )
-DISAGREEMENT, STAGES = (
+DISAGREEMENT, MENDED_BY = (
     {int(code): (meaning.name, as_hex(meaning.colour)) for code, meaning in table.items() if code}
-    for table in (DIFFERENCES, MENDED_BY)
+    for table in (codes.DIFFERENCES, codes.MENDED_BY)
 )
 """Words and colours by code, without what is not shown."""
 

@@ -21,7 +21,7 @@ MASKS_KEY = "kdseg_masks"
 LAYER_NAMES = {
     "teacher": "teacher mask",
     "student": "student mask",
-    "stage": "corrected: who mended it",
+    "mended_by": "corrected: who mended it",
     "confidence": "corrected: probability of the annotated class",
     "change": "corrected: change from the teacher's",
     "disagreement": "disagreement",
@@ -51,8 +51,8 @@ def style_mask(layer: Labels, role: str, *, outline: bool) -> None:
 
 
 def show_codes(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Labels:
-    """Show or renew a map of codes: the disagreement, or the stage map."""
-    table = colours.DISAGREEMENT if role == "disagreement" else colours.STAGES
+    """Show or renew a map of codes: the disagreement, or who mended a pixel."""
+    table = colours.DISAGREEMENT if role == "disagreement" else colours.MENDED_BY
     layer = _labels(viewer, role, pyramid, mpp)
     layer.colormap = colours.label_colormap({code: colour for code, (_, colour) in table.items()})
     layer.features = {"index": list(table), "meaning": [text for text, _ in table.values()]}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Map = MaskPyramid | LazyPyramid
 
 MASKS = ("teacher", "student")
-CORRECTED = ("stage", "confidence", "change")
+CORRECTED = ("mended_by", "confidence", "change")
 GROUPS = {
     "teacher": ("teacher",),
     "corrected": CORRECTED,
@@ -47,8 +47,8 @@ def read_store(path: Path) -> dict[str, Map]:
     found: dict[str, Map] = {role: masks[role] for role in MASKS if role in masks}
     if "teacher" in masks and "student" in masks:
         found["disagreement"] = disagreement_levels(masks["teacher"], masks["student"])
-    if "stage" in masks:
-        found["stage"] = masks["stage"]
+    if "mended_by" in masks:
+        found["mended_by"] = masks["mended_by"]
     if CORRECTED_ON_ANNOTATED in masks:
         found["confidence"] = probability_levels(masks[CORRECTED_ON_ANNOTATED])
         found["change"] = change_levels(masks[TEACHER_ON_ANNOTATED], masks[CORRECTED_ON_ANNOTATED])
@@ -106,8 +106,8 @@ def show_found(session: Session, found: dict[str, Map]) -> None:
             show_mask(viewer, role, cast("MaskPyramid", found[role]), mpp, outline=session.outline)
     if "disagreement" in found:
         show_codes(viewer, "disagreement", found["disagreement"], mpp)
-    if "stage" in found:
-        show_codes(viewer, "stage", found["stage"], mpp)
+    if "mended_by" in found:
+        show_codes(viewer, "mended_by", found["mended_by"], mpp)
     for role in ("confidence", "change"):
         if role in found:
             show_heat(viewer, role, found[role], mpp)
@@ -136,7 +136,7 @@ def toggle(session: Session, group: str) -> None:
 
 
 def choose_corrected_view(session: Session, role: str) -> None:
-    """Show the corrected label as ``role``: its stage map, its confidence, or its change from the teacher's."""
+    """Show the corrected label as ``role``: who mended it, its confidence, or its change from the teacher's."""
     present = layer_of(session, "corrected")
     visible = present is None or present.visible
     session.corrected_view = role

@@ -25,7 +25,7 @@ ORDER = (
     "annotation",
     "confidence",
     "change",
-    "stage",
+    "mended_by",
     "teacher",
     "student",
     "disagreement",

@@ -111,7 +111,7 @@ class Session(QObject):
         self.models: dict[str, LoadedModel] = {}
         self.jobs: dict[str, JobHandle[Any]] = {}
         self.outline = True
-        self.corrected_view = "stage"
+        self.corrected_view = "mended_by"
         self.network_colours: Colours = "stored"
         self._told_damage: int | None = None
         self._damaged.connect(self._on_damage, Qt.ConnectionType.QueuedConnection)
