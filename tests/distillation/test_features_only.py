@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +48,15 @@ def test_methods_on_features_move_the_student(name):
 def test_methods_that_read_classes_say_what_to_do(name):
     with pytest.raises(ConfigurationError, match=r"reads the teacher's classes.*kd\+fitnet@2"):
         stages(name)
+
+
+def test_what_a_method_declares_decides_not_its_name():
+    """Assistants are copies of the teacher, whatever the method that has them is called."""
+    ours = replace(get_method("plc-kd"), name="ours")
+    with pytest.raises(ConfigurationError, match="The method 'ours' reads the teacher's classes"):
+        ours.stages(encoder(), create("enet"), input_shape=(3, 64, 64))
+    fitnet = replace(get_method("fitnet"), name="plc-kd-fitnet")
+    assert fitnet.stages(encoder(), create("enet"), input_shape=(3, 64, 64))
 
 
 def test_features_are_compared_on_the_grid_of_the_encoder():

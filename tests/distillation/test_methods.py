@@ -12,6 +12,7 @@ from napari_kdseg.distillation import (
     AloneSettings,
     KdSettings,
     PlcKdSettings,
+    family_of,
     get_method,
     method_names,
 )
@@ -185,3 +186,24 @@ def test_settings_name_the_symbols_of_the_paper():
 def test_settings_refuse_nonsense(values):
     with pytest.raises(ValidationError):
         PlcKdSettings(**values)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("plc-kd", "plc-kd"),
+        ("plc-kd:f+b", "plc-kd"),
+        ("plc-kd-paper", "plc-kd-paper"),
+        ("emkd-paper:imd+rad", "emkd-paper"),
+        ("plc-kd:f+b@2", "plc-kd"),
+        ("kd@2", "kd@2"),
+        ("kd+cwd:features", "kd+cwd:features"),
+        ("cwd:features+kd", "cwd:features+kd"),
+        ("plc-kd:f+sc+kd", "plc-kd:f+sc+kd"),
+        ("PLC-KD:f+b", "PLC-KD"),
+        ("teacher", "teacher"),
+        ("gone:long-ago", "gone"),
+    ],
+)
+def test_what_a_name_is_a_variant_of(name, family):
+    assert family_of(name) == family

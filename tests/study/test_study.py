@@ -202,6 +202,7 @@ def test_kd_and_plc_kd_share_temperature_and_weight(make_study):
     assert config.settings_of("kd") == {"temperature": 3.0, "kd_weight": 1.0}
     assert config.settings_of("plc-kd")["temperature"] == 3.0
     assert "temperature" not in config.settings_of("emkd")
+    assert config.settings_of("plc-kd:f+sc+cwd") == {}, "a sum is no variant of its first part"
 
 
 def test_constants_of_a_method_are_those_of_its_variants_but_for_what_they_change(make_study):

@@ -304,6 +304,16 @@ def test_early_stop(room, monkeypatch):
     assert same(resumed.network.state_dict(), stage.network.state_dict())
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_stage_says_itself_whether_it_is_judged_by_score(room, judged):
+    """What it is called does not matter."""
+    here, stage = room(), student()
+    stage.name, stage.judged_by_score = ("ours", True) if judged else ("student", False)
+    fit(stage, 1, here.spec, here.place)
+    kept = {path.stem for path in here.place.run.network(stage.name).parent.glob("*.safetensors")}
+    assert kept == ({"ours", "ours-last"} if judged else {"student"})
+
+
 def test_a_stage_not_judged_by_score_is_never_stopped_early(room):
     here = room(patience=1)
     fit(Paraphraser(), 3, here.spec, here.place)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_kdseg.distillation.declarations import IMAGE, LOGITS, SOFT_LABELS, Recipe, Stage, Term
 from napari_kdseg.distillation.distiller import Method
-from napari_kdseg.distillation.methods import METHODS, get_method, method_names
+from napari_kdseg.distillation.methods import METHODS, family_of, get_method, method_names
 from napari_kdseg.distillation.settings import AloneSettings, FeatureSettings, KdSettings, PlcKdSettings
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ __all__ = [
     "boundary_transform",
     "cross_entropy_dice",
     "false_pixel_images",
+    "family_of",
     "freeze",
     "get_method",
     "kd",

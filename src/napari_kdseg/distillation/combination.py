@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import create_model
 
 from napari_kdseg.distillation.declarations import Recipe
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Method, MethodName
 from napari_kdseg.distillation.settings import AloneSettings
 
 SHARED = set(AloneSettings.model_fields)
@@ -59,6 +59,7 @@ def combine(methods: Sequence[Method]) -> Method:
         needs_features=any(method.needs_features for method in methods),
         needs_batch=all(method.needs_batch for method in methods),
         needs_classes=any(method.needs_classes for method in methods),
+        needs_segmenting_teacher=any(method.needs_segmenting_teacher for method in methods),
         caution=caution,
         overrides=overrides,
         parts=tuple(methods),
@@ -69,7 +70,7 @@ def _prefixes(methods: Sequence[Method]) -> list[str]:
     """A name for each part that can begin a field's name; a method taken twice gets a number."""
     names: list[str] = []
     for method in methods:
-        name = re.sub(r"\W+", "_", re.split("[:@]", method.name)[0])
+        name = re.sub(r"\W+", "_", MethodName.read(method.name).base)
         names.append(name if name not in names else f"{name}_{len(names) + 1}")
     return names
 

@@ -139,6 +139,12 @@ class Stage(Protocol):
     """Number of the teacher as whose input its batches are prepared; ``None``: as the student's."""
     segments: bool
     """Whether ``network`` segments images; otherwise (paraphraser, critic) it is judged by its own loss."""
+    judged_by_score: bool
+    """Whether the weights of its best epoch on validation are kept, and it may stop early; else those of its last.
+
+    An assistant is there to be right where the teacher is wrong. Its own score is best while it still is a copy of the
+    teacher, so choosing by score would undo its training. A stage that does not say so is not judged by score.
+    """
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return the parameters an optimiser must step: the network's, and those of connectors."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from napari_kdseg.distillation.declarations import Recipe, Stage, segments
 from napari_kdseg.distillation.settings import AloneSettings
@@ -21,6 +21,39 @@ if TYPE_CHECKING:
 
     from napari_kdseg.distillation.declarations import SampleMasks
     from napari_kdseg.distillation.view import View
+
+
+class MethodName(NamedTuple):
+    """The name of one method as it is typed: ``base``, ``base:preset``, and either with ``@teacher``, from 1.
+
+    Attributes
+    ----------
+    base
+        The method's own name.
+    preset
+        Its variant; empty without one.
+    teacher
+        What stands behind the ``@``; ``None`` without one.
+    """
+
+    base: str
+    preset: str = ""
+    teacher: str | None = None
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """Divide a name that is no sum."""
+        plain, at, teacher = name.partition("@")
+        base, _, preset = plain.partition(":")
+        return cls(base, preset, teacher if at else None)
+
+    @property
+    def plain(self) -> str:
+        """The name without the teacher."""
+        return f"{self.base}:{self.preset}" if self.preset else self.base
+
+    def __str__(self) -> str:
+        return self.plain if self.teacher is None else f"{self.plain}@{self.teacher}"
 
 
 def nothing_to_say(classes: int, batch_size: int) -> list[str]:  # noqa: ARG001
@@ -58,6 +91,8 @@ class Method:
     caution
         ``caution(classes, batch_size)``: sentences to be said before training starts, where part of the method
         teaches nothing.
+    needs_segmenting_teacher
+        Whether it builds on a teacher that puts out classes, beyond what its terms read of one: an encoder will not do.
     overrides
         The constants of the preset chosen.
     teacher
@@ -80,6 +115,7 @@ class Method:
     needs_features: bool = False
     needs_batch: bool = False
     needs_classes: bool = False
+    needs_segmenting_teacher: bool = False
     caution: Callable[[int, int], list[str]] = nothing_to_say
     overrides: Mapping[str, Any] = field(default_factory=dict)
     teacher: int = 0
@@ -115,10 +151,9 @@ class Method:
             raise ConfigurationError(
                 f"The method '{self.name}' has no variant '{name}'.{did_you_mean(name, self.presets)}"
             )
-        full_name = f"{self.name}:{name}"
         return replace(
             self,
-            name=full_name,
+            name=str(MethodName(self.name, name)),
             title=f"{self.title} ({name})",
             presets={},
             overrides={**self.overrides, **self.presets[name]},
@@ -150,9 +185,11 @@ class Method:
         teacher, view = (teachers[self.teacher], views[self.teacher]) if self.needs_teacher else (None, None)
         if teacher is None or segments(teacher):
             return self.build(**given, teacher=teacher, view=view).of_teacher(self.teacher)
-        from napari_kdseg.distillation.features_only import of_features
+        from napari_kdseg.distillation.features_only import no_logits_message, of_features
 
-        made = of_features(self.name, lambda: self.build(**given, teacher=teacher, view=view))
+        if self.needs_segmenting_teacher:
+            raise ConfigurationError(no_logits_message(self.name))
+        made = of_features(self.name, self.build(**given, teacher=teacher, view=view))
         return made.of_teacher(self.teacher)
 
     def stages(

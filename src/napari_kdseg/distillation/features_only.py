@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,24 +43,21 @@ class OnGrid(nn.Module):
         return made if isinstance(made, tuple) else (made,)
 
 
-def of_features(method: str, build: Callable[[], Recipe]) -> Recipe:
-    """Build a method for a teacher that puts out features alone.
+def of_features(method: str, recipe: Recipe) -> Recipe:
+    """Fit what a method made to a teacher that puts out features alone.
 
     Parameters
     ----------
     method
         Its name, for the message.
-    build
-        Makes the recipe.
+    recipe
+        What it made for this teacher.
 
     Raises
     ------
     ConfigurationError
-        If the method, or one of its terms, reads what the teacher does not put out.
+        If one of its terms reads what the teacher does not put out.
     """
-    if method.startswith("plc-kd"):  # its assistants are copies of the teacher that segment
-        raise ConfigurationError(no_logits_message(method))
-    recipe = build()
     for term in recipe.terms:
         if {LOGITS, SOFT_LABELS} & set(term.teacher_taps):
             raise ConfigurationError(no_logits_message(method))

@@ -63,6 +63,7 @@ class TrainingStage:
     """
 
     segments = True
+    judged_by_score = False
     input_of: int | None = None
 
     def __init__(
@@ -163,6 +164,8 @@ class StudentStage(TrainingStage):
         If a term reads a layer that does not exist, or a teacher or team that is not there, or layers that do not fit
         together.
     """
+
+    judged_by_score = True
 
     def __init__(
         self,

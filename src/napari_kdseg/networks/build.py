@@ -13,7 +13,7 @@ from napari_kdseg.networks.catalogue import PAPERS, arguments, split_name
 from napari_kdseg.networks.foreign.foundation import encoder_of
 from napari_kdseg.networks.foreign.token_grid import create_encoder
 from napari_kdseg.networks.foreign.user_module import create_own
-from napari_kdseg.networks.spec import ENCODER, IGNORE_INDEX, OWN_CODE, NetworkSpec
+from napari_kdseg.networks.spec import IGNORE_INDEX, NetworkSpec, is_encoder, is_own_code
 
 
 def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) -> nn.Module:
@@ -49,9 +49,9 @@ def create(name: str, in_channels: int = 3, classes: int = 2, **options: Any) ->
         If the name or an option is unknown, or they do not go together.
     """
     name = name.strip()
-    if name.lower().startswith(ENCODER):
+    if is_encoder(name):
         return create_encoder(encoder_of(name), in_channels, options)
-    own = name.startswith(OWN_CODE)
+    own = is_own_code(name)
     architecture, encoder = (name, None) if own else split_name(name)
     if in_channels < 1 or not 2 <= classes <= IGNORE_INDEX:
         raise ConfigurationError(
@@ -82,9 +82,9 @@ def _create_paper(name: str, in_channels: int, classes: int, options: dict[str, 
 
 def canonical_name(name: str) -> str:
     """Spell a name as the libraries do, ``"U-Net / ResNet-18"`` as ``"unet/resnet18"``; errors as :func:`create`."""
-    if name.strip().startswith(OWN_CODE):
+    if is_own_code(name):
         return name.strip()
-    if name.strip().lower().startswith(ENCODER):
+    if is_encoder(name):
         encoder_of(name)
         return name.strip().lower()
     architecture, encoder = split_name(name)

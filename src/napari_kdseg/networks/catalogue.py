@@ -13,7 +13,7 @@ from typing import Any
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks.close_names import close_matches
 from napari_kdseg.networks.foreign.onnx_file import FOREIGN
-from napari_kdseg.networks.spec import ENCODER, OWN_CODE, REVISION, NetworkSpec
+from napari_kdseg.networks.spec import REVISION, NetworkSpec, is_encoder, is_own_code
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,11 @@ def split_name(name: str) -> tuple[str, str | None]:
 
 def arguments(spec: NetworkSpec) -> dict[str, Any]:
     """Options that the network of ``spec`` is built with: those named, and those that its revision stands for."""
-    if spec.revision == REVISION or spec.architecture.startswith((OWN_CODE, ENCODER)):
+    name = spec.architecture
+    if spec.revision == REVISION or is_own_code(name) or is_encoder(name):
         return spec.options
-    name, encoder = split_name(spec.architecture)
-    return {**PAPERS[name].first, **spec.options} if encoder is None else spec.options
+    known, encoder = split_name(name)
+    return {**PAPERS[known].first, **spec.options} if encoder is None else spec.options
 
 
 def input_multiple(architecture: str | NetworkSpec) -> int:
@@ -150,9 +151,9 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
         return spec.multiple
     if spec and name == FOREIGN:
         return int(spec.options.get("multiple", _COARSEST))
-    if name.startswith(OWN_CODE):
+    if is_own_code(name):
         return _COARSEST
-    if name.startswith(ENCODER):
+    if is_encoder(name):
         from napari_kdseg.networks.foreign.foundation import patch_size
 
         return patch_size(name, spec.options if spec else {})

@@ -20,6 +20,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def is_own_code(architecture: str) -> bool:
+    """Whether a network is somebody's own class, by how its name begins."""
+    return architecture.strip().startswith(OWN_CODE)
+
+
+def is_encoder(architecture: str) -> bool:
+    """Whether a network is an encoder without classes, by how its name begins."""
+    return architecture.strip().lower().startswith(ENCODER)
+
+
 class NetworkSpec(BaseModel):
     """Description of one segmentation network; it travels in the header of its checkpoint.
 
@@ -109,17 +119,17 @@ class NetworkSpec(BaseModel):
     @classmethod
     def _tidy_architecture(cls, value: str) -> str:
         value = value.strip()
-        return value if value.startswith(OWN_CODE) else value.lower()
+        return value if is_own_code(value) else value.lower()
 
     @property
     def segments(self) -> bool:
         """Whether it puts out logits of classes; an encoder puts out features alone."""
-        return not self.architecture.startswith(ENCODER)
+        return not is_encoder(self.architecture)
 
     @field_validator("classes")
     @classmethod
     def _check_classes(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if not value and info.data.get("architecture", "").startswith(ENCODER):
+        if not value and is_encoder(info.data.get("architecture", "")):
             return value
         if not 2 <= len(value) <= IGNORE_INDEX:
             raise ValueError(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from napari_kdseg.distillation import get_method
+from napari_kdseg.distillation import family_of, get_method
 from napari_kdseg.errors import ConfigurationError, explain
 from napari_kdseg.settings import setting
 from napari_kdseg.training import DataConfig, NetworkChoice, OptimiserConfig, TrainingConfig
@@ -177,7 +177,7 @@ class StudyConfig(TrainingConfig):
 
     def settings_of(self, method: str) -> dict[str, Any]:
         """Return the constants that ``method`` is given: the study's, its family's but for the variant's, its own."""
-        base = method.partition(":")[0]
+        base = family_of(method)
         family = dict(self.settings.get(base, {}))
         if base in SHARING:
             family = {"temperature": self.temperature, "kd_weight": self.kd_weight} | family

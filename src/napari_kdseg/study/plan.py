@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from napari_kdseg.distillation import get_method
+from napari_kdseg.distillation import family_of, get_method
 from napari_kdseg.study.config import StudyConfig
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
 from napari_kdseg.training.tiles.dataset import batch_count
@@ -89,7 +89,7 @@ def plan(config: StudyConfig) -> list[Run]:
 
 def is_variant(method: str) -> bool:
     """Whether a method is a variant of another, such as a row of an ablation."""
-    return ":" in method
+    return family_of(method) != method
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_kdseg.distillation import get_method
+from napari_kdseg.distillation import family_of, get_method
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.study.config import StudyConfig
 from napari_kdseg.study.plan import TEACHER, Places, Run, network_name, slug, teacher_run
@@ -78,7 +78,7 @@ FORMS = {"critic": "penalty of the sum over patches"}
 
 def shared_stages(config: StudyConfig, run: Run) -> dict[str, str]:
     """Return the stages of a run that other runs may have trained, with a key of all that they depend on."""
-    stages = SHARED.get(run.method.partition(":")[0], {})
+    stages = SHARED.get(family_of(run.method), {})
     if not stages:
         return {}
     settings = get_method(run.method).settings(config.settings_of(run.method)).model_dump(mode="json")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_kdseg.networks.spec import ENCODER
+from napari_kdseg.networks.spec import is_encoder
 from napari_kdseg.settings import setting
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -172,7 +172,7 @@ class NetworkChoice(_Settings):
     @property
     def is_encoder(self) -> bool:
         """Whether it is a foundation encoder, which puts out features and no classes."""
-        return (self.architecture or "").strip().lower().startswith(ENCODER)
+        return is_encoder(self.architecture or "")
 
 
 class OptimiserConfig(_Settings):

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import import_module
 
 from napari_kdseg.distillation.combination import combine
-from napari_kdseg.distillation.distiller import Method, did_you_mean
+from napari_kdseg.distillation.distiller import Method, MethodName, did_you_mean
 from napari_kdseg.errors import ConfigurationError
 
 _FILES = {
@@ -43,7 +43,7 @@ def method_names() -> list[str]:
     """Return the name of every method and, as ``method:variant``, of every variant."""
     names = []
     for method in METHODS.values():
-        names += [method.name, *(f"{method.name}:{preset}" for preset in method.presets)]
+        names += [method.name, *(str(MethodName(method.name, preset)) for preset in method.presets)]
     return names
 
 
@@ -62,13 +62,24 @@ def get_method(name: str) -> Method:
     return _one(parts[0]) if len(parts) == 1 else combine([_one(part) for part in parts])
 
 
+def family_of(name: str) -> str:
+    """Return the method that ``name`` is a variant of: ``"plc-kd"`` of ``"plc-kd:f+b"``; ``name`` itself of any other.
+
+    A sum is a variant of nothing, and neither is a method that learns from another teacher. No such method need exist:
+    a table may be older than a change of names.
+    """
+    read = MethodName.read(name)
+    return read.base if read.preset and len(_parts(name.strip().lower())) == 1 else name
+
+
 def _one(name: str) -> Method:
-    plain, at, number = name.partition("@")
-    base, _, preset = plain.partition(":")
+    read = MethodName.read(name)
+    base, preset, number = read
+    plain = read.plain
     if base not in METHODS:
         raise ConfigurationError(f"There is no distillation method '{plain}'.{did_you_mean(base, METHODS)}")
     method = METHODS[base].preset(preset) if preset else METHODS[base]
-    if not at:
+    if number is None:
         return method
     if not number.isdecimal() or int(number) < 1:
         raise ConfigurationError(
@@ -82,8 +93,8 @@ def _parts(name: str) -> list[str]:
     parts: list[str] = []
     for piece in name.split("+"):
         longer = f"{parts[-1]}+{piece}" if parts else ""
-        base, _, preset = longer.partition(":")
-        known = piece.partition("@")[0] in METHODS
+        base, preset, _ = MethodName.read(longer)
+        known = MethodName.read(piece).base in METHODS
         if preset and base in METHODS and _begins_variant(METHODS[base], preset) and not known:
             parts[-1] = longer
         else:
@@ -92,8 +103,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _begins_variant(method: Method, preset: str) -> bool:
-    preset = preset.partition("@")[0]
     return any(known == preset or known.startswith(f"{preset}+") for known in method.presets)
 
 
-__all__ = ["METHODS", "get_method", "method_names"]
+__all__ = ["METHODS", "family_of", "get_method", "method_names"]

@@ -77,6 +77,7 @@ PLC_KD = Method(
     settings_class=PlcKdSettings,
     build=build,
     needs_labels=True,
+    needs_segmenting_teacher=True,  # the assistants are copies of it
     presets={
         "vanilla": _without("false_pixel_assistant", "boundary_assistant", "similarity"),
         "sc": _without("false_pixel_assistant", "boundary_assistant"),

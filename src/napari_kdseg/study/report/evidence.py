@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence, Sized
 from pathlib import Path
 
-from napari_kdseg.distillation import get_method
+from napari_kdseg.distillation import family_of, get_method
 from napari_kdseg.errors import ConfigurationError, DataError, OutputError, explain
 from napari_kdseg.files import write_whole
 from napari_kdseg.study.plan import TEACHER, is_variant, slug
@@ -151,7 +151,7 @@ class _Task:
         return [
             Heading(4, f"{title}, {share}"),
             _scores(methods, rows),
-            *([Text(VARIANTS)] if any(method.startswith(f"{PLC_KD}:") for method in methods) else []),
+            *([Text(VARIANTS)] if any(family_of(method) == PLC_KD != method for method in methods) else []),
             Heading(5, "By class (test Dice)"),
             self._classes(methods, rows),
             Heading(5, "Tile by tile"),
@@ -267,7 +267,7 @@ def goal(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for fraction, of in sorted(scores.items()):
         pairs = [(PLC_KD, KD), (KD, ALONE), ("emkd", ALONE), ("coco", ALONE)]
-        pairs += [(variant.partition(":")[0], variant) for variant in of if is_variant(variant)]
+        pairs += [(family_of(variant), variant) for variant in of if is_variant(variant)]
         found: dict[bool, list[str]] = {True: [], False: []}
         for one, other in pairs:
             if seeds := of.get(one, {}).keys() & of.get(other, {}).keys():

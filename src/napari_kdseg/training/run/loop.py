@@ -34,13 +34,6 @@ from napari_kdseg.training.scores.evaluation import evaluate, mean_loss
 from napari_kdseg.training.tiles.dataset import TileDataset, batch_count, train_batches
 from napari_kdseg.training.tiles.tile import stable_hash
 
-JUDGED_BY_SCORE = ("teacher", "student")
-"""Stages (also ``teacher_2``) that keep the weights of their best epoch on validation; others keep those of their last.
-
-An assistant is there to be right where the teacher is wrong. Its own score is best while it still is a copy of the
-teacher, so choosing by score would undo its training.
-"""
-
 LAST = "-last"
 """Added to the name of a stage judged by score, for the weights of its last epoch."""
 
@@ -93,8 +86,8 @@ def fit(
 ) -> dict[str, float]:
     """Train a stage from its first epoch, or from ``state``, to its last; it ends with the weights that are kept.
 
-    They are in the run folder as ``<stage>.safetensors`` from the first epoch on; see :data:`JUDGED_BY_SCORE`. Where
-    the best epoch is kept, the last one is beside it as ``<stage>-last.safetensors``.
+    They are in the run folder as ``<stage>.safetensors`` from the first epoch on; of a stage that is
+    ``judged_by_score`` those of its best epoch, with the last one beside it as ``<stage>-last.safetensors``.
 
     A stage with ``segments = False`` (a paraphraser, a critic) is judged by its own loss on the validation tiles.
 
@@ -130,7 +123,7 @@ def fit(
 class _Fit:
     def __init__(self, stage: Stage, epochs: int, spec: NetworkSpec, place: Workplace):
         self.stage, self.epochs, self.spec, self.place = stage, epochs, spec, place
-        self.judged_by_score = stage.name.partition("_")[0] in JUDGED_BY_SCORE and segments(stage)
+        self.judged_by_score = getattr(stage, "judged_by_score", False) and segments(stage)
         self.progress = Progress()
         self.batches = batch_count(len(place.train), place.config.batch_size)
         self.rate = place.config.optimiser.learning_rate * stage.learning_rate_factor

@@ -56,17 +56,17 @@ def code_to_allow(choices: Iterable[NetworkChoice]) -> list[str]:
     """Import paths of classes that a distillation would run and that nobody allowed yet (off the GUI thread)."""
     from napari_kdseg.networks.checkpoints.formats import read_spec, resolve
     from napari_kdseg.networks.foreign.permission import is_allowed
-    from napari_kdseg.networks.spec import OWN_CODE
+    from napari_kdseg.networks.spec import OWN_CODE, is_own_code
 
     needed = []
     for choice in choices:
-        name = choice.architecture or ""
+        name = (choice.architecture or "").strip()
         if not name and choice.checkpoint is not None:
             with suppress(KdsegError):  # the run says what is wrong with the file
                 spec = read_spec(resolve(choice.checkpoint))
                 name = spec.architecture if spec else ""
         code = name.removeprefix(OWN_CODE)
-        if name.startswith(OWN_CODE) and not is_allowed(code) and code not in needed:
+        if is_own_code(name) and not is_allowed(code) and code not in needed:
             needed.append(code)
     return needed
 
