@@ -19,14 +19,10 @@ from .choices import NetworkChoice as NetworkChoice
 from .choices import names as names
 from .foreign.permission import allow_code as allow_code
 from .foreign.permission import allowed_code as allowed_code
-from .padding import pad_to_multiple as pad_to_multiple
-from .padding import predict_logits as predict_logits
 from .parallel.sharing import LostProcessError as LostProcessError
 from .parallel.sharing import Shares as Shares
 from .parallel.sharing import among as among
 from .parallel.sharing import divided as divided
 from .parallel.sharing import shares as shares
-from .preprocess import denormalise as denormalise
-from .preprocess import normalise as normalise
 from .preprocess import to_input as to_input
 from .spec import NetworkSpec as NetworkSpec
