@@ -16,6 +16,7 @@ from napari_kdseg.comparison.config import CorrectConfig
 from napari_kdseg.errors import ConfigurationError, KdsegError
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.masks.export.config import ExportConfig
+from napari_kdseg.synthetic.address import SCHEME
 
 if TYPE_CHECKING:
     from napari_kdseg.inference import PredictResult
@@ -133,7 +134,7 @@ def _tell(result: PredictResult) -> None:
 
 
 def _stem(slide: str) -> str:
-    name = Path(slide.removeprefix("synthetic:").replace("?", "-").replace("&", "-")).name
+    name = Path(slide.removeprefix(SCHEME).replace("?", "-").replace("&", "-")).name
     return Path(name.removesuffix(".ome.zarr")).stem if Path(slide).exists() else name
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from napari_kdseg.inference.config import PredictConfig
 from napari_kdseg.settings import setting
+from napari_kdseg.synthetic.address import is_address
 
 LOCAL = "local"
 
@@ -49,9 +50,7 @@ class PredictManyConfig(BaseModel):
         return tuple(
             config.model_copy(
                 update={
-                    "slide": config.slide
-                    if config.slide.startswith("synthetic:")
-                    else str(_absolute(Path(config.slide))),
+                    "slide": config.slide if is_address(config.slide) else str(_absolute(Path(config.slide))),
                     "output": _absolute(config.output),
                     "networks": {name: _absolute(path) for name, path in config.networks.items()},
                 }

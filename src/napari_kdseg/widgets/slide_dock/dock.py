@@ -12,6 +12,7 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QWidget
 
 from napari_kdseg.slides.formats import FILES, patterns, titles
+from napari_kdseg.synthetic.address import is_address
 from napari_kdseg.widgets.layers.magnification import (
     in_words,
     magnification_of,
@@ -134,7 +135,7 @@ class SlideDock(Dock):
     def open(self, path: str) -> None:
         """Open ``path`` off the GUI thread."""
         self.note.say(f"Opening {Path(path).name} …")
-        annotation = path if path.startswith("synthetic:") else None
+        annotation = path if is_address(path) else None
         self.session.open_slide(path, annotation=annotation, on_failed=self.note.warn)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: D102
@@ -170,7 +171,7 @@ class SlideDock(Dock):
         self.recent.clear()
         self.recent.addItem("Recent slides …", None)
         for path in recent_slides():
-            self.recent.addItem(Path(path).name if not path.startswith("synthetic:") else path, path)
+            self.recent.addItem(path if is_address(path) else Path(path).name, path)
             self.recent.setItemData(self.recent.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
         self.recent.setVisible(self.recent.count() > 1)
 
