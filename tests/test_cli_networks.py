@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from napari_kdseg.cli import main
@@ -55,6 +56,16 @@ def test_weights_are_adopted_once_and_open_everywhere(kdseg, tmp_path):
     assert code == 2
     assert "has 2 classes, the network asked for 3" in said
     assert kdseg(*adopt, "--classes", "a,b", "--mean", "red")[1].startswith("--mean wants numbers")
+
+
+def test_a_folder_of_save_pretrained_is_a_network_and_no_run(kdseg, tmp_path):
+    """It holds a ``config.json``, as a run folder does."""
+    smp.Unet("resnet18", encoder_weights=None, classes=3).save_pretrained(tmp_path / "model")
+    code, said = kdseg("info", tmp_path / "model", "--no-cost")
+    assert code == 0
+    assert "architecture: unet/resnet18" in said
+    assert "parameters: 14,328,499" in said
+    assert "not finished" not in said
 
 
 def test_code_is_allowed_by_the_flag_alone(kdseg, tmp_path, monkeypatch):

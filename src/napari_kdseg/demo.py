@@ -22,12 +22,13 @@ import psutil
 from pydantic import BaseModel
 
 from napari_kdseg.jobs import Control, Emit, Message
+from napari_kdseg.synthetic.address import SCHEME
 
 CLEAN = "folds=0&pen=0&blur=0"
 """The tour is about the mistakes a network makes on good slides; out of focus, it would show others."""
 
-TRAINING_SLIDE = f"synthetic:24000x24000?seed=1&mpp=0.25&{CLEAN}"
-SLIDE = f"synthetic:100000x80000?seed=0&mpp=0.25&{CLEAN}"
+TRAINING_SLIDE = f"{SCHEME}24000x24000?seed=1&mpp=0.25&{CLEAN}"
+SLIDE = f"{SCHEME}100000x80000?seed=0&mpp=0.25&{CLEAN}"
 UNCHANGED = ("stain_probability", "light_probability", "blur_probability", "scale_probability")
 """Both slides are stained and scanned alike, and the tour has no time to learn more than that: flips and turns only."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,3 +140,16 @@ def random_case() -> Callable[..., tuple[Tensor, ...]]:
         return image, target, logits(1.0), logits(1.5), logits(1.5), feature
 
     return make
+
+
+@pytest.fixture
+def contents() -> Callable[[Any, int], Tensor]:
+    """What queues hold of a class, oldest first, ``[size, channels]``: read from the state they are saved as."""
+
+    def held(queues: Any, c: int) -> Tensor:
+        state = queues.state_dict()
+        places = state.get("_extra_state", state)  # of a module; of plain queues
+        values, size, following = state["values"][c], places["sizes"][c], places["next"][c]
+        return values[[(following - size + n) % len(values) for n in range(size)]]
+
+    return held

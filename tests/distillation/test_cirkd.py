@@ -203,7 +203,7 @@ def test_no_pixel_or_no_memory_is_zero_with_graph(anchors, held):
 
 
 @pytest.mark.parametrize("length", [1, 3, 7])
-def test_queues_are_first_in_first_out(length):
+def test_queues_are_first_in_first_out(length, contents):
     """Against a plain list cut to its last entries, for pushes smaller and larger than the queue."""
     queues, plain = ClassQueues(2, length, 1), {0: [], 1: []}
     number = 0
@@ -213,7 +213,7 @@ def test_queues_are_first_in_first_out(length):
         number += count
         queues.push(c, torch.tensor(new).reshape(-1, 1))
         plain[c] = (plain[c] + new)[-length:]
-        assert queues.contents(c).flatten().tolist() == plain[c]
+        assert contents(queues, c).flatten().tolist() == plain[c]
         assert queues.sizes == (len(plain[0]), len(plain[1]))
 
 
@@ -256,7 +256,7 @@ def class_features(target, grid, channels=4):
 
 
 @pytest.mark.parametrize("kind", ["pixel", "region"])
-def test_queue_of_a_class_holds_that_class_only(kind):
+def test_queue_of_a_class_holds_that_class_only(kind, contents):
     """The released code remembers positions of a permutation, not of the class: its queues would fail here."""
     module = memory_module(kind, pixels_per_image=5)
     for seed in range(6):
@@ -267,10 +267,10 @@ def test_queue_of_a_class_holds_that_class_only(kind):
     assert module.queues.sizes == ((40, 40, 40) if kind == "pixel" else (12, 12, 12))
     for c in range(3):
         expected = torch.eye(4)[c].expand(module.queues.sizes[c], 4)
-        torch.testing.assert_close(module.queues.contents(c), expected)
+        torch.testing.assert_close(contents(module.queues, c), expected)
 
 
-def test_pixels_are_remembered_as_they_are_and_regions_as_their_mean():
+def test_pixels_are_remembered_as_they_are_and_regions_as_their_mean(contents):
     feature, target = random(1, 4, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
     target[0, 1, 1:3] = 2
     target[0, 3] = 255
@@ -278,24 +278,24 @@ def test_pixels_are_remembered_as_they_are_and_regions_as_their_mean():
     pixels, regions = memory_module("pixel"), memory_module("region")
     for module in (pixels, regions):
         module(random(1, 2, 4, 4), (feature, random(1, 3, 4, 4)), target)
-    torch.testing.assert_close(pixels.queues.contents(2), embeddings[:, 1, 1:3].T)
+    torch.testing.assert_close(contents(pixels.queues, 2), embeddings[:, 1, 1:3].T)
     mean = embeddings[:, 1, 1:3].mean(dim=1)
-    torch.testing.assert_close(regions.queues.contents(2), (mean / mean.norm())[None])
+    torch.testing.assert_close(contents(regions.queues, 2), (mean / mean.norm())[None])
     assert pixels.queues.sizes == (10, 0, 2)  # 12 of 16 pixels are labelled, at most 16 remembered
     assert regions.queues.sizes == (1, 0, 1)
-    remembered = {tuple(row.tolist()) for row in pixels.queues.contents(0)}
+    remembered = {tuple(row.tolist()) for row in contents(pixels.queues, 0)}
     assert len(remembered) == 10
 
 
 @pytest.mark.parametrize("kind", ["pixel", "region"])
-def test_module_equals_memory_contrast_of_its_parts(kind):
+def test_module_equals_memory_contrast_of_its_parts(kind, contents):
     """All pixels compared, the whole memory read: no draw is left, and the value is that of the equation."""
     module = memory_module(kind, samples=10**6, queue_length=1000, pixels_per_image=1000)
     target = torch.randint(0, 3, (2, 5, 6), generator=seeded(1))
     target[1, 2:] = 255
     student, feature = random(2, 2, 5, 6), random(2, 4, 5, 6, seed=1)
     value = module(student, (feature, random(2, 3, 5, 6)), target)
-    memory = torch.cat([module.queues.contents(c) for c in range(3)])
+    memory = torch.cat([contents(module.queues, c) for c in range(3)])
     with torch.no_grad():
         projected = module.projector(student)
     places = (target != 255).nonzero()

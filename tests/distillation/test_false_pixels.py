@@ -19,7 +19,7 @@ def coded_image(target, prediction, start=0):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("k", [1, 4, 1000])
-def test_holds_false_pixels_of_the_right_class_only(classes, k):
+def test_holds_false_pixels_of_the_right_class_only(classes, k, contents):
     queues = FalsePixelQueues(classes, 3, 4000)
     expected = [0] * classes
     for seed in range(5):
@@ -38,23 +38,23 @@ def test_holds_false_pixels_of_the_right_class_only(classes, k):
                 expected[c] += min(k, false)
     assert queues.sizes == tuple(expected)
     for c in range(classes):
-        held = queues.contents(c)
+        held = contents(queues, c)
         assert (held[:, 0] == c).all()  # its class
         assert (held[:, 1] != c).all()  # taken for another
         assert len(held[:, 2].unique()) == len(held)  # never one pixel twice
 
 
-def test_binary_queues_are_false_negatives_and_false_positives():
+def test_binary_queues_are_false_negatives_and_false_positives(contents):
     target = torch.tensor([[[1, 1, 0, 0]]])
     prediction = torch.tensor([[[0, 1, 1, 0]]])
     queues = FalsePixelQueues(2, 3, 10)
     queues.push(coded_image(target, prediction), target, prediction, 5, generator())
-    assert queues.contents(1)[:, 2].tolist() == [0]  # the false negative
-    assert queues.contents(0)[:, 2].tolist() == [2]  # the false positive
+    assert contents(queues, 1)[:, 2].tolist() == [0]  # the false negative
+    assert contents(queues, 0)[:, 2].tolist() == [2]  # the false positive
 
 
 @pytest.mark.parametrize("length", [1, 5, 7, 64])
-def test_first_in_first_out(length):
+def test_first_in_first_out(length, contents):
     queues, everything = FalsePixelQueues(2, 1, length), []
     for seed in range(8):
         count = int(torch.randint(0, 12, (), generator=generator(seed)))
@@ -63,9 +63,9 @@ def test_first_in_first_out(length):
             torch.zeros(1, 1, count, dtype=torch.long),
         )
         image = torch.arange(len(everything), len(everything) + count).reshape(1, 1, 1, count).float()
-        before = queues.contents(1).flatten().tolist()
+        before = contents(queues, 1).flatten().tolist()
         queues.push(image, target, prediction, 1000, generator(seed))
-        held = queues.contents(1).flatten().tolist()
+        held = contents(queues, 1).flatten().tolist()
         kept = min(length, count)
         assert (
             held[: len(held) - kept] == before[len(before) - (len(held) - kept) :]
@@ -87,17 +87,17 @@ def test_full_when_every_queue_is():
     assert queues.full
 
 
-def test_choice_is_uniform():
+def test_choice_is_uniform(contents):
     target, prediction = torch.ones(1, 1, 10, dtype=torch.long), torch.zeros(1, 1, 10, dtype=torch.long)
     image = torch.arange(10.0).reshape(1, 1, 1, 10)
     queues, rng = FalsePixelQueues(2, 1, 10000), generator(1)
     for _ in range(1000):
         queues.push(image, target, prediction, 3, rng)
-    share = torch.bincount(queues.contents(1).flatten().long(), minlength=10) / 3000
+    share = torch.bincount(contents(queues, 1).flatten().long(), minlength=10) / 3000
     assert (share - 0.1).abs().max() < 0.03
 
 
-def test_seeds_only_empty_queues_with_least_confident_right_pixels():
+def test_seeds_only_empty_queues_with_least_confident_right_pixels(contents):
     target = torch.tensor([[[0, 0, 0, 1, 1, 1, 255]]])
     p1 = torch.tensor([[[0.1, 0.4, 0.8, 0.6, 0.9, 0.7, 0.5]]])
     probabilities = torch.stack([1 - p1, p1], dim=1)
@@ -106,8 +106,8 @@ def test_seeds_only_empty_queues_with_least_confident_right_pixels():
     queues = FalsePixelQueues(2, 3, 10)
     queues.push(image, target, prediction, 5, generator())
     assert queues.seed_least_confident(image, target, probabilities, 2) == (1,)
-    assert queues.contents(0)[:, 2].tolist() == [2]
-    assert queues.contents(1)[:, 2].tolist() == [3, 5]  # p = 0.6, 0.7
+    assert contents(queues, 0)[:, 2].tolist() == [2]
+    assert contents(queues, 1)[:, 2].tolist() == [3, 5]  # p = 0.6, 0.7
     assert queues.seed_least_confident(image, target, probabilities, 2) == ()
     absent = FalsePixelQueues(3, 3, 10)
     probabilities = torch.nn.functional.pad(probabilities, (0, 0, 0, 0, 0, 1))
@@ -126,7 +126,7 @@ def filled_queues(classes=3, each=50):
     return queues
 
 
-def test_images_hold_only_queue_pixels_of_their_class():
+def test_images_hold_only_queue_pixels_of_their_class(contents):
     queues = filled_queues()
     masks = torch.randint(0, 3, (2, 11, 9), generator=generator(2))
     image, target = false_pixel_images(queues, masks, generator(3))
@@ -135,7 +135,7 @@ def test_images_hold_only_queue_pixels_of_their_class():
     assert target.dtype == torch.int64
     for c in range(3):
         drawn = image.movedim(1, -1)[masks == c]
-        held = {tuple(row) for row in queues.contents(c).tolist()}
+        held = {tuple(row) for row in contents(queues, c).tolist()}
         assert all(tuple(row) in held for row in drawn.tolist())  # the whole vector, never a mixture
 
 

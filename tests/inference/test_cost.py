@@ -11,6 +11,7 @@ from napari_kdseg.inference.measuring.cost_figures import STANDARD_MPP, Cost, co
 from napari_kdseg.jobs import Done, Message, run_inline
 from napari_kdseg.networks import count_parameters, create
 from napari_kdseg.networks.anatomy.cost import multiply_adds, peak_bytes
+from napari_kdseg.networks.checkpoints.formats import SUFFIXES
 
 FIGURES = {
     "parameters": 2_000_000, "multiply_adds": 3_000_000_000, "side": 512, "latency_ms": 20.0, "mpx_per_s": 4.0,
@@ -42,6 +43,12 @@ def test_a_name_and_a_checkpoint_of_one_network_cost_the_same_and_are_measured_o
     again, said = measure(by_file=checkpoint)
     assert again.costs["by_file"] == other
     assert not said
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_that_is_not_there_is_no_name_of_a_network(suffix):
+    result, _ = measure(lost=f"nowhere/x{suffix.upper()}")
+    assert "There is no checkpoint at nowhere" in result.problems["lost"]
 
 
 def test_what_cannot_be_measured_does_not_stop_the_others():

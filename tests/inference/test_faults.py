@@ -170,9 +170,9 @@ def test_a_network_with_another_output_is_refused_before_anything_is_made(
     path = make_network(tmp_path / "wrong.safetensors", seed=0, mpp=0.5)
     spec = NetworkSpec(architecture="enet", classes=("background", "a", "b"), mpp=0.5)
     monkeypatch.setattr(loading, "load", lambda path, device: Checkpoint(module, spec, path))
-    loading.forget_networks()
+    loading._load.cache_clear()
     end = run_inline(predict, config(tmp_path, path)).end
-    loading.forget_networks()
+    loading._load.cache_clear()
     assert isinstance(end, Failed)
     assert "wrong.safetensors gives an output of shape [" in end.message
     assert "a mask of its 3 classes needs" in end.message

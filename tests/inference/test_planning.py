@@ -18,7 +18,7 @@ from napari_kdseg.jobs import Cancelled, Control, Done, Message, run_inline, run
 def own_results(tmp_path, monkeypatch):
     """Cards of this test alone, and no network in memory."""
     monkeypatch.setenv("KDSEG_HOME", str(tmp_path / "home"))
-    loading.forget_networks()
+    loading._load.cache_clear()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from torch import nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError, OutputError
 from napari_kdseg.networks import NetworkSpec, create_from, inspect, load, save
+from napari_kdseg.networks.checkpoints.formats import SUFFIXES, is_checkpoint
 
 TWO = ("background", "tumour")
 IMAGE = torch.linspace(-2, 2, 3 * 64 * 64).reshape(1, 3, 64, 64)
@@ -144,6 +145,18 @@ def test_a_network_that_is_not_what_its_spec_says_is_not_written(saved, enet):
     assert saved.read_bytes() == before
 
 
+def test_which_names_are_those_of_checkpoints(tmp_path):
+    """The documentation names the same endings."""
+    assert all(is_checkpoint(f"{name}{suffix}") for suffix in SUFFIXES for name in ("a", "~/a.b/UNet.V2"))
+    assert is_checkpoint("MODEL.PT")
+    assert not [name for name in ("unet/resnet34", "enet", "a.svs", "a.ome.zarr") if is_checkpoint(name)]
+    (tmp_path / "config.json").write_text('{"method": "kd"}')
+    assert not is_checkpoint(tmp_path), "a run folder is none"
+    documents = (Path(__file__).parents[2] / "docs" / "bring-your-own.md").read_text()
+    said = documents.partition("## Checkpoints in the wild")[2].partition("Weights are found")[0]
+    assert not [suffix for suffix in SUFFIXES if f"`{suffix}`" not in said]
+
+
 # Folders of segmentation-models-pytorch
 
 
@@ -161,6 +174,7 @@ def test_smp_folder_round_trip(tmp_path):
     assert checkpoint.spec.classes == ("background", "class 1", "class 2")
     assert checkpoint.spec.options == {"decoder_channels": [32, 16, 8, 8, 8]}
     assert inspect(folder) == checkpoint.spec
+    assert is_checkpoint(folder)
     assert load(folder / "model.safetensors").spec == checkpoint.spec
     again = load(save(tmp_path / "x.safetensors", checkpoint.module, checkpoint.spec))
     assert torch.equal(logits(again.module), logits(network))

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError
 from napari_kdseg.networks import NetworkSpec, create, load, load_encoder, save, smallest_input
+from napari_kdseg.networks.checkpoints.formats import is_checkpoint
 
 TWO = ("background", "tumour")
 THREE = ("background", "a", "b")
@@ -82,6 +83,7 @@ def test_the_weights_of_a_monai_bundle(tmp_path, enet, enet_spec):
     for folder in ("configs", "models"):
         (tmp_path / "bundle" / folder).mkdir(parents=True)
     torch.save(enet.state_dict(), tmp_path / "bundle" / "models" / "model.pt")
+    assert is_checkpoint(tmp_path / "bundle")
     assert load(tmp_path / "bundle", expect=enet_spec).path.name == "model.pt"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks import NetworkSpec, denormalise, normalise, to_input
+from napari_kdseg.networks import NetworkSpec, to_input
 
 pytestmark = pytest.mark.numeric
 
@@ -40,12 +40,6 @@ def test_sources_are_left_as_they_were(tiles):
     frozen.flags.writeable = False
     assert torch.equal(to_input(frozen, SPEC), to_input(torch.from_numpy(tiles), SPEC))
     np.testing.assert_array_equal(tiles, before)
-
-
-def test_normalise_and_back(tiles):
-    image = torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(normalise(image, SPEC), to_input(tiles, SPEC))
-    torch.testing.assert_close(denormalise(normalise(image, SPEC), SPEC), image)
 
 
 @pytest.mark.parametrize(

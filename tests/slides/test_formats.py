@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from npe2 import PluginManifest
 from PIL import Image
 
-from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.slides import open_slide, slides_in
+from napari_kdseg.errors import ConfigurationError, OutputError
+from napari_kdseg.slides import AnnotationShape, open_slide, read_annotations, slides_in, write_annotations
+from napari_kdseg.slides.annotations.suffixes import ANNOTATION_SUFFIXES, WRITTEN
 from napari_kdseg.slides.formats import (
     FILES,
     FORMATS,
@@ -47,6 +50,35 @@ def test_documents_name_every_format():
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| ") and "`" in line]
     documented = {title.strip(): set(suffix.replace("`", "").strip().split(", ")) for title, suffix in rows}
     assert documented == {each.title: set(each.suffixes) for each in FORMATS}
+
+
+def test_documents_name_every_ending_of_outlines():
+    table = (ROOT / "docs" / "annotations.md").read_text().partition("## ")[0]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:5]]
+        for line in table.splitlines()
+        if line.startswith("| `.")
+    ]
+    said = {suffix: row[3] for row in rows for suffix in re.findall(r"`(\.[a-z]+)`", row[0])}
+    compressed = said.pop(".gz")  # of any GeoJSON
+    said |= {f"{suffix}.gz": compressed for suffix in said if suffix.endswith("json")}
+    assert {suffix for suffix in said if suffix not in (*suffixes("tiff"), ".png")} == set(
+        ANNOTATION_SUFFIXES
+    )
+    assert {suffix for suffix in ANNOTATION_SUFFIXES if said[suffix] == "yes"} == set(WRITTEN)
+
+
+def test_outlines_of_every_ending_that_is_written_can_be_read(tmp_path):
+    square = AnnotationShape(shapely.box(2, 3, 40, 50), "tumour")
+    for suffix in ANNOTATION_SUFFIXES:
+        file = tmp_path / f"a{suffix}"
+        if suffix in WRITTEN:
+            write_annotations(file, [square])
+            (read,) = read_annotations(file)
+            assert read.geometry.equals(square.geometry)
+        else:
+            with pytest.raises(OutputError, match="says no format"):
+                write_annotations(file, [square])
 
 
 def test_every_file_of_a_slide_is_found_in_its_folder(tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -118,9 +116,3 @@ def test_every_field_has_words_for_the_form():
     for model in (AugmentationConfig, DataConfig, DistillConfig, NetworkChoice, OptimiserConfig):
         for name, field in model.model_fields.items():
             assert field.title, f"{model.__name__}.{name} has no title"
-
-
-def test_configurations_load_without_torch():
-    code = "import napari_kdseg.training, sys; napari_kdseg.training.describe; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

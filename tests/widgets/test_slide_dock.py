@@ -12,11 +12,13 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QMessageBox
 
 from napari_kdseg.slides import open_slide
+from napari_kdseg.slides.annotations.suffixes import ANNOTATION_SUFFIXES, WRITTEN
 from napari_kdseg.slides.tissue.kept import kept_tissue
 from napari_kdseg.widgets import binding as layers
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.layers.magnification import corner_text as status_line
 from napari_kdseg.widgets.layers.magnification import in_words
+from napari_kdseg.widgets.slide_dock.annotation_box import OPEN_PATTERNS, SAVE_FORMATS
 
 WAIT = 20_000
 
@@ -244,6 +246,18 @@ def test_annotations_go_out_and_come_back(viewer, opened, qtbot, picture, tmp_pa
     assert (tmp_path / "biopsy.geojson").is_file()
     assert session_of(viewer).annotation == str(tmp_path / "biopsy.geojson")
     assert box.edit.isEnabled()
+
+
+def test_outlines_of_every_ending_are_offered_and_can_be_edited(dock):
+    box = dock("1 Slide").annotations
+    for suffix in ANNOTATION_SUFFIXES:
+        assert f"*{suffix} " in OPEN_PATTERNS
+        box.show_annotation(f"/slides/A{suffix.upper()}")
+        assert box.edit.isEnabled()
+    for mask in ("/slides/a.tif", "synthetic:600x400", None):
+        box.show_annotation(mask)
+        assert not box.edit.isEnabled()
+    assert {suffix for suffix, _ in SAVE_FORMATS.values()} <= set(WRITTEN)
 
 
 def test_what_is_in_no_file_yet_is_asked_about(viewer, opened, qtbot, picture, tmp_path, monkeypatch):

@@ -96,11 +96,6 @@ class RunningJob:
             self._observers.append(observer)
             return list(self.history)
 
-    def ignore(self, observer: Emit) -> None:
-        """Stop calling ``observer``."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._observers.remove(observer)
-
     def emit(self, event: Event) -> None:
         """Keep ``event`` and pass it to every observer."""
         with self._lock:

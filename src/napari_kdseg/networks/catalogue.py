@@ -134,7 +134,7 @@ def input_multiple(architecture: str | NetworkSpec) -> int:
     Returns
     -------
     int
-        Pixels. Use :func:`napari_kdseg.networks.predict_logits` for images of any size.
+        Pixels.
 
     Notes
     -----

@@ -58,20 +58,3 @@ def to_input(tiles: np.ndarray | Tensor, spec: NetworkSpec, device: str | torch.
     torch.addcmul(offset, rows, factor, out=rows)
     # [N, H, W, C] seen as [N, C, H, W] is channels-last memory.
     return rows.reshape(there.shape).permute(0, 3, 1, 2)
-
-
-def normalise(image: Tensor, spec: NetworkSpec) -> Tensor:
-    """Turn an image of 0..1, float ``[N, C, H, W]``, into network input."""
-    mean, std = _statistics(spec, image.device)
-    return (image - mean) / std
-
-
-def denormalise(image: Tensor, spec: NetworkSpec) -> Tensor:
-    """Turn network input, float ``[N, C, H, W]``, back into an image of 0..1."""
-    mean, std = _statistics(spec, image.device)
-    return image * std + mean
-
-
-def _statistics(spec: NetworkSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    mean, std = torch.tensor([spec.mean, spec.std], device=device)[:, :, None, None]
-    return mean, std

@@ -1,7 +1,6 @@
 import napari_kdseg.errors
 
 from .annotations.annotation import Annotation as Annotation
-from .annotations.files import ANNOTATION_SUFFIXES as ANNOTATION_SUFFIXES
 from .annotations.files import bounds_origin as bounds_origin
 from .annotations.files import find_annotation as find_annotation
 from .annotations.files import read_annotations as read_annotations
@@ -9,6 +8,7 @@ from .annotations.files import write_annotations as write_annotations
 from .annotations.model import AnnotationShape as AnnotationShape
 from .annotations.opening import open_annotation as open_annotation
 from .annotations.polygonise import annotation_to_shapes as annotation_to_shapes
+from .annotations.suffixes import ANNOTATION_SUFFIXES as ANNOTATION_SUFFIXES
 from .facts import describe as describe
 from .facts import describe_in_full as describe_in_full
 from .folder import slides_in as slides_in

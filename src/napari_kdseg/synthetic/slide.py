@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from napari_kdseg.synthetic.address import MASKS, Look, format_address, parse_address
+from napari_kdseg.synthetic.address import MASKS, SCHEME, Look, format_address, parse_address
 from napari_kdseg.synthetic.artefacts import Focus, Folds, Pen
 from napari_kdseg.synthetic.histology import TUMOUR_GLAND, Tissue
 from napari_kdseg.synthetic.scanner import label_picture, macro_picture
@@ -62,7 +62,7 @@ class SyntheticSlide:
     def fingerprint(self) -> str:
         """Identity of the pixels."""
         identity = f"{LOOK} {self.shape} {self.look}"
-        return "synthetic:" + hashlib.blake2b(identity.encode(), digest_size=20).hexdigest()
+        return SCHEME + hashlib.blake2b(identity.encode(), digest_size=20).hexdigest()
 
     def read(
         self, downsample: tuple[float, float], top: int, left: int, height: int, width: int

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from napari_kdseg.synthetic.address import SCHEME
 from napari_kdseg.widgets.layers.placement import LayerTuple
 from napari_kdseg.widgets.reader import read_slide
 
-ADDRESS = "synthetic:100000x80000?seed=0&mpp=0.25"
-SMALL = "synthetic:12000x9000?seed=7&mpp=0.5&stain=2"
+ADDRESS = f"{SCHEME}100000x80000?seed=0&mpp=0.25"
+SMALL = f"{SCHEME}12000x9000?seed=7&mpp=0.5&stain=2"
 
 
 def synthetic_slide() -> list[LayerTuple]:

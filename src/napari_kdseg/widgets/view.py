@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import Viewer
 
-CANVAS = (1000, 1500)
 BUSY_S = 0.1
 LONGEST_S = 120.0
 """Seconds after which a picture is taken although something is still to come."""

@@ -13,8 +13,7 @@ from napari_kdseg.cli.costs import measured, print_costs
 from napari_kdseg.cli.options import options_of
 from napari_kdseg.errors import ConfigurationError, KdsegError
 from napari_kdseg.inference import CostConfig
-
-CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx")
+from napari_kdseg.networks.checkpoints.formats import is_checkpoint
 
 
 @app.command()
@@ -33,7 +32,7 @@ def info(
 ) -> None:
     """Say what a slide, a run folder or a network is: levels, scale, reader, hash; classes; what it costs here."""
     facts = {path: [] if _is_name(path) else _facts(path) for path in paths}
-    networks = [path for path in paths if _is_name(path) or _is_checkpoint(Path(path))] if cost else []
+    networks = [path for path in paths if _is_name(path) or is_checkpoint(path)] if cost else []
     costs = measured(networks, **settings) if networks else None
     if as_json:
         told: dict[str, dict[str, Any]] = {path: dict(found) for path, found in facts.items()}
@@ -64,15 +63,9 @@ def _is_name(path: str) -> bool:
     return True
 
 
-def _is_checkpoint(place: Path) -> bool:
-    return place.suffix in CHECKPOINTS or (place / "model.safetensors").is_file()
-
-
 def _facts(path: str) -> list[tuple[str, str]]:
     place = Path(path)
-    if (place / "config.json").is_file():
-        return _run_facts(place)
-    if _is_checkpoint(place):
+    if is_checkpoint(place):
         from napari_kdseg.networks import count_parameters, load
 
         checkpoint = load(place)
@@ -81,6 +74,8 @@ def _facts(path: str) -> list[tuple[str, str]]:
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
         ]
+    if (place / "config.json").is_file():
+        return _run_facts(place)
     from napari_kdseg.slides import describe_in_full, open_slide
 
     with open_slide(path) as slide:

@@ -136,12 +136,6 @@ class FalsePixelQueues:
         self._next[c] = (self._next[c] + count) % self.length
         self._sizes[c] = min(self._sizes[c] + count, self.length)
 
-    def contents(self, c: int) -> Tensor:
-        """Return the pixels held for class ``c``, oldest first: ``[size, D]``."""
-        start = self._next[c] if self._sizes[c] == self.length else 0
-        order = (start + torch.arange(self._sizes[c], device=self.values.device)) % self.length
-        return self.values[c, order]
-
     def state_dict(self) -> dict[str, Any]:
         """Return values and positions; loads with ``torch.load(weights_only=True)``."""
         return {"values": self.values.clone(), "sizes": list(self._sizes), "next": list(self._next)}

@@ -84,11 +84,6 @@ class ClassQueues(nn.Module):
         self._next[c] = (self._next[c] + len(embeddings)) % length
         self._sizes[c] = min(self._sizes[c] + len(embeddings), length)
 
-    def contents(self, c: int) -> Tensor:
-        """Return what is held for class ``c``, oldest first: ``[size, c]``."""
-        held = self.values[c, : self._sizes[c]]
-        return held.roll(-self._next[c], dims=0) if len(held) == self.values.shape[1] else held
-
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``count // classes`` (at least one) different embeddings of each class, all where there are fewer."""
         each = max(count // len(self._sizes), 1)

@@ -29,14 +29,11 @@ from napari_kdseg.networks import (
     load,
 )
 from napari_kdseg.networks.anatomy.cost import multiply_adds, peak_bytes
-from napari_kdseg.networks.checkpoints.formats import Format, resolve, sniff
+from napari_kdseg.networks.checkpoints.formats import Format, is_checkpoint, resolve, sniff
 from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 #: Runs of one image, of which the fastest counts; fewer where they take longer than this together.
 RUNS, LONGEST_S = 5, 2.0
-
-#: Endings of a name that is a file, also where there is none.
-SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
 
 
 def measure_costs(config: CostConfig, emit: Emit, control: Control) -> CostResult:
@@ -76,7 +73,7 @@ def measure_costs(config: CostConfig, emit: Emit, control: Control) -> CostResul
 def _cost(network: Subject, config: CostConfig, emit: Emit, control: Control) -> Cost:
     """Look a network up, or measure it."""
     path = Path(network.network).expanduser()
-    is_file = path.exists() or path.suffix in SUFFIXES
+    is_file = path.exists() or is_checkpoint(path)
     spec, identity = _identify(network, path if is_file else None, config)
     device = choose_device(config.device)
     multiple = input_multiple(spec)

@@ -126,8 +126,3 @@ def loaded_network(path: Path, device: torch.device) -> LoadedNetwork:
 @functools.lru_cache(maxsize=KEPT)
 def _load(path: Path, _state: tuple[int, int], device: torch.device) -> LoadedNetwork:
     return LoadedNetwork(path, device)
-
-
-def forget_networks() -> None:
-    """Give the memory of all kept networks back."""
-    _load.cache_clear()

@@ -28,7 +28,7 @@ from napari_kdseg.slides import (
     read_annotations,
     write_annotations,
 )
-from napari_kdseg.slides.annotations.files import is_annotation_file
+from napari_kdseg.slides.annotations.suffixes import is_annotation_file
 from napari_kdseg.slides.geometry import Pair
 
 OUTLINE_TILE = 2048

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from napari_kdseg.settings import setting
+from napari_kdseg.slides.annotations.suffixes import XmlFlavour
 
 Kind = Literal["geojson", "csv", "tiff", "dicom"]
 
@@ -66,7 +67,7 @@ class ConvertAnnotationsConfig(BaseModel):
     overlap: Literal["smaller", "later"] = setting(
         "smaller", "Overlap", "Which of two overlapping outlines lies on top."
     )
-    xml: Literal["asap", "imagescope"] = setting("asap", "XML", "The program that an *.xml is for.")
+    xml: XmlFlavour = setting("asap", "XML", "The program that an *.xml is for.")
     source_bounds: bool = setting(
         False, "From the scanned area", "The source counts from the corner of the scanned area (MRXS)."
     )

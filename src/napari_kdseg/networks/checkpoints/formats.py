@@ -20,8 +20,12 @@ from napari_kdseg.networks.spec import NetworkSpec
 
 HEADER_KEY = "kdseg"
 _ONNX_FIELDS = tuple(bytes([number << 3 | 2]) for number in (2, 3, 4, 6, 7, 8, 14)) + (b"\x28",)
-_SMP_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_SMP_CONFIG, _SMP_WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
 _MONAI_WEIGHTS = Path("models") / "model.pt"
+
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx")
+"""What the names of checkpoints end in. What a file is, its first bytes tell; its name, whether a file is meant."""
 
 
 class Format(Enum):
@@ -68,11 +72,21 @@ def resolve(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if (path / "configs").is_dir() and (path / _MONAI_WEIGHTS).is_file():
         return path / _MONAI_WEIGHTS
-    if path.name in (*_SMP_WEIGHTS, "config.json") and "_model_class" in _read_json(
-        path.parent / "config.json"
-    ):
+    if path.name in (*_SMP_WEIGHTS, _SMP_CONFIG) and _is_smp_folder(path.parent):
         return path.parent
     return path
+
+
+def _is_smp_folder(folder: Path) -> bool:
+    return "_model_class" in _read_json(folder / _SMP_CONFIG)
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Tell whether a checkpoint is meant: a folder by what is in it, a file by its name, also where there is none."""
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _is_smp_folder(path) or resolve(path) != path
+    return path.suffix.lower() in SUFFIXES
 
 
 def read_spec(path: Path) -> NetworkSpec | None:
@@ -84,7 +98,7 @@ def read_spec(path: Path) -> NetworkSpec | None:
         case Format.SMP_FOLDER:
             from napari_kdseg.networks.checkpoints.smp_folder import spec_from_config
 
-            return spec_from_config(path, _read_json(path / "config.json"))
+            return spec_from_config(path, _read_json(path / _SMP_CONFIG))
         case Format.ONNX:
             return read_header(path)[0]
     return None
@@ -109,7 +123,7 @@ def sniff(path: Path) -> Format:
         If nothing is there, or it is no checkpoint.
     """
     if path.is_dir():
-        if "_model_class" in _read_json(path / "config.json"):
+        if _is_smp_folder(path):
             return Format.SMP_FOLDER
         raise CheckpointError(
             f"The folder {path} holds no network: it has no readable config.json of segmentation-models-pytorch. "
@@ -138,7 +152,7 @@ def sniff(path: Path) -> Format:
         return Format.ONNX
     raise CheckpointError(
         f"{path} is not a checkpoint: it is neither safetensors nor a PyTorch or ONNX file. "
-        "Choose a .safetensors, .pt, .pth or .onnx file."
+        f"Choose a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file."
     )
 
 

@@ -52,7 +52,7 @@ class PaperNetwork(nn.Module):
         if height % self.multiple or width % self.multiple:
             raise ConfigurationError(
                 f"{type(self).__name__} takes images whose sides are multiples of {self.multiple} pixels, but this one "
-                f"has {height} x {width}. Choose such a size, or pad the image (networks.predict_logits does)."
+                f"has {height} x {width}. Choose such a size, or pad the image."
             )
 
 

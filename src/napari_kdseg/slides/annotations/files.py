@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from napari_kdseg.errors import OutputError, SlideError, explain
 from napari_kdseg.files import write_whole
@@ -17,21 +17,11 @@ from napari_kdseg.slides.annotations.formats.imagescope import ROOT as IMAGESCOP
 from napari_kdseg.slides.annotations.formats.imagescope import format_imagescope, parse_imagescope
 from napari_kdseg.slides.annotations.formats.xml_elements import elements
 from napari_kdseg.slides.annotations.model import AnnotationShape, moved
+from napari_kdseg.slides.annotations.suffixes import BESIDE_A_SLIDE, GEOJSON, XmlFlavour, is_written
 from napari_kdseg.slides.geometry import Pair
 
 if TYPE_CHECKING:
     from napari_kdseg.slides.slide import Slide
-
-GEOJSON_SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
-ANNOTATION_SUFFIXES = (*GEOJSON_SUFFIXES, ".xml", ".annotations")
-"""Files of these names hold outlines; whatever else is opened as an annotation is a mask."""
-
-XmlFlavour = Literal["asap", "imagescope"]
-
-
-def is_annotation_file(path: str | Path) -> bool:
-    """Tell by its name whether a file holds outlines."""
-    return Path(path).name.lower().endswith(ANNOTATION_SUFFIXES)
 
 
 def read_annotations(path: str | Path, *, origin: Pair = (0.0, 0.0)) -> list[AnnotationShape]:
@@ -113,16 +103,16 @@ def write_annotations(
     file = Path(path).expanduser().absolute()
     name = file.name.lower()
     shapes = moved(shapes, -origin[0], -origin[1])
-    if name.endswith(GEOJSON_SUFFIXES):
-        content = format_geojson(shapes)
-        content = gzip.compress(content, compresslevel=6, mtime=0) if name.endswith(".gz") else content
-    elif name.endswith(".xml"):
-        content = format_asap(shapes) if xml == "asap" else format_imagescope(shapes, mpp)
-    else:
+    if not is_written(file):
         raise OutputError(
             f"The name {file.name!r} says no format. Call it *.geojson or *.geojson.gz (QuPath), or *.xml (ASAP, "
             "ImageScope)."
         )
+    if name.endswith(GEOJSON):
+        content = format_geojson(shapes)
+        content = gzip.compress(content, compresslevel=6, mtime=0) if name.endswith(".gz") else content
+    else:
+        content = format_asap(shapes) if xml == "asap" else format_imagescope(shapes, mpp)
     try:
         write_whole(file, content)
     except OSError as error:
@@ -144,7 +134,7 @@ def find_annotation(slide: Slide) -> Path | None:
     GeoJSON goes before XML; ``None`` if there is none.
     """
     file = Path(slide.path)
-    for suffix in (".geojson", ".geojson.gz", ".xml", ".annotations"):
+    for suffix in BESIDE_A_SLIDE:
         for stem in (file.name, file.stem, file.name.partition(".")[0]):
             found = file.with_name(stem + suffix)
             if found.is_file():

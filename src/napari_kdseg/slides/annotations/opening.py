@@ -19,10 +19,11 @@ from napari_kdseg.slides.annotations.classes import (
     default_outside,
     painting_order,
 )
-from napari_kdseg.slides.annotations.files import is_annotation_file, read_annotations
+from napari_kdseg.slides.annotations.files import read_annotations
 from napari_kdseg.slides.annotations.mask import open_mask
 from napari_kdseg.slides.annotations.model import AnnotationShape
 from napari_kdseg.slides.annotations.raster import ShapeRaster
+from napari_kdseg.slides.annotations.suffixes import is_annotation_file
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.slide import Slide
 

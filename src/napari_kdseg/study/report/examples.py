@@ -7,20 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from napari_kdseg.codes import MENDED_BY
+from napari_kdseg.colours import as_hex, class_colour
 from napari_kdseg.distillation import Correction
 
 SHOWN = 6
 """Rows of the picture."""
 
-STEPS = ("right", "false-pixel-aware", "boundary-aware", "similarity", "fallback", "still wrong")
-STEP_COLOURS = ("#eeeeee", "#1b9e77", "#7570b3", "#d95f02", "#e7298a", "#000000")
+NOTHING = "white"
+"""Background, and pixels that were right from the start."""
+
+STEPS = tuple(meaning.name for meaning in MENDED_BY.values())
+STEP_COLOURS = (NOTHING, *(as_hex(meaning.colour) for code, meaning in MENDED_BY.items() if code))
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def draw_examples(examples: Sequence[Example]) -> bytes:
     columns = ["image", *examples[0].maps, "mended by"]
     axes = figure.subplots(len(examples), len(columns), squeeze=False)
     classes = examples[0].classes
-    colours = ["#ffffff", *(matplotlib.colormaps["tab10"](n % 10) for n in range(len(classes) - 1))]
+    colours = [NOTHING, *(as_hex(class_colour(index)) for index in range(1, len(classes)))]
     steps = ListedColormap(STEP_COLOURS)
     for row, example in zip(axes, examples, strict=True):
         row[0].imshow(

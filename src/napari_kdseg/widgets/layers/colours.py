@@ -65,17 +65,28 @@ def source_colormap(source: str, classes: int) -> DirectLabelColormap:
     return label_colormap(dict.fromkeys(range(1, classes), SOURCES[source]))
 
 
+def _rgba(colour: okabe_ito.Colour, opacity: float) -> tuple[float, float, float, float]:
+    red, green, blue = (channel / 255 for channel in colour)
+    return red, green, blue, opacity
+
+
 def confidence_colormap() -> Colormap:
     """Probability of the annotated class: 0 dark vermilion, 1 bluish green, translucent."""
-    stops = np.array(
-        [[0.50, 0.18, 0.0, 0.85], [0.84, 0.37, 0.0, 0.75], [0.94, 0.89, 0.26, 0.6], [0.0, 0.62, 0.45, 0.35]]
+    stops = [
+        (0.5, 0.18, 0.0, 0.85),  # darker than vermilion
+        _rgba(okabe_ito.VERMILION, 0.75),
+        _rgba(okabe_ito.YELLOW, 0.6),
+        _rgba(okabe_ito.BLUISH_GREEN, 0.35),
+    ]
+    return Colormap(
+        np.array(stops), controls=[0.0, 0.35, 0.65, 1.0], name="kdseg confidence", nan_color="transparent"
     )
-    return Colormap(stops, controls=[0.0, 0.35, 0.65, 1.0], name="kdseg confidence", nan_color="transparent")
 
 
 def change_colormap() -> Colormap:
     """Change of that probability: -1 vermilion, 0 transparent, +1 blue."""
-    stops = np.array(
-        [[0.84, 0.37, 0.0, 0.9], [0.84, 0.37, 0.0, 0.0], [0.0, 0.45, 0.7, 0.0], [0.0, 0.45, 0.7, 0.9]]
+    less, more = okabe_ito.VERMILION, okabe_ito.BLUE
+    stops = [_rgba(less, 0.9), _rgba(less, 0.0), _rgba(more, 0.0), _rgba(more, 0.9)]
+    return Colormap(
+        np.array(stops), controls=[0.0, 0.499, 0.501, 1.0], name="kdseg change", nan_color="transparent"
     )
-    return Colormap(stops, controls=[0.0, 0.499, 0.501, 1.0], name="kdseg change", nan_color="transparent")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from napari.layers import Labels, Shapes
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
+from napari_kdseg.slides.annotations.suffixes import (
+    XmlFlavour,
+    is_annotation_file,
+    is_written,
+    mask_patterns,
+    outline_patterns,
+)
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, find, put_in_order
 from napari_kdseg.widgets.layers.unsaved import saved, watch_shapes
 from napari_kdseg.widgets.parts.controls import button, row
@@ -21,18 +28,15 @@ if TYPE_CHECKING:
 
     from napari_kdseg.widgets.state.session import Session
 
-OPEN_PATTERNS = (
-    "Annotations (*.geojson *.geojson.gz *.json *.json.gz *.xml *.png *.tif *.tiff);;"
-    "Polygons (*.geojson *.geojson.gz *.json *.json.gz *.xml);;Masks (*.png *.tif *.tiff);;All files (*)"
-)
-SAVE_FORMATS: dict[str, tuple[str, Literal["asap", "imagescope"]]] = {
+OUTLINES, MASKS = " ".join(outline_patterns()), " ".join(mask_patterns())
+OPEN_PATTERNS = f"Annotations ({OUTLINES} {MASKS});;Outlines ({OUTLINES});;Masks ({MASKS});;All files (*)"
+SAVE_FORMATS: dict[str, tuple[str, XmlFlavour]] = {
     "QuPath GeoJSON (*.geojson)": (".geojson", "asap"),
     "QuPath GeoJSON, compressed (*.geojson.gz)": (".geojson.gz", "asap"),
     "ASAP XML (*.xml)": (".xml", "asap"),
     "ImageScope XML (*.xml)": (".xml", "imagescope"),
 }
 SHAPES = "shapes to edit"
-POLYGONS = (".geojson", ".json", ".geojson.gz", ".json.gz", ".xml")
 
 
 class AnnotationBox(QWidget):
@@ -65,7 +69,7 @@ class AnnotationBox(QWidget):
     def show_annotation(self, source: str | None) -> None:
         """Show which annotation the slide has."""
         self.path.set_path(source or "")
-        self.edit.setEnabled(bool(source) and str(source).lower().endswith(POLYGONS))
+        self.edit.setEnabled(source is not None and is_annotation_file(source))
         self.note.say(
             ""
             if source
@@ -140,9 +144,9 @@ class AnnotationBox(QWidget):
         if path:
             remember_folder("annotation", path)
             suffix, xml = SAVE_FORMATS.get(chosen, (".geojson", "asap"))
-            self.save_to(path if path.lower().endswith(POLYGONS) else path + suffix, xml=xml)
+            self.save_to(path if is_written(path) else path + suffix, xml=xml)
 
-    def save_to(self, path: str, *, xml: Literal["asap", "imagescope"] = "asap") -> None:
+    def save_to(self, path: str, *, xml: XmlFlavour = "asap") -> None:
         """Write the shapes of the selected layer, else of ours, to ``path``."""
         slide, layer = self.session.slide, self._layer_to_save()
         if slide is None:

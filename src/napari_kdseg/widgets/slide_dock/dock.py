@@ -171,7 +171,7 @@ class SlideDock(Dock):
         self.recent.clear()
         self.recent.addItem("Recent slides …", None)
         for path in recent_slides():
-            self.recent.addItem(Path(path).name if not is_address(path) else path, path)
+            self.recent.addItem(path if is_address(path) else Path(path).name, path)
             self.recent.setItemData(self.recent.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
         self.recent.setVisible(self.recent.count() > 1)
 

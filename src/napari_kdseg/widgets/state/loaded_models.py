@@ -9,6 +9,7 @@ from pathlib import Path
 
 from napari_kdseg.errors import KdsegError
 from napari_kdseg.networks import NetworkSpec
+from napari_kdseg.networks.checkpoints.formats import SUFFIXES
 from napari_kdseg.training import NetworkChoice
 
 ROLES = ("teacher", "false_pixel_assistant", "boundary_assistant", "student")
@@ -18,7 +19,7 @@ ROLE_TITLES = {
     "boundary_assistant": "Boundary-aware assistant",
     "student": "Student",
 }
-CHECKPOINT_PATTERNS = "Checkpoints (*.safetensors *.pt *.pth *.ckpt *.bin *.onnx);;All files (*)"
+CHECKPOINT_PATTERNS = f"Checkpoints ({' '.join(f'*{suffix}' for suffix in SUFFIXES)});;All files (*)"
 
 
 @dataclass(frozen=True)

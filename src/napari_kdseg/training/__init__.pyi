@@ -1,0 +1,17 @@
+from .config import DistillConfig as DistillConfig
+from .job import DistillResult as DistillResult
+from .job import distill as distill
+from .run.run_folder import RunFolder as RunFolder
+from .run.run_folder import read_history as read_history
+from .run.run_folder import resume_config as resume_config
+from .scores.metrics import SegmentationScore as SegmentationScore
+from .settings import AugmentationConfig as AugmentationConfig
+from .settings import DataConfig as DataConfig
+from .settings import NetworkChoice as NetworkChoice
+from .settings import OptimiserConfig as OptimiserConfig
+from .settings import TrainingConfig as TrainingConfig
+from .tiles.data import TileCollection as TileCollection
+from .tiles.data import describe as describe
+from .tiles.data import discover as discover
+from .tiles.dataset import TileDataset as TileDataset
+from .tiles.patches import cut_tiles as cut_tiles
