@@ -77,17 +77,12 @@ class FalsePixelAssistantStage(TrainingStage):
 
     Decided here, as the paper is silent or its literal reading breaks down:
 
-    - The frozen T feeds the queues, from the augmented batches: TransUNet makes few mistakes on what it has
-    fitted.
-    - A teacher may make too few mistakes to ever fill them, so the warm-up ends after ``warm_up_epochs``, and
-    after half
-      the epochs at the latest. From then on a queue that is empty is seeded with the least confident right
-      pixels.
-    - Half of each batch is real (``real_fraction``; the paper: none), since noise images alone would spoil
-    TA_f for
-      real ones. The two parts go through the network separately, and the running statistics of batch
-      normalisation come from the real part only. With ``real_fraction = 0`` they come from the synthetic
-      images, literally as printed.
+    - The frozen T feeds the queues, from the augmented batches: TransUNet makes few mistakes on what it has fitted.
+    - A teacher may make too few mistakes to ever fill them, so the warm-up ends after ``warm_up_epochs``, and after
+      half the epochs at the latest. From then on a queue that is empty is seeded with the least confident right pixels.
+    - Half of each batch is real (``real_fraction``; the paper: none), since noise images alone would spoil TA_f for
+      real ones. The two parts go through the network separately, and the running statistics of batch normalisation
+      come from the real part only. With ``real_fraction = 0`` they come from the synthetic images, as printed.
 
     Parameters
     ----------
