@@ -7,6 +7,8 @@ into a sentence. The window shows that sentence as a notification, ``kdseg`` pri
 from __future__ import annotations
 
 import errno
+import traceback
+from pathlib import Path
 
 
 class KdsegError(Exception):
@@ -79,7 +81,17 @@ def explain(error: BaseException) -> str:
         return _explain_os_error(error)
     if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):
         return _explain_validation(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return _unforeseen(error)
+
+
+def _unforeseen(error: BaseException) -> str:
+    """Say that nobody thought of this, with what whoever mends it needs to know."""
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return (
+        f"Nobody foresaw this: {what}{where}. It is a fault of this program; please report it with this text."
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.pixels.decoding import decode_pool
 from napari_kdseg.slides.pixels.resample import halve
 from napari_kdseg.slides.readers.backend import Backend, Level, block_of, make_level
+from napari_kdseg.slides.readers.refusals import reason_of_tile
 
 COARSEST_SIDE = 2048
 """napari keeps the coarsest level in memory: slides without one this small are given further levels."""
@@ -231,7 +232,7 @@ class Tiles:
         except (
             Exception
         ) as error:  # decoders raise anything on damaged data; the tile is shown grey and listed
-            self._list_bad(BadTile(level, row, column, str(error) or type(error).__name__))
+            self._list_bad(BadTile(level, row, column, reason_of_tile(error)))
             return np.full(shape, self._bad_value, metadata.dtype)
         return np.ascontiguousarray(tile)
 

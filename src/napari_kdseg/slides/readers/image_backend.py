@@ -10,6 +10,8 @@ from PIL import Image
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.formats import titles
 from napari_kdseg.slides.readers.backend import Level, Metadata
+from napari_kdseg.slides.readers.refusals import damaged
+from napari_kdseg.slides.readers.tiff.jpeg import check_jpeg
 
 
 class ArrayBackend:
@@ -83,6 +85,8 @@ def open_picture(path: Path) -> Image.Image:
         ) from error
     try:
         image.load()
+        if image.format == "JPEG":
+            check_jpeg(path.read_bytes())
     except Exception as error:  # decoders raise anything on damaged data
-        raise SlideError(f"This picture is truncated or damaged: {error}.") from error
+        raise damaged(path, "its pixels cannot be decoded") from error
     return image

@@ -15,9 +15,9 @@ import numpy as np
 import openslide
 from PIL import Image, ImageCms
 
-from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.readers.backend import Level, Metadata, block_of
+from napari_kdseg.slides.readers.refusals import refusal
 
 NATIVE_CACHE_BYTES = 16 * 2**20
 
@@ -46,9 +46,7 @@ class OpenSlideBackend:
         try:
             self._handle = self._open()
         except (openslide.OpenSlideError, OSError) as error:
-            raise SlideError(
-                f"This slide is truncated or damaged: {error}. Copy {path.name} again from where it came from."
-            ) from error
+            raise refusal(path, error) from error
         self.metadata = _describe(self._handle)
         self.vendor = self.metadata.properties.get(openslide.PROPERTY_NAME_VENDOR, "")
         self._background = np.array(self.metadata.background or (255, 255, 255), np.uint16)

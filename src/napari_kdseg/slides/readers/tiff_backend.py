@@ -14,7 +14,8 @@ import numpy as np
 import tifffile
 
 from napari_kdseg.slides.readers.backend import Level, Metadata, make_level, plane_in_words
-from napari_kdseg.slides.readers.tiff.check import damaged, quiet_tifffile
+from napari_kdseg.slides.readers.refusals import DamagedError, NotSupportedError, refusal
+from napari_kdseg.slides.readers.tiff.check import quiet_tifffile
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 from napari_kdseg.slides.readers.tiff.metadata import (
     ome_channels,
@@ -23,7 +24,7 @@ from napari_kdseg.slides.readers.tiff.metadata import (
     properties,
     resolution_mpp,
 )
-from napari_kdseg.slides.readers.tiff.page import PageTiles
+from napari_kdseg.slides.readers.tiff.one_piece import open_page
 
 MAX_CHANNELS = 64
 
@@ -45,18 +46,18 @@ class TiffBackend:
             with quiet_tifffile():
                 self._tif = tifffile.TiffFile(path)
         except Exception as error:  # tifffile raises errors of many types on malformed headers
-            raise damaged(path, error) from error
+            raise refusal(path, error) from error
         self._file = FileBytes(path)
         try:
             with quiet_tifffile():
                 series = self._tif.series[0]
                 levels = level_pages(self._tif)
                 self._keys = [pages[0].keyframe for pages in levels]
-                self._pages = [[PageTiles(page, self._file) for page in pages] for pages in levels]
+                self._pages = [[open_page(page, self._file) for page in pages] for pages in levels]
                 self.metadata = self._describe(series)
         except Exception as error:
             self.close()
-            raise damaged(path, error) from error
+            raise refusal(path, error) from error
 
     def read_tile(self, level: int, row: int, column: int) -> np.ndarray:
         """Decode one tile, or as many strips as make one block, of all channels."""
@@ -82,7 +83,7 @@ class TiffBackend:
         rgb = key.photometric in (2, 3, 6, 8) and len(self._pages[0]) == 1
         channels = 3 if rgb else samples
         if not 1 <= channels <= MAX_CHANNELS:
-            raise ValueError(f"{channels} channels cannot be shown")
+            raise NotSupportedError(f"it has {channels} channels, and at most {MAX_CHANNELS} are shown")
         ome = ome_pixels(self._tif)
         names = ("red", "green", "blue") if rgb else tuple(ome_channels(ome, channels))
         return Metadata(
@@ -142,7 +143,7 @@ def channel_pages(level: tifffile.TiffPageSeries) -> list[Any]:
     chosen = order[tuple(slice(None) if axis == "C" else 0 for axis in axes)]
     pages = [level.pages[int(index)] for index in np.ravel(chosen)]
     if not pages or any(page is None for page in pages):
-        raise ValueError("a channel is missing")
+        raise DamagedError("a channel is missing")
     return pages
 
 

@@ -1,6 +1,6 @@
 """The tiles of one page of a TIFF, decoded directly: one read of the file, one call of the codec, no copy in between.
 
-JPEG goes straight to libjpeg-turbo through imagecodecs; all else through ``TiffPage.decode`` of tifffile, which
+JPEG goes straight to libjpeg-turbo (``jpeg.py``); all else through ``TiffPage.decode`` of tifffile, which
 knows predictors, byte orders and bit depths.
 """
 
@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import tifffile
 
 from napari_kdseg.slides.readers.backend import BLOCK
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
-from napari_kdseg.slides.readers.tiff.tile_check import COMPRESSIONS, check_tile
+from napari_kdseg.slides.readers.tiff.jpeg import JPEG, JpegTiles, check_jpeg
+from napari_kdseg.slides.readers.tiff.tile_check import check_compression, check_tile
 from napari_kdseg.slides.readers.tiff.ycbcr import ycbcr_to_rgb
 
-JPEG = 7
 JPEG_IN_TIFFPAGE = (6, 7, 33007, 34892)
 """Compressions for which ``TiffPage.decode`` takes tables and headers."""
 APERIO_JP2K_YCBCR = 33003
@@ -47,8 +46,7 @@ class PageTiles:
         shape: tuple[int, int] | None = None,
     ):
         key = page.keyframe
-        if int(key.compression) not in COMPRESSIONS:
-            raise ValueError(f"its compression {int(key.compression)} is not known here")
+        check_compression(key.compression)
         self._key, self._file = key, file
         self._missing = key.nodata if missing is None else missing
         self.shape = (key.imagelength, key.imagewidth) if shape is None else shape
@@ -57,13 +55,13 @@ class PageTiles:
         self._offsets, self._counts = page.dataoffsets, page.databytecounts
         self._across = math.ceil(key.imagewidth / key.tilewidth) if key.is_tiled else 1
         self._step = key.tilelength if key.is_tiled else min(key.rowsperstrip, key.imagelength)
-        self._jpeg = _is_plain_jpeg(key)
-        self._colours = "YCBCR" if key.photometric == 6 else "RGB"
-        self._tables = page.jpegtables
-        self._smaller: set[int] = set()
         self._options: dict[str, Any] = {}
         if key.compression in JPEG_IN_TIFFPAGE:
-            self._options = {"jpegtables": self._tables, "jpegheader": key.jpegheader}
+            self._options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
+        self._jpeg: JpegTiles | None = None
+        if _is_plain_jpeg(key):
+            colours = "YCBCR" if key.photometric == 6 else "RGB"
+            self._jpeg = JpegTiles(page.jpegtables, colours, self.tile)
 
     @property
     def compression(self) -> str:
@@ -89,7 +87,7 @@ class PageTiles:
         height = min(self.tile[0], self.shape[0] - row * self.tile[0])
         width = min(self.tile[1], self.shape[1] - column * self.tile[1])
         if self._jpeg:
-            pixels = self._decode_jpeg(row * self._across + column)
+            pixels = self._decode_plain_jpeg(self._jpeg, row * self._across + column)
         elif self._key.is_tiled and self._key.planarconfig == 1:
             pixels = self._decode(row * self._across + column)
         else:
@@ -100,24 +98,9 @@ class PageTiles:
             )
         return pixels[:height, :width]
 
-    def _decode_jpeg(self, index: int) -> np.ndarray:
+    def _decode_plain_jpeg(self, tiles: JpegTiles, index: int) -> np.ndarray:
         count = self._counts[index]
-        if not count:
-            return self._blank()
-        data = self._file.read(self._offsets[index], count)
-        out: np.ndarray | None = _room(*self.tile)
-        if index in self._smaller:
-            check_tile(data, JPEG, *self.tile)
-            out = None
-        try:
-            return imagecodecs.jpeg8_decode(
-                data, tables=self._tables, colorspace=self._colours, outcolorspace="RGB", out=out
-            )
-        except ValueError:  # it has another size than the tile: some writers cut those at the edge
-            if out is None:
-                raise
-            self._smaller.add(index)
-            return self._decode_jpeg(index)
+        return tiles.decode(self._file.read(self._offsets[index], count)) if count else self._blank()
 
     def _decode(self, index: int) -> np.ndarray:
         """Decode one tile or strip: ``[<= rows, <= columns, samples]``."""
@@ -126,6 +109,8 @@ class PageTiles:
             return self._blank()
         data = self._file.read(self._offsets[index], count)
         check_tile(data, key.compression, self._step, self.tile[1])
+        if self._options and key.bitspersample == 8 and key.jpegheader is None:
+            check_jpeg(data, self._options["jpegtables"])
         pixels = key.decode(data, index, **self._options)[0][0]  # type: ignore[index] # None only of no data
         if key.compression == APERIO_JP2K_YCBCR:
             return ycbcr_to_rgb(pixels)
@@ -148,18 +133,6 @@ class PageTiles:
                 rows, columns = min(len(part), len(piece)), min(width, piece.shape[1])
                 part[:rows, :columns] = piece[:rows, :columns]
         return out
-
-
-def _room(height: int, width: int) -> np.ndarray:
-    """Return an RGB array that does not begin at a multiple of 32 bytes.
-
-    libjpeg-turbo writes to one that does past the processor's cache: decoding then takes 1.2 to 1.5 times as long, and
-    whoever reads the pixels next has to fetch them from memory.
-    """
-    size = height * width * 3
-    buffer = np.empty(size + 16, np.uint8)
-    start = 8 if buffer.__array_interface__["data"][0] % 16 == 0 else 0
-    return buffer[start : start + size].reshape(height, width, 3)
 
 
 def _is_plain_jpeg(key: tifffile.TiffPage) -> bool:
