@@ -1,9 +1,7 @@
-"""Masks of one slide against each other, and the correction of a teacher's soft label on it.
-
-The names of this face, and the files they come from, are listed in ``__init__.pyi``; each is imported when it is first
-used, so that asking for the settings of a job does not load torch.
-"""
+"""Masks of one slide against each other, and the correction of a teacher's soft label on it."""
 
 import lazy_loader
 
+# The names are in __init__.pyi; each is imported when it is first used, so that
+# asking for the settings of a job does not load torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
