@@ -43,7 +43,10 @@ def public_names(room):
     return [
         name
         for name, value in given.items()
-        if callable(value) and value.__doc__ and value.__module__.startswith(face.__name__)
+        if not name.startswith("_")
+        and callable(value)
+        and value.__doc__
+        and value.__module__.startswith(face.__name__)
     ]
 
 
