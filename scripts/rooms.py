@@ -19,8 +19,8 @@ Only the standard library is used, and nothing of the project is run.
 
 from __future__ import annotations
 
+import argparse
 import ast
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,9 +240,14 @@ def _figures(room: Room) -> tuple[int, ...]:
     return room.modules, room.functions, room.long_functions, room.parameters, room.any_parameters
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Print the table and the circles."""
-    src = Path(arguments[0]) if arguments else Path(__file__).resolve().parents[1] / "src"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    here = Path(__file__).resolve().parents[1] / "src"
+    parser.add_argument(
+        "src", nargs="?", type=Path, default=here, help="folder of the packages (default: %(default)s)"
+    )
+    src = parser.parse_args().src
     print(table(count_rooms(src)))
     found = find_circles(src)
     print(f"\ncircles of imports: {len(found)}")
@@ -251,4 +256,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
