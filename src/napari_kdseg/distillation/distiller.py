@@ -203,7 +203,7 @@ class Method:
         from napari_kdseg.distillation.stages import StudentStage, freeze, seeded
         from napari_kdseg.distillation.view import View
 
-        given = [] if teacher is None else [teacher] if callable(teacher) else list(teacher)
+        given = list(teacher) if isinstance(teacher, Sequence) else [] if teacher is None else [teacher]
         teachers = [freeze(one) for one in given[: self.teachers]]
         self._check_teachers(len(teachers))
         views = views or [View()] * len(teachers)
