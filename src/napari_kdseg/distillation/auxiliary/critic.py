@@ -160,11 +160,19 @@ class SelfAttention(nn.Module):
         return x + self.factor * attended
 
 
-def new_critic(classes: int, image_channels: int, seed: int, **options: Any) -> Critic:
+def new_critic(
+    classes: int,
+    image_channels: int,
+    seed: int,
+    *,
+    attention: bool = True,
+    widths: tuple[int, int, int, int] = WIDTHS,
+    normalise: bool = False,
+) -> Critic:
     """Return a :class:`Critic` with weights drawn from ``seed``; the global generators stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Critic(classes, image_channels, **options)
+        return Critic(classes, image_channels, attention=attention, widths=widths, normalise=normalise)
 
 
 def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
