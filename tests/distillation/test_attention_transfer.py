@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.attention_transfer import attention_transfer
 from napari_kdseg.distillation.methods.attention_transfer import AT
 from napari_kdseg.errors import ConfigurationError
@@ -75,7 +77,7 @@ def test_refuses_a_small_exponent():
 
 
 def test_method_sums_three_depths():
-    (term,) = AT.build(AT.settings()).terms
+    (term,) = AT.build(AT.settings(), Given(nn.Identity())).terms
     assert term.student_taps == term.teacher_taps == ("@shallow", "@middle", "@feature")
     student = tuple(torch.randn(2, 2, size, size) for size in (8, 4, 8))
     teacher = tuple(torch.randn(2, 5, size, size) for size in (8, 4, 8))
@@ -85,7 +87,7 @@ def test_method_sums_three_depths():
 
 def test_cirkd_variant_is_the_mean_over_one_feature():
     variant = AT.preset("cirkd")
-    (term,) = variant.build(variant.settings()).terms
+    (term,) = variant.build(variant.settings(), Given(nn.Identity())).terms
     student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     assert (term.student_taps, term.weight) == (("@feature",), 10000.0)
     assert term.loss(student, teacher).item() == pytest.approx(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.cirkd_memory import (
     ClassQueues,
     MemoryContrast,
@@ -452,7 +453,7 @@ def test_module_refuses():
 )
 def test_terms_and_weights_of_each_variant(variant, terms):
     method = CIRKD.preset(variant) if variant else CIRKD
-    recipe = method.build(method.settings())
+    recipe = method.build(method.settings(), Given(nn.Identity()))
     assert {term.name: term.weight for term in recipe.terms} == terms
 
 
@@ -484,7 +485,7 @@ def test_method_trains(variant, classes, tiny_net, lesions):
 
 def test_refuses_two_layers_and_cautions_one_image():
     with pytest.raises(ConfigurationError, match="one layer of each"):
-        CIRKD.build(CIRKD.settings({"student_layers": ("encoder", "decoder")}))
+        CIRKD.build(CIRKD.settings({"student_layers": ("encoder", "decoder")}), Given(nn.Identity()))
     assert CIRKD.caution(2, 8) == []
     (sentence,) = CIRKD.caution(2, 1)
     assert "one image" in sentence

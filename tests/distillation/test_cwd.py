@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from napari_kdseg.distillation.declarations import LOGITS
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.cwd import cwd
 from napari_kdseg.distillation.methods.cwd import CWD
 from napari_kdseg.errors import ConfigurationError
@@ -105,7 +107,7 @@ def test_resizes_a_smaller_teacher_and_refuses_what_does_not_fit():
 )
 def test_method_builds_the_terms_of_each_variant(variant, expected):
     method = CWD.preset(variant) if variant else CWD
-    terms = method.build(method.settings()).terms
+    terms = method.build(method.settings(), Given(nn.Identity())).terms
     assert [(term.name, term.student_taps[0], term.weight) for term in terms] == expected
     assert all(term.loss.keywords == {"temperature": 4.0} for term in terms)
     assert all((term.connector is None) == (term.student_taps == (LOGITS,)) for term in terms)
@@ -114,7 +116,7 @@ def test_method_builds_the_terms_of_each_variant(variant, expected):
 def test_method_compares_chosen_layers_in_pairs_through_a_convolution_that_trains():
     torch.manual_seed(0)
     chosen = {"student_layers": ("a", "b"), "teacher_layers": ("c", "d")}
-    (term,) = CWD.build(CWD.preset("features").settings(chosen)).terms
+    (term,) = CWD.build(CWD.preset("features").settings(chosen), Given(nn.Identity())).terms
     assert (term.student_taps, term.teacher_taps) == (("a", "b"), ("c", "d"))
     student = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 2, 2)
     teacher = torch.randn(2, 6, 4, 4), torch.randn(2, 5, 2, 2)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.dist import dist_inter, dist_intra
 from napari_kdseg.distillation.methods.dist import DIST
 from napari_kdseg.errors import ConfigurationError
@@ -136,7 +138,7 @@ def test_resizes_a_smaller_teacher_and_refuses_what_does_not_fit(loss):
 )
 def test_method_builds_two_terms_of_weight_one(variant, names):
     method = DIST.preset(variant) if variant else DIST
-    terms = method.build(method.settings()).terms
+    terms = method.build(method.settings(), Given(nn.Identity())).terms
     assert [term.name for term in terms] == names
     assert [term.loss.func.__name__ for term in terms] == names
     assert all(term.weight == 1.0 and term.loss.keywords == {"temperature": 1.0} for term in terms)

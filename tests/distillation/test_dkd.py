@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.dkd import dkd
 from napari_kdseg.distillation.losses.knowledge_distillation import kd
 from napari_kdseg.distillation.methods.dkd import DKD
@@ -117,12 +119,12 @@ def test_resizes_a_smaller_teacher_and_refuses_what_does_not_fit():
 
 
 def test_method_warms_up_over_twenty_epochs():
-    (term,) = DKD.build(DKD.settings()).terms
+    (term,) = DKD.build(DKD.settings(), Given(nn.Identity())).terms
     assert term.loss.keywords == {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}
     factors = [term.schedule(epoch) for epoch in range(30)]
     assert factors[:20] == pytest.approx([(epoch + 1) / 20 for epoch in range(20)])
     assert factors[19:] == [1.0] * 11
-    (at_once,) = DKD.build(DKD.settings({"warm_up_epochs": 0})).terms
+    (at_once,) = DKD.build(DKD.settings({"warm_up_epochs": 0}), Given(nn.Identity())).terms
     assert at_once.schedule(0) == 1.0
 
 

@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.importance_map import importance_map
 from napari_kdseg.distillation.losses.prediction_map import prediction_map
 from napari_kdseg.distillation.losses.region_affinity import region_affinity
@@ -26,20 +28,20 @@ def test_variants_are_the_rows_of_table_iv(method):
     assert list(method.presets) == VARIANTS
     for name in VARIANTS:
         variant = method.preset(name)
-        recipe = variant.build(variant.settings())
+        recipe = variant.build(variant.settings(), Given(nn.Identity()))
         assert {term.name: term.weight for term in recipe.terms} == {
             part: WEIGHTS[part] for part in name.split("+")
         }
-    whole = method.build(method.settings())
+    whole = method.build(method.settings(), Given(nn.Identity()))
     assert {term.name: term.weight for term in whole.terms} == WEIGHTS
 
 
 @pytest.mark.parametrize("method", [EMKD, EMKD_PAPER], ids=lambda method: method.name)
 def test_layers_are_the_first_and_the_last_pair_or_those_chosen(method):
-    terms = {term.name: term for term in method.build(method.settings()).terms}
+    terms = {term.name: term for term in method.build(method.settings(), Given(nn.Identity())).terms}
     for part in ("imd", "rad"):
         assert terms[part].student_taps == terms[part].teacher_taps == ("@stem", "@middle")
-    terms = {term.name: term for term in method.build(method.settings(LAYERS)).terms}
+    terms = {term.name: term for term in method.build(method.settings(LAYERS), Given(nn.Identity())).terms}
     for part in ("imd", "rad"):
         assert terms[part].student_taps == terms[part].teacher_taps == ("encoder", "decoder")
     assert terms["pmd"].student_taps == ("logits",)
@@ -108,7 +110,7 @@ def test_each_constant_reaches_its_loss():
             ),
         ),
     ]:
-        terms = {term.name: term.loss for term in EMKD.build(settings).terms}
+        terms = {term.name: term.loss for term in EMKD.build(settings, Given(nn.Identity())).terms}
         pmd, imd, rad = options
         one, other = student[0], teacher[0]
         assert terms["pmd"](one, other, target) == prediction_map(one, other, target, **pmd)

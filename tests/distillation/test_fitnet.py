@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from napari_kdseg.distillation.connectors import conv1x1, match_channels
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.attention_transfer import attention_transfer
 from napari_kdseg.distillation.losses.fitnet import fitnet
 from napari_kdseg.distillation.losses.fsp import fsp
@@ -85,7 +87,7 @@ def test_fitnet_refuses_other_channels_with_both_shapes():
 
 def test_both_methods_are_one_weighted_term_on_whole_maps():
     for method, weight in ((FITNET, 10.0), (MIMIC, 5.0)):
-        (term,) = method.build(method.settings()).terms
+        (term,) = method.build(method.settings(), Given(nn.Identity())).terms
         assert (term.name, term.weight) == (method.name, weight)
         assert term.student_taps == term.teacher_taps == ("@feature",)
         student, teacher = random(2, 3, 4, 4), random(2, 5, 4, 4, seed=1)
@@ -97,7 +99,7 @@ def test_both_methods_are_one_weighted_term_on_whole_maps():
 
 def test_layers_may_be_chosen():
     settings = FITNET.settings({"student_layers": ("a", "b"), "teacher_layers": ("c", "d")})
-    (term,) = FITNET.build(settings).terms
+    (term,) = FITNET.build(settings, Given(nn.Identity())).terms
     assert (term.student_taps, term.teacher_taps) == (("a", "b"), ("c", "d"))
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.fsp import fsp
 from napari_kdseg.distillation.methods.fsp import FSP
 from napari_kdseg.errors import ConfigurationError
@@ -102,7 +104,7 @@ def test_refuses_other_channels_and_other_numbers_of_layers():
 
 
 def test_method_aligns_the_student_where_channels_differ():
-    (term,) = FSP.build(FSP.settings()).terms
+    (term,) = FSP.build(FSP.settings(), Given(nn.Identity())).terms
     assert (term.student_taps, term.weight) == (("@shallow", "@deep"), 50.0)
     student = torch.randn(2, 2, 6, 6), torch.randn(2, 3, 6, 6)
     teacher = torch.randn(2, 4, 6, 6), torch.randn(2, 3, 6, 6)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.ifvd import ifvd
 from napari_kdseg.distillation.methods.ifvd import IFVD
 from napari_kdseg.errors import ConfigurationError
@@ -109,7 +111,7 @@ def test_another_ignore_label():
 
 
 def test_method_is_one_term_of_the_last_feature():
-    (term,) = IFVD.build(IFVD.settings()).terms
+    (term,) = IFVD.build(IFVD.settings(), Given(nn.Identity())).terms
     student, teacher = torch.randn(2, 3, 4, 4), torch.randn(2, 5, 4, 4)
     target = torch.randint(0, 2, (2, 8, 8))
     assert (term.student_taps, term.weight) == (("@feature",), 20.0)

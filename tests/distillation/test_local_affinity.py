@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.local_affinity import first_order, zero_order
 from napari_kdseg.distillation.methods.local_affinity import LOCAL
 
@@ -89,6 +91,6 @@ def test_resizes_a_smaller_teacher(loss):
 )
 def test_method_builds_the_terms_of_each_variant(variant, losses):
     method = LOCAL.preset(variant) if variant else LOCAL
-    terms = method.build(method.settings()).terms
+    terms = method.build(method.settings(), Given(nn.Identity())).terms
     assert [term.loss for term in terms] == losses
     assert [term.weight for term in terms] == [1.0] * len(losses)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.logit_standardisation import logit_standardisation
 from napari_kdseg.distillation.methods.logit_standardisation import LOGIT_STANDARDISATION
 from napari_kdseg.errors import ConfigurationError
@@ -93,7 +95,7 @@ def test_resizes_a_smaller_teacher_and_refuses_what_does_not_fit():
 
 
 def test_method_has_the_papers_constants_and_says_what_two_classes_mean():
-    (term,) = LOGIT_STANDARDISATION.build(LOGIT_STANDARDISATION.settings()).terms
+    (term,) = LOGIT_STANDARDISATION.build(LOGIT_STANDARDISATION.settings(), Given(nn.Identity())).terms
     assert (term.weight, term.loss.keywords) == (9.0, {"temperature": 2.0})
     (sentence,) = LOGIT_STANDARDISATION.caution(2, 8)
     assert "teaches nothing" in sentence

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.mgd import MaskedGenerativeDistillation
 from napari_kdseg.distillation.methods.mgd import MGD
 from napari_kdseg.errors import ConfigurationError
@@ -166,7 +168,7 @@ def test_refusals():
 
 def test_method_declares_a_learned_term():
     for method, weight, reduction in ((MGD, 1.0, "mean"), (MGD.preset("authors"), 2e-5, "sum")):
-        (term,) = method.build(method.settings()).terms
+        (term,) = method.build(method.settings(), Given(nn.Identity())).terms
         module = term.learned([(1, 3, 5, 6)], [(1, 4, 5, 6)], torch.Generator())
         assert term.loss is None
         assert (term.weight, module.reduction, module.masked_share) == (weight, reduction, 0.75)

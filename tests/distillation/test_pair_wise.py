@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.pair_wise import pair_wise
 from napari_kdseg.distillation.methods.pair_wise import PA
 from napari_kdseg.errors import ConfigurationError
@@ -122,7 +124,7 @@ def test_variants_give_what_the_published_code_gives():
     """Values of SKD's ``sim_dis_compute`` and of CIRKD's ``CriterionStructuralKD`` for the same two features."""
 
     def value(method, student, teacher):
-        (term,) = method.build(method.settings()).terms
+        (term,) = method.build(method.settings(), Given(nn.Identity())).terms
         return term.loss(student, teacher, None, ignore_index=255).item()
 
     # rounding: similarities near 1 carry 6e-8, and these differ by 0.04 and 0.1, so their squares are good to 1e-5
@@ -204,7 +206,7 @@ def test_refuses_more_nodes_than_memory_holds():
 )
 def test_method_is_one_term_of_the_last_feature(preset, cells, weight):
     method = PA.preset(preset) if preset else PA
-    (term,) = method.build(method.settings()).terms
+    (term,) = method.build(method.settings(), Given(nn.Identity())).terms
     student, teacher = torch.randn(2, 3, 10, 10), torch.randn(2, 5, 10, 10)
     assert (term.student_taps, term.weight) == (("@feature",), weight)
     value = term.loss(student, teacher, None, ignore_index=255)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from napari_kdseg.distillation.distiller import Given
 from napari_kdseg.distillation.losses.spkd import spkd
 from napari_kdseg.distillation.methods.spkd import SPKD
 
@@ -69,7 +71,7 @@ def test_scale_and_channel_order_do_not_matter():
 
 
 def test_method_is_one_term_of_the_last_feature():
-    (term,) = SPKD.build(SPKD.settings()).terms
+    (term,) = SPKD.build(SPKD.settings(), Given(nn.Identity())).terms
     student, teacher = torch.randn(3, 2, 4, 4), torch.randn(3, 5, 2, 2)
     difference = naive_similarity(student, None) - naive_similarity(teacher, None)
     assert (term.student_taps, term.weight) == (("@feature",), 3000.0)

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import create_model
 
 from napari_kdseg.distillation.declarations import Recipe
-from napari_kdseg.distillation.distiller import Method, MethodName
+from napari_kdseg.distillation.distiller import Given, Method, MethodName
 from napari_kdseg.distillation.settings import AloneSettings
 
 SHARED = set(AloneSettings.model_fields)
 
 
-def combine(methods: Sequence[Method]) -> Method:
+def combine(methods: Sequence[Method[Any]]) -> Method[AloneSettings]:
     """Return the method that is the sum of ``methods``.
 
     Its constants are those of all parts, each named ``<part>_<constant>``; the segmentation loss is there once. The
@@ -36,10 +36,10 @@ def combine(methods: Sequence[Method]) -> Method:
     model = create_model("CombinedSettings", __base__=AloneSettings, __module__=__name__, **fields)
     model.__doc__ = f"Constants of {name}."
 
-    def build(settings: AloneSettings, **context: Any) -> Recipe:
+    def build(settings: AloneSettings, given: Given) -> Recipe:
         recipe = Recipe()
         for prefix, method in zip(prefixes, methods, strict=True):
-            recipe += method.recipe(_part(settings, prefix, method), **context)
+            recipe += method.recipe(_part(settings, prefix, method), given)
         return recipe
 
     def caution(classes: int, batch_size: int) -> list[str]:
@@ -66,7 +66,7 @@ def combine(methods: Sequence[Method]) -> Method:
     )
 
 
-def _prefixes(methods: Sequence[Method]) -> list[str]:
+def _prefixes(methods: Sequence[Method[Any]]) -> list[str]:
     """A name for each part that can begin a field's name; a method taken twice gets a number."""
     names: list[str] = []
     for method in methods:
@@ -75,9 +75,10 @@ def _prefixes(methods: Sequence[Method]) -> list[str]:
     return names
 
 
-def _part(settings: AloneSettings, prefix: str, method: Method) -> AloneSettings:
+def _part(settings: AloneSettings, prefix: str, method: Method[Any]) -> AloneSettings:
     """Take the constants of one part out of the sum's."""
     names = method.settings_class.model_fields
-    return method.settings_class(
+    part: AloneSettings = method.settings_class(
         **{name: getattr(settings, name if name in SHARED else f"{prefix}_{name}") for name in names}
     )
+    return part

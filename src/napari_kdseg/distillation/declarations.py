@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     SampleMasks = Callable[[int, torch.Generator], Tensor]
     Ask = Callable[[str, nn.Module, Tensor, Sequence[str]], dict[str, Tensor]]
     """``ask(name, network, image, layers)``: runs a frozen network; its logits and what the layers put out."""
+    Connector = Callable[[Sequence[torch.Size], Sequence[torch.Size]], nn.Module]
+    Learned = Callable[[Sequence[torch.Size], Sequence[torch.Size], torch.Generator], nn.Module]
 
 LOGITS = "logits"
 SOFT_LABELS = "soft labels"
@@ -74,9 +76,9 @@ class Term:
     student_taps: tuple[str, ...] = (LOGITS,)
     teacher_taps: tuple[str, ...] = (LOGITS,)
     weight: float = 1.0
-    connector: Callable[[Sequence[torch.Size], Sequence[torch.Size]], nn.Module] | None = None
+    connector: Connector | None = None
     schedule: Callable[[int], float] = always
-    learned: Callable[[Sequence[torch.Size], Sequence[torch.Size], torch.Generator], nn.Module] | None = None
+    learned: Learned | None = None
     team: object | None = None
     teacher: int = 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 from napari_kdseg.distillation.declarations import Recipe, Stage, segments
 from napari_kdseg.distillation.settings import AloneSettings
@@ -56,13 +56,60 @@ class MethodName(NamedTuple):
         return self.plain if self.teacher is None else f"{self.plain}@{self.teacher}"
 
 
+Settings = TypeVar("Settings", bound=AloneSettings)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a recipe is made for: the networks, and what its stages must know of the run.
+
+    Attributes
+    ----------
+    student
+        Network to train.
+    teachers
+        Trained networks, frozen.
+    views
+        What turns a batch into the input of each teacher.
+    student_view
+        What turns a batch into the input of the student; ``None`` where it takes the batch as it is.
+    number
+        Which teacher is learned from, from 0.
+    seed
+        Of every random choice the stages make.
+    sample_masks
+        ``sample_masks(count, generator)`` -> ``[count, h, w]`` random ground-truth masks of the training set.
+    input_shape
+        ``(D, H, W)`` of an image as it is in a batch.
+    """
+
+    student: nn.Module
+    teachers: Sequence[nn.Module] = ()
+    views: Sequence[View] = ()
+    student_view: View | None = None
+    number: int = 0
+    seed: int = 0
+    sample_masks: SampleMasks | None = None
+    input_shape: tuple[int, int, int] = (3, 64, 64)
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The teacher that is learned from."""
+        return self.teachers[self.number]
+
+    @property
+    def view(self) -> View:
+        """What turns a batch into the input of that teacher."""
+        return self.views[self.number]
+
+
 def nothing_to_say(classes: int, batch_size: int) -> list[str]:  # noqa: ARG001
     """Return the cautions of a method that has none."""
     return []
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[Settings]):
     """A published method: its constants and how to build the terms and stages that train it.
 
     Attributes
@@ -74,8 +121,7 @@ class Method:
     scale
         Over what its loss is a sum and over what a mean, and its range where it has one: what a weight multiplies.
     build
-        ``build(settings, *, teacher, student, seed, sample_masks, input_shape, view, student_view) -> Recipe``;
-        ``input_shape`` ``(D, H, W)`` is that of a batch, the views turn it into the input of teacher and student.
+        ``build(settings, given) -> Recipe``, see :class:`Given`.
     presets
         Variants by name: the constants in which ``name:preset`` differs.
     needs_teacher
@@ -105,8 +151,8 @@ class Method:
     title: str
     sentence: str
     reference: str
-    settings_class: type[AloneSettings]
-    build: Callable[..., Recipe]
+    settings_class: type[Settings]
+    build: Callable[[Settings, Given], Recipe]
     equation: str = ""
     scale: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -119,7 +165,7 @@ class Method:
     caution: Callable[[int, int], list[str]] = nothing_to_say
     overrides: Mapping[str, Any] = field(default_factory=dict)
     teacher: int = 0
-    parts: Sequence[Method] = ()
+    parts: Sequence[Method[Any]] = ()
 
     @property
     def teachers(self) -> int:
@@ -139,7 +185,7 @@ class Method:
         }
         return [name for name, needed in wanted.items() if needed]
 
-    def preset(self, name: str) -> Method:
+    def preset(self, name: str) -> Method[Settings]:
         """Return the variant ``name`` of this method.
 
         Raises
@@ -159,7 +205,7 @@ class Method:
             overrides={**self.overrides, **self.presets[name]},
         )
 
-    def settings(self, values: Mapping[str, Any] | None = None) -> AloneSettings:
+    def settings(self, values: Mapping[str, Any] | None = None) -> Settings:
         """Return the method's constants, ``values`` replacing those of the preset.
 
         Raises
@@ -169,28 +215,18 @@ class Method:
         """
         return self.settings_class(**{**self.overrides, **(values or {})})
 
-    def recipe(
-        self,
-        settings: AloneSettings,
-        *,
-        teachers: Sequence[nn.Module],
-        views: Sequence[View],
-        input_shape: tuple[int, int, int],
-        **context: Any,
-    ) -> Recipe:
-        """Build the terms and stages of this method for the teacher it learns from."""
-        given = {"settings": settings, "input_shape": input_shape, **context}
+    def recipe(self, settings: Settings, given: Given) -> Recipe:
+        """Make the terms and stages of this method for the teacher it learns from."""
         if self.parts:
-            return self.build(**given, teachers=teachers, views=views)
-        teacher, view = (teachers[self.teacher], views[self.teacher]) if self.needs_teacher else (None, None)
-        if teacher is None or segments(teacher):
-            return self.build(**given, teacher=teacher, view=view).of_teacher(self.teacher)
+            return self.build(settings, given)
+        given = replace(given, number=self.teacher)
+        if not self.needs_teacher or segments(given.teacher):
+            return self.build(settings, given).of_teacher(self.teacher)
         from napari_kdseg.distillation.features_only import no_logits_message, of_features
 
         if self.needs_segmenting_teacher:
             raise ConfigurationError(no_logits_message(self.name))
-        made = of_features(self.name, self.build(**given, teacher=teacher, view=view))
-        return made.of_teacher(self.teacher)
+        return of_features(self.name, self.build(settings, given)).of_teacher(self.teacher)
 
     def stages(
         self,
@@ -240,27 +276,26 @@ class Method:
         from napari_kdseg.distillation.stages import StudentStage, freeze, seeded
         from napari_kdseg.distillation.view import View
 
-        given = [] if teacher is None else [teacher] if callable(teacher) else list(teacher)
-        teachers = [freeze(one) for one in given[: self.teachers]]
+        offered = list(teacher) if isinstance(teacher, Sequence) else [] if teacher is None else [teacher]
+        teachers = [freeze(one) for one in offered[: self.teachers]]
         self._check_teachers(len(teachers))
-        views = views or [View()] * len(teachers)
+        given = Given(
+            student,
+            teachers,
+            views or [View()] * len(teachers),
+            student_view,
+            seed=seed,
+            sample_masks=sample_masks,
+            input_shape=input_shape,
+        )
         with seeded(seed, self.name):
-            recipe = self.recipe(
-                settings,
-                teachers=teachers,
-                views=views,
-                student=student,
-                seed=seed,
-                sample_masks=sample_masks,
-                input_shape=input_shape,
-                student_view=student_view,
-            )
+            recipe = self.recipe(settings, given)
             last = StudentStage(
                 student,
                 settings,
                 recipe.terms,
                 teachers=teachers,
-                views=views,
+                views=given.views,
                 view=student_view,
                 input_shape=input_shape,
                 seed=seed,
@@ -279,7 +314,7 @@ class Method:
             )
 
 
-def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def did_you_mean(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     """Return a sentence that lists the known names, the nearest first."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     if near:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_kdseg.distillation.declarations import LOGITS, SOFT_LABELS, Recipe, Term
 from napari_kdseg.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from napari_kdseg.distillation.declarations import Connector
 
 
 class OnGrid(nn.Module):
@@ -80,7 +84,7 @@ def _on_grid(term: Term) -> Term:
 
 
 def _build(
-    inner: Any, student_shapes: Sequence[Sequence[int]], teacher_shapes: Sequence[Sequence[int]]
+    inner: Connector | None, student_shapes: Sequence[torch.Size], teacher_shapes: Sequence[torch.Size]
 ) -> OnGrid:
     sizes = [(int(shape[-2]), int(shape[-1])) for shape in teacher_shapes]
     return OnGrid(sizes, None if inner is None else inner(student_shapes, teacher_shapes))

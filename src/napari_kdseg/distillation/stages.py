@@ -309,7 +309,7 @@ class StudentStage(TrainingStage):
 
     def to(self, device: torch.device | str) -> Self:
         """Move student, teachers, teams, connectors and learned terms to ``device``, in place."""
-        beside = [self.view, self.connectors, self.learned]
+        beside: list[nn.Module | TeacherTeam | None] = [self.view, self.connectors, self.learned]
         beside += [part for reader in self.readers for part in (reader.network, reader.view, reader.team)]
         for module in beside:
             if module is not None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from napari_kdseg.jobs.events import Event, Paused, Resumed
 
 Region = tuple[float, float, float, float]
+
+
+class Switch(Protocol):
+    """What is asked of ``threading.Event``, and of the event of a ``multiprocessing`` context."""
+
+    def is_set(self) -> bool: ...  # noqa: D102
+    def set(self) -> None: ...  # noqa: D102
+    def clear(self) -> None: ...  # noqa: D102
+    def wait(self) -> bool: ...  # noqa: D102
+
+
+class Numbers(Protocol):
+    """What is asked of a list, and of the shared array of a ``multiprocessing`` context."""
+
+    def __getitem__(self, part: slice, /) -> list[float]: ...
+    def __setitem__(self, part: slice, values: Iterable[float], /) -> None: ...
 
 
 class JobCancelled(Exception):
@@ -39,8 +55,8 @@ class Control:
     def __init__(
         self,
         emit: Callable[[Event], None] = _unheard,
-        make_event: Callable[[], Any] = threading.Event,
-        make_view: Callable[[], Any] = _nowhere,
+        make_event: Callable[[], Switch] = threading.Event,
+        make_view: Callable[[], Numbers] = _nowhere,
     ):
         self._emit = emit
         self._cancel = make_event()

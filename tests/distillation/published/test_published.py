@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from napari_kdseg.distillation import LOGITS, METHODS, StudentStage, Term, get_method
 from napari_kdseg.distillation import losses as room
+from napari_kdseg.distillation.distiller import Given
 
 HERE = Path(__file__).parent
 TABLES = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("*.yaml"))}
@@ -98,7 +99,7 @@ def as_tuple(features: Features) -> tuple[Tensor, ...]:
 
 def term_of(row: Row) -> Term:
     method = get_method(row["method"])
-    recipe = method.build(method.settings(row.get("settings", {})))
+    recipe = method.build(method.settings(row.get("settings", {})), Given(nn.Identity()))
     return next(term for term in recipe.terms if term.name == row["term"])
 
 

@@ -6,7 +6,7 @@ CoCo DistillNet (Zou and Sun, BIBM 2021, sect. III-C) and the holistic part of S
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -156,14 +156,23 @@ class SelfAttention(nn.Module):
         """``[N, c, h, w]`` -> the same shape."""
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         attention = (query.mT @ key).softmax(dim=2)
-        return x + self.factor * (value @ attention.mT).view_as(x)
+        attended: Tensor = (value @ attention.mT).view_as(x)
+        return x + self.factor * attended
 
 
-def new_critic(classes: int, image_channels: int, seed: int, **options: Any) -> Critic:
+def new_critic(
+    classes: int,
+    image_channels: int,
+    seed: int,
+    *,
+    attention: bool = True,
+    widths: tuple[int, int, int, int] = WIDTHS,
+    normalise: bool = False,
+) -> Critic:
     """Return a :class:`Critic` with weights drawn from ``seed``; the global generators stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Critic(classes, image_channels, **options)
+        return Critic(classes, image_channels, attention=attention, widths=widths, normalise=normalise)
 
 
 def _adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
@@ -286,7 +295,7 @@ class AdversarialDistillation(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the optimiser's moments with the parameters."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch gives it no types
         self._optimiser.load_state_dict(self._optimiser.state_dict())
         return self
 
@@ -378,7 +387,7 @@ class CriticStage(TrainingStage):
             _answer(self.student, seen), _answer(self.teacher, self.view(image)), "output"
         )
         return critic_values(
-            self.network,
+            cast(Critic, self.network),  # or what torch.compile wrapped it in
             student.softmax(dim=1),
             teacher.softmax(dim=1),
             seen if self._conditioned else None,

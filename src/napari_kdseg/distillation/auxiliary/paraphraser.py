@@ -5,8 +5,8 @@ After Factor Transfer (Kim, Park and Kwak, NeurIPS 2018): an auto-encoder whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,8 @@ class Paraphrasers(nn.Module):
 
     def paraphrase(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the codes of the features, in their order; no gradient flows."""
-        return tuple(layer.paraphrase(feature) for layer, feature in zip(self.layers, features, strict=True))
+        layers = cast(Iterable[Paraphraser], self.layers)
+        return tuple(layer.paraphrase(feature) for layer, feature in zip(layers, features, strict=True))
 
 
 def new_paraphrasers(

@@ -73,4 +73,5 @@ def gradient_penalty(
     between = torch.lerp(student.detach(), teacher.detach(), share).requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(critic(between, image).sum(), between, create_graph=True)
-    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1.0).square().mean()
+    steepness: Tensor = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+    return (steepness - 1.0).square().mean()

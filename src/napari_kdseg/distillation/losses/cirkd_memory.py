@@ -171,15 +171,12 @@ class MemoryContrast(nn.Module):
         channels = teacher_shapes[0][1]
         self.kind, self.samples, self.anchors = kind, samples, anchors
         self.pixels_per_image, self.temperature = pixels_per_image, temperature
-        self.projector = nn.Sequential(
-            nn.Conv2d(student_shapes[0][1], channels, kernel_size=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, kernel_size=1, bias=False),
-        )
+        first = nn.Conv2d(student_shapes[0][1], channels, kernel_size=1, bias=False)
+        last = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        self.projector = nn.Sequential(first, nn.BatchNorm2d(channels), nn.ReLU(inplace=True), last)
         self.queues = ClassQueues(teacher_shapes[1][1], queue_length, channels)
         self._generator = generator
-        for layer in (self.projector[0], self.projector[-1]):
+        for layer in (first, last):
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
 
     def forward(

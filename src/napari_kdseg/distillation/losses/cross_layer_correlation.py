@@ -104,4 +104,5 @@ def correlation(shallow: Tensor, deep: Tensor, mixed: bool = True) -> Tensor:
 
 
 def _norm(matrix: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(matrix)
+    norm: Tensor = torch.linalg.matrix_norm(matrix)
+    return norm

@@ -119,7 +119,7 @@ def feature_pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Te
 def _resize(feature: Tensor, size: torch.Size, how: str) -> Tensor:
     if how == "bilinear":
         return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
-    return F.adaptive_avg_pool2d(feature, size)  # to a larger size it repeats pixels
+    return F.adaptive_avg_pool2d(feature, (size[0], size[1]))  # to a larger size it repeats pixels
 
 
 def _normalised_map(feature: Tensor, power: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ def over_pairs(
     student: Tensor | tuple[Tensor, ...],
     teacher: Tensor | tuple[Tensor, ...],
     target: Tensor | None = None,
-    **constants: Any,
+    **constants: object,
 ) -> Tensor:
     """Sum a loss of one pair of layers over several pairs.
 

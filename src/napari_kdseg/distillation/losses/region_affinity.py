@@ -109,7 +109,7 @@ def _masks_on_grid(target: Tensor, classes: Tensor, size: torch.Size, how: str) 
     if how == "nearest":
         target = labels_on_grid(target, size)
     one_hot = (target.unsqueeze(1) == classes.view(1, -1, 1, 1)).float()
-    return F.adaptive_avg_pool2d(one_hot, size) if how == "area" else one_hot
+    return F.adaptive_avg_pool2d(one_hot, (size[0], size[1])) if how == "area" else one_hot
 
 
 def _distance(student: Tensor, teacher: Tensor, valid: Tensor, reduce: str, p: int) -> Tensor:

@@ -127,7 +127,8 @@ def as_layers(
 
 def pooled_alike(first: Tensor, second: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
     """Average-pool the larger of two features to the size of the smaller, and no side longer than ``side``."""
-    size = tuple(min(a, b, side or a) for a, b in zip(first.shape[-2:], second.shape[-2:], strict=True))
+    height, width = (min(a, b, side or a) for a, b in zip(first.shape[-2:], second.shape[-2:], strict=True))
+    size = (height, width)
     first, second = (
         feature if feature.shape[-2:] == size else F.adaptive_avg_pool2d(at_least_float32(feature), size)
         for feature in (first, second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from napari_kdseg.distillation.combination import combine
 from napari_kdseg.distillation.distiller import Method, MethodName, did_you_mean
@@ -32,7 +33,7 @@ _FILES = {
     "logit_standardisation": ("LOGIT_STANDARDISATION",),
     "alone": ("ALONE",),
 }
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Method[Any]] = {
     method.name: method
     for file, constants in _FILES.items()
     for method in (getattr(import_module(f"{__name__}.{file}"), constant) for constant in constants)
@@ -48,7 +49,7 @@ def method_names() -> list[str]:
 
 
 @cache
-def get_method(name: str) -> Method:
+def get_method(name: str) -> Method[Any]:
     """Return a method by name, e.g. ``"plc-kd"``, its variant ``"plc-kd:f+b"``, or a sum such as ``"cwd+kd"``.
 
     ``"@2"`` behind a name lets it learn from the second teacher: ``"kd+cwd@2"``.
@@ -72,7 +73,7 @@ def family_of(name: str) -> str:
     return read.base if read.preset and len(_parts(name.strip().lower())) == 1 else name
 
 
-def _one(name: str) -> Method:
+def _one(name: str) -> Method[Any]:
     read = MethodName.read(name)
     base, preset, number = read
     plain = read.plain
@@ -102,7 +103,7 @@ def _parts(name: str) -> list[str]:
     return parts
 
 
-def _begins_variant(method: Method, preset: str) -> bool:
+def _begins_variant(method: Method[Any], preset: str) -> bool:
     return any(known == preset or known.startswith(f"{preset}+") for known in method.presets)
 
 

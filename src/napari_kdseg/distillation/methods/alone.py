@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari_kdseg.distillation.declarations import Recipe
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import AloneSettings
 
 
-def build(settings: AloneSettings, **_: Any) -> Recipe:  # noqa: ARG001
+def build(_settings: AloneSettings, _: Given) -> Recipe:
     """No terms: nothing but the segmentation loss; a teacher given is not used."""
     return Recipe()
 

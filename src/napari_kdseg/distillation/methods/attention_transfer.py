@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -39,7 +39,7 @@ class AttentionTransferSettings(FeatureSettings):
     )
 
 
-def build(settings: AttentionTransferSettings, **_: Any) -> Recipe:
+def build(settings: AttentionTransferSettings, _: Given) -> Recipe:
     """Make the one term, summed over the pairs of layers.
 
     CIRKD's last feature has 64 x 128 = 8192 pixels, so its weight 10000 on the mean is 1.2 on the sum.

@@ -8,10 +8,9 @@ The variants have plain distillation and one of the three, as rows of the paper'
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import LOGITS, Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.settings import setting
@@ -125,7 +124,7 @@ class CirkdSettings(FeatureSettings):
     )
 
 
-def build(settings: CirkdSettings, **_: Any) -> Recipe:
+def build(settings: CirkdSettings, _: Given) -> Recipe:
     """Build a term for each of the four parts that has a weight."""
     from napari_kdseg.distillation.losses.cirkd_memory import MemoryContrast
     from napari_kdseg.distillation.losses.cirkd_mini_batch import cirkd_mini_batch

@@ -6,19 +6,15 @@ Three steps of training: the paraphraser, the critic, then the student with the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from napari_kdseg.distillation.declarations import IMAGE, LOGITS, Recipe, Stage, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.settings import setting
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from napari_kdseg.distillation.view import View
 
 LAYERS = ("@shallow", "@deep")
 CRITIC_RATE_FACTOR = 0.2
@@ -111,29 +107,12 @@ class CocoSettings(FeatureSettings):
     )
 
 
-def build(
-    settings: CocoSettings,
-    *,
-    teacher: nn.Module,
-    student: nn.Module,
-    seed: int = 0,
-    input_shape: tuple[int, int, int] = (3, 64, 64),
-    view: View | None = None,
-    student_view: View | None = None,
-    **_: Any,
-) -> Recipe:
+def build(settings: CocoSettings, given: Given) -> Recipe:
     """Build the stages of paraphraser and critic, where they are used, and the terms that read them."""
-    transfer = _transfer(settings, teacher, student, seed, input_shape)
-    return transfer + _adversarial(settings, teacher, student, seed + 1, input_shape, view, student_view)
+    return _transfer(settings, given) + _adversarial(settings, replace(given, seed=given.seed + 1))
 
 
-def _transfer(
-    settings: CocoSettings,
-    teacher: nn.Module,
-    student: nn.Module,
-    seed: int,
-    input_shape: tuple[int, int, int],
-) -> Recipe:
+def _transfer(settings: CocoSettings, given: Given) -> Recipe:
     """Build the term on features, and the paraphraser's stage if it reads one."""
     student_taps, teacher_taps = settings.student_layers or LAYERS, settings.teacher_layers or LAYERS
     _check(student_taps, teacher_taps, pairs=settings.transfer == "correlation")
@@ -159,16 +138,16 @@ def _transfer(
         new_paraphrasers,
     )
 
-    layers, features = layers_and_shapes(teacher, teacher_taps, input_shape)
-    _, codes = layers_and_shapes(student, student_taps, input_shape)
+    layers, features = layers_and_shapes(given.teacher, teacher_taps, given.input_shape)
+    _, codes = layers_and_shapes(given.student, student_taps, given.input_shape)
     paraphrasers = new_paraphrasers(
         [shape[1] for shape in features],
         [shape[1] for shape in codes],
-        seed,
+        given.seed,
         final_activation=settings.final_activation,
     )
     stage = ParaphraserStage(
-        teacher, layers, paraphrasers, settings, epochs_factor=settings.paraphraser_epochs_factor
+        given.teacher, layers, paraphrasers, settings, epochs_factor=settings.paraphraser_epochs_factor
     )
     learned = term(
         "correlation", None, learned=lambda *_: ParaphrasedTeacher(cross_layer_correlation, paraphrasers)
@@ -187,34 +166,26 @@ def _check(student: tuple[str, ...], teacher: tuple[str, ...], *, pairs: bool) -
         )
 
 
-def _adversarial(
-    settings: CocoSettings,
-    teacher: nn.Module,
-    student: nn.Module,
-    seed: int,
-    input_shape: tuple[int, int, int],
-    view: View | None,
-    student_view: View | None,
-) -> Recipe:
+def _adversarial(settings: CocoSettings, given: Given) -> Recipe:
     """Build the critic's stage, and the term in which it goes on learning beside the student."""
     if not settings.adversarial_weight:
         return Recipe()
     from napari_kdseg.distillation.auxiliary.critic import AdversarialDistillation, CriticStage, new_critic
     from napari_kdseg.distillation.auxiliary.paraphraser import layers_and_shapes
 
-    _, ((_, classes, *_),) = layers_and_shapes(student, (LOGITS,), input_shape)
-    channels = input_shape[0] if settings.condition_on_image else 0
-    critic = new_critic(classes, channels, seed, attention=settings.critic_attention)
+    _, ((_, classes, *_),) = layers_and_shapes(given.student, (LOGITS,), given.input_shape)
+    channels = given.input_shape[0] if settings.condition_on_image else 0
+    critic = new_critic(classes, channels, given.seed, attention=settings.critic_attention)
     stages: list[Stage] = [
         CriticStage(
             critic,
-            teacher,
-            student,
+            given.teacher,
+            given.student,
             settings,
-            view=view,
-            student_view=student_view,
+            view=given.view,
+            student_view=given.student_view,
             penalty=settings.gradient_penalty,
-            seed=seed,
+            seed=given.seed,
             epochs_factor=settings.critic_epochs_factor,
             learning_rate_factor=CRITIC_RATE_FACTOR,
         )

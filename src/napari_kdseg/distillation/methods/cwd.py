@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -35,7 +34,7 @@ class CwdSettings(FeatureSettings):
     )
 
 
-def build(settings: CwdSettings, **_: Any) -> Recipe:
+def build(settings: CwdSettings, _: Given) -> Recipe:
     """Build a term on the logits and one on features, each unless its weight is 0.
 
     Features are brought together by a 1x1 convolution where their channels differ, as in CIRKD's code, whose weights

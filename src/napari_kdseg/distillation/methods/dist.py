@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.settings import setting
 
@@ -40,7 +39,7 @@ class DistSettings(AloneSettings):
     )
 
 
-def build(settings: DistSettings, **_: Any) -> Recipe:
+def build(settings: DistSettings, _: Given) -> Recipe:
     """Build the inter-class and the intra-class term."""
     from napari_kdseg.distillation.losses.dist import dist_inter, dist_intra
 

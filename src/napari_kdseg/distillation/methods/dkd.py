@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.settings import setting
 
@@ -55,7 +54,7 @@ def linear_warm_up(epoch: int, *, epochs: int) -> float:
     return 1.0 if epochs == 0 else min((epoch + 1) / epochs, 1.0)
 
 
-def build(settings: DkdSettings, **_: Any) -> Recipe:
+def build(settings: DkdSettings, _: Given) -> Recipe:
     """Build the one term, warmed up."""
     from napari_kdseg.distillation.losses.dkd import dkd
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -91,7 +91,7 @@ class EmkdSettings(FeatureSettings):
     )
 
 
-def build(settings: EmkdSettings, **_: Any) -> Recipe:
+def build(settings: EmkdSettings, _: Given) -> Recipe:
     """Build a term for each of the three parts that has a weight; each reads all layer pairs."""
     from napari_kdseg.distillation.losses.importance_map import importance_map
     from napari_kdseg.distillation.losses.prediction_map import prediction_map
@@ -116,16 +116,20 @@ def build(settings: EmkdSettings, **_: Any) -> Recipe:
     return Recipe([term for term in terms if term.weight])
 
 
-def _only(*parts: str) -> dict[str, Any]:
+def _only(*parts: str) -> dict[str, float]:
     weights = {"pmd": "prediction_weight", "imd": "importance_weight", "rad": "region_weight"}
     return {weight: 0.0 for part, weight in weights.items() if part not in parts}
 
 
-AUTHORS: dict[str, Any] = {"segmentation_loss": "focal+dice", "cross_entropy_weight": 0.5, "dice_weight": 0.5}
+AUTHORS: dict[str, object] = {
+    "segmentation_loss": "focal+dice",
+    "cross_entropy_weight": 0.5,
+    "dice_weight": 0.5,
+}
 """The segmentation loss of the authors' code, to which the weights of the three parts belong. Cross entropy plus Dice,
 as all other methods have it, is two to three times as large: beside it the three parts would count that much less."""
 
-PAPER: dict[str, Any] = {
+PAPER: dict[str, object] = {
     "temperature": 1.0,
     "direction": "reverse",
     "power": 2,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -24,7 +23,7 @@ class FitnetSettings(FeatureSettings):
     )
 
 
-def build(settings: FitnetSettings, **_: Any) -> Recipe:
+def build(settings: FitnetSettings, _: Given) -> Recipe:
     """Make the one term: the squared difference after a 1x1 convolution.
 
     The paper trains up to a middle layer first and the rest afterwards; segmentation papers add the hint to the

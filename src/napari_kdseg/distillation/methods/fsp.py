@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -25,7 +23,7 @@ class FspSettings(FeatureSettings):
     )
 
 
-def build(settings: FspSettings, **_: Any) -> Recipe:
+def build(settings: FspSettings, _: Given) -> Recipe:
     """Make the one term, of an encoder layer and a decoder layer.
 
     The paper, and RepDistiller, train on FSP alone first and on the task afterwards; here it is added to the

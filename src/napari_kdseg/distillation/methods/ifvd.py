@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -24,7 +23,7 @@ class IfvdSettings(FeatureSettings):
     )
 
 
-def build(settings: IfvdSettings, **_: Any) -> Recipe:
+def build(settings: IfvdSettings, _: Given) -> Recipe:
     """Make the one term. The paper's tables add distillation of the output and an adversarial term to it."""
     from napari_kdseg.distillation.losses.ifvd import ifvd
     from napari_kdseg.distillation.losses.pairs import over_pairs

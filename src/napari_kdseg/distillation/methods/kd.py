@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import KdSettings
 
 
-def build(settings: KdSettings, **_: Any) -> Recipe:
+def build(settings: KdSettings, _: Given) -> Recipe:
     """Build the one term: L_seg + lambda * KD."""
     from napari_kdseg.distillation.losses.knowledge_distillation import kd
 

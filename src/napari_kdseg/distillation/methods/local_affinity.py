@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.settings import setting
 
@@ -31,7 +29,7 @@ class LocalSettings(AloneSettings):
     )
 
 
-def build(settings: LocalSettings, **_: Any) -> Recipe:
+def build(settings: LocalSettings, _: Given) -> Recipe:
     """Build the zero-order and the first-order term."""
     from napari_kdseg.distillation.losses.local_affinity import first_order, zero_order
 

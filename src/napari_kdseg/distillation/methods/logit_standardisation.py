@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.settings import setting
 
@@ -33,7 +32,7 @@ class LogitStandardisationSettings(AloneSettings):
     )
 
 
-def build(settings: LogitStandardisationSettings, **_: Any) -> Recipe:
+def build(settings: LogitStandardisationSettings, _: Given) -> Recipe:
     """Build the one term."""
     from napari_kdseg.distillation.losses.logit_standardisation import logit_standardisation
 

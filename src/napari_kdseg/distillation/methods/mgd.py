@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -37,7 +37,7 @@ class MgdSettings(FeatureSettings):
     )
 
 
-def build(settings: MgdSettings, **_: Any) -> Recipe:
+def build(settings: MgdSettings, _: Given) -> Recipe:
     """Make the one term, which learns to generate beside the student.
 
     The authors read the last stage of a backbone that stays at 1/8, and add channel-wise distillation of the logits,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -24,7 +23,7 @@ class MimicSettings(FeatureSettings):
     )
 
 
-def build(settings: MimicSettings, **_: Any) -> Recipe:
+def build(settings: MimicSettings, _: Given) -> Recipe:
     """Make the one term.
 
     Li et al. imitate a detector's features at its proposals, ``1/(2N) sum 1/m (A f_S - f_T)^2``. No paper prints

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -45,7 +44,7 @@ class PairWiseSettings(FeatureSettings):
     )
 
 
-def build(settings: PairWiseSettings, **_: Any) -> Recipe:
+def build(settings: PairWiseSettings, _: Given) -> Recipe:
     """Make the one term.
 
     EMKD's table III lists "PA" beside "SKD", and PLC-KD's "PA" cites the same paper: it is the pair-wise part alone.

@@ -8,26 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from napari_kdseg.distillation.declarations import SOFT_LABELS, Recipe, Stage, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import PlcKdSettings
 
-if TYPE_CHECKING:
-    from torch import nn
 
-    from napari_kdseg.distillation.declarations import SampleMasks
-
-
-def build(
-    settings: PlcKdSettings,
-    *,
-    teacher: nn.Module,
-    seed: int = 0,
-    sample_masks: SampleMasks | None = None,
-    **_: Any,
-) -> Recipe:
+def build(settings: PlcKdSettings, given: Given) -> Recipe:
     """Build the stages of the assistants in use, and the term that reads what their team corrected."""
     from napari_kdseg.distillation.auxiliary.assistants import (
         BoundaryAssistantStage,
@@ -37,13 +24,14 @@ def build(
     from napari_kdseg.distillation.correction.teacher_team import TeacherTeam
     from napari_kdseg.distillation.losses.knowledge_distillation import soft_label_kl
 
+    teacher, seed = given.teacher, given.seed
     stages: list[Stage] = []
     false_pixel_assistant = boundary_assistant = None
     if settings.use_false_pixel_assistant:
         false_pixel_assistant = new_assistant(teacher, settings, seed)
         stages.append(
             FalsePixelAssistantStage(
-                teacher, false_pixel_assistant, settings, seed=seed, sample_masks=sample_masks
+                teacher, false_pixel_assistant, settings, seed=seed, sample_masks=given.sample_masks
             )
         )
     if settings.use_boundary_assistant:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_kdseg.distillation.declarations import IMAGE, LOGITS, Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.settings import setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class SkdSettings(FeatureSettings):
@@ -94,7 +99,7 @@ class SkdSettings(FeatureSettings):
     )
 
 
-def build(settings: SkdSettings, *, input_shape: tuple[int, int, int] = (3, 64, 64), **_: Any) -> Recipe:
+def build(settings: SkdSettings, given: Given) -> Recipe:
     """Build the terms whose weight is not 0. The critic is not trained before the student."""
     terms: list[Term] = []
     if settings.pixel_weight:
@@ -105,7 +110,7 @@ def build(settings: SkdSettings, *, input_shape: tuple[int, int, int] = (3, 64, 
     if settings.pair_weight:
         terms += _pair_terms(settings)
     if settings.holistic_weight:
-        terms.append(_holistic_term(settings, input_shape[0]))
+        terms.append(_holistic_term(settings, given.input_shape[0]))
     return Recipe(terms)
 
 
@@ -137,7 +142,9 @@ def _pair_terms(settings: SkdSettings) -> list[Term]:
 def _holistic_term(settings: SkdSettings, image_channels: int) -> Term:
     """Build the critic's term, without the image by default, as in the authors' code."""
 
-    def learned(student: Any, teacher: Any, generator: Any) -> Any:  # noqa: ARG001
+    def learned(
+        student: Sequence[torch.Size], _: Sequence[torch.Size], generator: torch.Generator
+    ) -> nn.Module:
         import torch
 
         from napari_kdseg.distillation.auxiliary.critic import AdversarialDistillation, new_critic

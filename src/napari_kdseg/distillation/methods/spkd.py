@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from napari_kdseg.distillation.declarations import Recipe, Term
-from napari_kdseg.distillation.distiller import Method
+from napari_kdseg.distillation.distiller import Given, Method
 from napari_kdseg.distillation.settings import FeatureSettings
 from napari_kdseg.settings import setting
 
@@ -24,7 +23,7 @@ class SpkdSettings(FeatureSettings):
     )
 
 
-def build(settings: SpkdSettings, **_: Any) -> Recipe:
+def build(settings: SpkdSettings, _: Given) -> Recipe:
     """Make the one term."""
     from napari_kdseg.distillation.losses.pairs import over_pairs
     from napari_kdseg.distillation.losses.spkd import spkd

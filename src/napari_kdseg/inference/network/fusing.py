@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,8 @@ def fused(module: nn.Module, example: Tensor) -> nn.Module:
     for convolution_path, norm_path in pairs:
         convolution, norm = copied.get_submodule(convolution_path), copied.get_submodule(norm_path)
         if norm.track_running_stats:
-            merged = fuse_conv_bn_eval(convolution, norm, isinstance(convolution, nn.ConvTranspose2d))
+            transposed = isinstance(convolution, nn.ConvTranspose2d)
+            merged = fuse_conv_bn_eval(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm), transposed)
             replace_layer(copied, convolution_path, merged)
             replace_layer(copied, norm_path, nn.Identity())
     return copied if same_results(module, copied, example) else module

@@ -10,7 +10,7 @@ colours cannot use vector instructions: rows are pooled first, then what is left
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,15 @@ class MaxPool(nn.Module):
     def __init__(self, pooling: nn.MaxPool2d):
         super().__init__()
         self._pooling = pooling
+        self._window = cast(int, pooling.kernel_size)
+        self._stride, self._padding = cast(int, pooling.stride), cast(int, pooling.padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, h, w]``."""
         if x.shape[1] > NARROW:
             return self._pooling(x)
-        window, stride, padding = self._pooling.kernel_size, self._pooling.stride, self._pooling.padding
-        x = functional.pad(x, (padding,) * 4, value=-torch.inf)
+        window, stride = self._window, self._stride
+        x = functional.pad(x, (self._padding,) * 4, value=-torch.inf)
         for axis in (2, 3):
             count = (x.shape[axis] - window) // stride + 1
             rows = [
@@ -109,7 +111,11 @@ def for_processor(module: nn.Module, example: Tensor) -> nn.Module:
     quick = copy.deepcopy(module, dict(weights))
     for convolution_path, activation_path in consecutive_layers(quick, example, (nn.Conv2d,), ACTIVATIONS):
         convolution, activation = quick.get_submodule(convolution_path), quick.get_submodule(activation_path)
-        if _is_plain(convolution) and _in_words_of_onednn(activation) is not None:
+        if (
+            isinstance(convolution, nn.Conv2d)
+            and _is_plain(convolution)
+            and _in_words_of_onednn(activation) is not None
+        ):
             replace_layer(quick, convolution_path, Convolution(convolution, activation))
             replace_layer(quick, activation_path, nn.Identity())
     for path, layer in list(quick.named_modules()):
@@ -127,7 +133,7 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
 def _is_regular(pooling: nn.MaxPool2d) -> bool:
     numbers = (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation)
     return all(isinstance(number, int) for number in numbers) and not (
-        pooling.dilation > 1 or pooling.ceil_mode or pooling.return_indices
+        pooling.dilation != 1 or pooling.ceil_mode or pooling.return_indices
     )
 
 

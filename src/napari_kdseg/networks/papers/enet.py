@@ -119,7 +119,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor, size: list[int]) -> Tensor:
         """See the class; ``[N, c_in, h, w] -> [N, c_out, *size]``, ``size`` being that before the pooling."""
-        main = functional.max_unpool2d(self.shortcut(x), indices, 2, output_size=size)
+        main = functional.max_unpool2d(self.shortcut(x), indices, [2, 2], output_size=size)
         return self.activation(main + self.expand(self.up(self.reduce(x), output_size=size)))
 
 

@@ -81,7 +81,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         """See the class; ``[N, c_in, h, w] -> [N, c_out, 2h, 2w]``."""
-        return self.activation(functional.max_unpool2d(self.shortcut(x), indices, 2) + self.branch(x))
+        return self.activation(functional.max_unpool2d(self.shortcut(x), indices, [2, 2]) + self.branch(x))
 
 
 class ENetEMKD(PaperNetwork):

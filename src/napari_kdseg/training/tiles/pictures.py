@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+TIFF, JPEG = (".tif", ".tiff"), (".jpg", ".jpeg")
+SUFFIXES = (".png", *TIFF, *JPEG)
 
 
 class PictureError(Exception):
@@ -97,7 +98,7 @@ def read_mask(path: Path) -> np.ndarray:
     if mask.size and mask.max() > 255:
         raise PictureError(f"{path.name} (holds values up to {mask.max()}; class numbers end at 254)")
     mask = mask.astype(np.uint8)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if path.suffix.lower() in JPEG:
         mask = np.where(mask >= 128, np.uint8(255), np.uint8(0))
     return mask
 
@@ -135,7 +136,7 @@ def _plane_shape(shape: tuple[int, ...], axes: str) -> tuple[tuple[int, int], in
 
 
 def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff")
+    return path.suffix.lower() in TIFF
 
 
 def _is_grey(mode: str) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
 from napari_kdseg.errors import explain
-from napari_kdseg.inference.config import PredictConfig
+from napari_kdseg.inference.config import Precision, PredictConfig
 from napari_kdseg.jobs import Done, Terminal
 from napari_kdseg.widgets.models_dock.network_card import SHOWN, NetworkCard
 from napari_kdseg.widgets.parts.controls import button, combo, heading, row
@@ -92,10 +92,7 @@ class ModelsDock(Dock):
         self.device = combo("auto takes a CUDA GPU when there is one, else the CPU", "auto", "cpu", "cuda")
         self.precision = combo(
             "bfloat16 and float16 are faster where the hardware has them; auto takes them where classes stay the same",
-            "auto",
-            "float32",
-            "bfloat16",
-            "float16",
+            *get_args(Precision),
         )
         self.context = combo(
             "How much context tiles get. auto: the least that gives the same classes as exact on sample tiles of this "
