@@ -14,7 +14,7 @@ from torch import nn
 from napari_kdseg.distillation import LOGITS, StudentStage
 from napari_kdseg.errors import CheckpointError
 from napari_kdseg.networks import NetworkSpec, create, find_taps, inspect, load, save
-from napari_kdseg.networks.anatomy.roles import keep_roles
+from napari_kdseg.networks.anatomy.named_layers import keep_named_layers
 from napari_kdseg.networks.catalogue import PAPERS
 from napari_kdseg.training.run.teacher_memory import TeacherMemory
 from napari_kdseg.training.run.weights import load_weights
@@ -115,9 +115,9 @@ def test_a_run_from_before_keeps_the_layers_of_its_roles():
     }.items():
         network = create(name)
         now = find_taps(network, (3, 64, 64))
-        keep_roles(network, 1)
+        keep_named_layers(network, 1)
         assert find_taps(network, (3, 64, 64)) == now | roles
-        keep_roles(network, 2)
+        keep_named_layers(network, 2)
         assert find_taps(network, (3, 64, 64)) == now
 
 

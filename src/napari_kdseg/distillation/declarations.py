@@ -46,7 +46,7 @@ class Term:
         tensor each, or a tuple of tensors where several taps are named. ``None`` where there is ``learned``.
     student_taps
         What the loss reads of the student: :data:`LOGITS`, :data:`IMAGE`, dotted paths of modules whose output is
-        wanted, or roles such as ``"@deep"``, for which each network has its own layer
+        wanted, or names such as ``"@deep"``, for which each network has its own layer
         (:func:`~napari_kdseg.networks.find_taps`).
     teacher_taps
         The same of the teacher; also :data:`SOFT_LABELS`, the teacher team's corrected probabilities.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_kdseg.networks.catalogue import input_multiple, smallest_input
 from napari_kdseg.networks.checkpoints.formats import inspect
-from napari_kdseg.networks.choices import NetworkChoice, names
 from napari_kdseg.networks.foreign.permission import allow_code, allowed_code
+from napari_kdseg.networks.recommended import RecommendedNetwork, recommended_networks
 from napari_kdseg.networks.spec import NetworkSpec
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         sees_everything,
         unwrap,
     )
-    from napari_kdseg.networks.anatomy.roles import find_taps, tap_of
+    from napari_kdseg.networks.anatomy.named_layers import find_taps, tap_of
     from napari_kdseg.networks.anatomy.taps import capture
     from napari_kdseg.networks.build import create, create_from
     from napari_kdseg.networks.checkpoints.checkpoint import Checkpoint, load, save
@@ -43,7 +43,7 @@ _HOMES = {
     "create_from": "build",
     "denormalise": "preprocess",
     "divided": "parallel.sharing",
-    "find_taps": "anatomy.roles",
+    "find_taps": "anatomy.named_layers",
     "last_feature": "anatomy.describe",
     "load": "checkpoints.checkpoint",
     "load_encoder": "checkpoints.encoder_weights",
@@ -54,7 +54,7 @@ _HOMES = {
     "save": "checkpoints.checkpoint",
     "sees_everything": "anatomy.describe",
     "shares": "parallel.sharing",
-    "tap_of": "anatomy.roles",
+    "tap_of": "anatomy.named_layers",
     "to_input": "preprocess",
     "unwrap": "anatomy.describe",
 }
@@ -62,8 +62,8 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "LostProcessError",
-    "NetworkChoice",
     "NetworkSpec",
+    "RecommendedNetwork",
     "Shares",
     "allow_code",
     "allowed_code",
@@ -80,11 +80,11 @@ __all__ = [
     "last_feature",
     "load",
     "load_encoder",
-    "names",
     "normalise",
     "output_stride",
     "pad_to_multiple",
     "predict_logits",
+    "recommended_networks",
     "save",
     "sees_everything",
     "shares",

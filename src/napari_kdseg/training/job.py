@@ -25,6 +25,7 @@ from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, NetworkSpec, Shares, inspect, save
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import RUN_ONLY, DistillConfig
+from napari_kdseg.training.participants import Participants
 from napari_kdseg.training.processes import (
     connected,
     demand_alike,
@@ -33,7 +34,6 @@ from napari_kdseg.training.processes import (
     quiet_unless_first,
     shared_control,
 )
-from napari_kdseg.training.roles import Roles
 from napari_kdseg.training.run.loop import Workplace, evaluate, fit
 from napari_kdseg.training.run.run_folder import RunFolder
 from napari_kdseg.training.run.teacher_memory import TeacherMemory, changing_tiles
@@ -112,9 +112,9 @@ class _Distillation:
         self.collection = self._discover()
         self._compare_processes()
         self._datasets: dict[tuple[str, int], TileDataset] = {}
-        self.roles = Roles(self.collection, config, emit, self.revision)
-        self.sides = {name: self.roles.side(choice) for name, choice in config.teachers.items()}
-        self.sides["student"] = self.roles.side(config.student)
+        self.participants = Participants(self.collection, config, emit, self.revision)
+        self.sides = {name: self.participants.side(choice) for name, choice in config.teachers.items()}
+        self.sides["student"] = self.participants.side(config.student)
         side = self.sides["student"]
         self.place = Workplace(
             config, run, self.fabric, self._dataset("train", side), self._dataset("val", side), emit, self.control,
@@ -214,18 +214,18 @@ class _Distillation:
     def _teacher(self, name: str, choice: NetworkChoice) -> Checkpoint:
         checkpoint = self._given_teacher(name, choice)
         if checkpoint is None:
-            return self.roles.create(name, choice)
+            return self.participants.create(name, choice)
         if choice.is_encoder:
-            return self.roles.encoder(choice)
-        return self.roles.load(name, choice, checkpoint)
+            return self.participants.encoder(choice)
+        return self.participants.load(name, choice, checkpoint)
 
     def _student(self, teacher: NetworkSpec | None) -> Checkpoint:
         """Create the student, normalised as the teacher; or load the weights it starts from, with their own."""
         choice = self.config.student
         if choice.checkpoint is None:
-            return self.roles.create("student", choice, teacher)
-        loaded = self.roles.load("student", choice, choice.checkpoint)
-        spec = loaded.spec.model_copy(update=self.roles.of_the_data(choice))
+            return self.participants.create("student", choice, teacher)
+        loaded = self.participants.load("student", choice, choice.checkpoint, to_train=True)
+        spec = loaded.spec.model_copy(update=self.participants.of_the_data(choice))
         return Checkpoint(loaded.module, spec, loaded.path)
 
     def _weigh_classes(self) -> None:

@@ -65,8 +65,8 @@ class TokenGrid(nn.Module):
         grid = places.transpose(1, 2).reshape(len(image), self.width, height, width)
         return self.levels[-1](grid)
 
-    def roles(self) -> dict[str, str]:
-        """Say which level plays which of :data:`napari_kdseg.networks.anatomy.roles.ROLES`."""
+    def named_layers(self) -> dict[str, str]:
+        """Say which level is which of :data:`napari_kdseg.networks.anatomy.named_layers.NAMED_LAYERS`."""
         first, second, third, last = (f"levels.{number}" for number in range(_LEVELS))
         return {
             "@stem": first,

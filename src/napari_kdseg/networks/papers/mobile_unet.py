@@ -39,7 +39,7 @@ class MobileUNet(PaperNetwork):
     multiple = 32
     output_stride = 32
     last_feature = "reduce"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "encoder.1",
         "@shallow": "encoder.3",
         "@middle": "encoder.6",
