@@ -131,6 +131,6 @@ def test_a_shared_memory_knows_networks_of_the_same_weights_apart(tmp_path):
         one, other = create(name).eval(), create(name, **{option: True}).eval()
         other.load_state_dict(one.state_dict())
         with TeacherMemory(tmp_path / name, print, shared=True) as memory, torch.no_grad():
-            remembered = [memory.ask("0", "teacher", network, image, ()) for network in (one, other)]
+            remembered = [memory.run_frozen("0", "teacher", network, image, ()) for network in (one, other)]
             for network, kept in zip((one, other), remembered, strict=True):
                 assert torch.equal(kept[LOGITS], network(image))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         Correction,
         CorrectionCounts,
         TeacherTeam,
-        ask,
+        run_frozen,
     )
     from napari_kdseg.distillation.losses.common import at_size
     from napari_kdseg.distillation.losses.knowledge_distillation import kd, soft_label_kl
@@ -41,7 +41,7 @@ _WITH_TORCH = {
     "StudentStage": "stages",
     "TeacherTeam": "correction.teacher_team",
     "View": "view",
-    "ask": "correction.teacher_team",
+    "run_frozen": "correction.teacher_team",
     "at_size": "losses.common",
     "boundary_transform": "correction.boundary",
     "cross_entropy_dice": "losses.segmentation",
@@ -84,7 +84,6 @@ __all__ = [
     "TeacherTeam",
     "Term",
     "View",
-    "ask",
     "at_size",
     "boundary_transform",
     "cross_entropy_dice",
@@ -94,6 +93,7 @@ __all__ = [
     "get_method",
     "kd",
     "method_names",
+    "run_frozen",
     "similarity_correction",
     "soft_label_kl",
 ]

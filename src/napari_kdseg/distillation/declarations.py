@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     SampleMasks = Callable[[int, torch.Generator], Tensor]
-    Ask = Callable[[str, nn.Module, Tensor, Sequence[str]], dict[str, Tensor]]
-    """``ask(name, network, image, layers)``: runs a frozen network; its logits and what the layers put out."""
+    RunFrozen = Callable[[str, nn.Module, Tensor, Sequence[str]], dict[str, Tensor]]
+    """``run_frozen(name, network, image, layers)``: runs a frozen network; its logits and what the layers put out."""
 
 LOGITS = "logits"
 SOFT_LABELS = "soft labels"

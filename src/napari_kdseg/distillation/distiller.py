@@ -97,7 +97,7 @@ class Method:
         The constants of the preset chosen.
     teacher
         Which of several teachers is learned from, from 0: ``kd@2`` learns from the second.
-    parts
+    sum_of
         The methods it is the sum of.
     """
 
@@ -119,13 +119,13 @@ class Method:
     caution: Callable[[int, int], list[str]] = nothing_to_say
     overrides: Mapping[str, Any] = field(default_factory=dict)
     teacher: int = 0
-    parts: Sequence[Method] = ()
+    sum_of: Sequence[Method] = ()
 
     @property
     def teachers(self) -> int:
         """How many teachers there must be."""
         own = self.teacher + 1 if self.needs_teacher else 0
-        return max([own, *(part.teachers for part in self.parts)])
+        return max([own, *(method.teachers for method in self.sum_of)])
 
     @property
     def needs(self) -> list[str]:
@@ -180,7 +180,7 @@ class Method:
     ) -> Recipe:
         """Build the terms and stages of this method for the teacher it learns from."""
         given = {"settings": settings, "input_shape": input_shape, **context}
-        if self.parts:
+        if self.sum_of:
             return self.build(**given, teachers=teachers, views=views)
         teacher, view = (teachers[self.teacher], views[self.teacher]) if self.needs_teacher else (None, None)
         if teacher is None or segments(teacher):

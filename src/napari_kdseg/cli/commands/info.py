@@ -64,18 +64,18 @@ def _is_name(path: str) -> bool:
     return True
 
 
-def _is_checkpoint(place: Path) -> bool:
-    return place.suffix in CHECKPOINTS or (place / "model.safetensors").is_file()
+def _is_checkpoint(path: Path) -> bool:
+    return path.suffix in CHECKPOINTS or (path / "model.safetensors").is_file()
 
 
 def _facts(path: str) -> list[tuple[str, str]]:
-    place = Path(path)
-    if (place / "config.json").is_file():
-        return _run_facts(place)
-    if _is_checkpoint(place):
+    file = Path(path)
+    if (file / "config.json").is_file():
+        return _run_facts(file)
+    if _is_checkpoint(file):
         from napari_kdseg.networks import count_parameters, load
 
-        checkpoint = load(place)
+        checkpoint = load(file)
         spec = checkpoint.spec.model_dump(exclude={"versions", "options"})
         return [
             *((n, str(v)) for n, v in spec.items()),

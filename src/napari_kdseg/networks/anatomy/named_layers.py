@@ -59,8 +59,8 @@ def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
         return module.named_layers()
     layers = _layers_with_strides(module, input_shape[0])
     feature = last_feature(module)
-    places = [path for path, _ in layers]
-    end = places.index(feature) + 1 if feature in places else len(layers)
+    paths = [path for path, _ in layers]
+    end = paths.index(feature) + 1 if feature in paths else len(layers)
     encoder, decoder = _divide(layers[:end])
     deepest = max(stride for _, stride in encoder)
     found = {name: _at(encoder, stride) for name, stride in _ENCODER_STRIDES.items()}
@@ -103,7 +103,7 @@ def _divide(layers: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], list[
     if encoder:
         return encoder, [layer for layer in layers if layer not in encoder]
     deepest = max(stride for _, stride in layers)
-    turn = max(place for place, (_, stride) in enumerate(layers) if stride == deepest) + 1
+    turn = max(index for index, (_, stride) in enumerate(layers) if stride == deepest) + 1
     return layers[:turn], layers[turn:]
 
 
@@ -154,7 +154,7 @@ def _at(layers: list[tuple[str, int]], wanted: int) -> str:
     """The outermost layer whose stride is nearest to ``wanted``; of several, the last."""
 
     def order(item: tuple[int, tuple[str, int]]) -> tuple[float, int, int]:
-        place, (path, stride) = item
-        return abs(math.log2(stride / wanted)), path.count("."), -place
+        index, (path, stride) = item
+        return abs(math.log2(stride / wanted)), path.count("."), -index
 
     return min(enumerate(layers), key=order)[1][0]

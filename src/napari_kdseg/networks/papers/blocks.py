@@ -81,11 +81,11 @@ class GridPool(nn.Module):
 
     def averages(self, length: int, like: Tensor) -> Tensor:
         """Give the weights ``[side, length]`` that turn ``length`` values into the averages of ``side`` cells."""
-        places = torch.arange(length, device=like.device)
+        positions = torch.arange(length, device=like.device)
         cells = torch.arange(self.side, device=like.device)[:, None]
         begin = cells * length // self.side
         end = ((cells + 1) * length + self.side - 1) // self.side
-        inside = ((places >= begin) & (places < end)).to(like.dtype)
+        inside = ((positions >= begin) & (positions < end)).to(like.dtype)
         return inside / inside.sum(dim=1, keepdim=True)
 
 
