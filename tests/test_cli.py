@@ -247,18 +247,20 @@ def test_export_of_a_folder_of_masks(tmp_path):
 
 def test_networks_are_listed_with_their_speed_here(tmp_path, monkeypatch, capsys):
     from napari_kdseg.cli.commands import networks as command
-    from napari_kdseg.networks import names
+    from napari_kdseg.networks import recommended_networks
 
     monkeypatch.setenv("KDSEG_HOME", str(tmp_path))
-    small = [choice for choice in names() if choice.name in ("espnet", "enet", "pspnet/resnet50")]
-    monkeypatch.setattr(command, "names", lambda: tuple(small[:2]))
+    small = [
+        choice for choice in recommended_networks() if choice.name in ("espnet", "enet", "pspnet/resnet50")
+    ]
+    monkeypatch.setattr(command, "recommended_networks", lambda: tuple(small[:2]))
     command.networks(as_json=True)
     listed = json.loads(capsys.readouterr().out)
     assert [network["name"] for network in listed] == ["espnet", "enet"]
     assert all(network["images_per_second"] > 0 for network in listed)
     command.networks(as_json=True, measure=False)
     assert json.loads(capsys.readouterr().out) == listed
-    monkeypatch.setattr(command, "names", lambda: tuple(small))
+    monkeypatch.setattr(command, "recommended_networks", lambda: tuple(small))
     command.networks(measure=False)
     table = capsys.readouterr().out
     assert "not measured" in table

@@ -145,8 +145,8 @@ def test_values_that_are_a_number_or_a_word():
             "export",
             ExportConfig,
             {
-                "stores": "places",
-                "output": "places",
+                "stores": "paths",
+                "output": "paths",
                 "names": "--name",
                 "kinds": "--as",
                 "compress": "--gzip",

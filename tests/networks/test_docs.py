@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_kdseg.networks import names
+from napari_kdseg.networks import recommended_networks
 
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 
@@ -17,7 +17,7 @@ def listed() -> str:
         "| name | role | parameters | multiply-adds | what it is | source |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for choice in names():
+    for choice in recommended_networks():
         size, cost = f"{choice.parameters / 1e6:.3f} M", f"{choice.multiply_adds / 1e9:.2f} G"
         rows.append(
             f"| `{choice.name}` | {choice.role} | {size} | {cost} | {choice.description} | {choice.source} |"
@@ -27,7 +27,11 @@ def listed() -> str:
 
 def printed() -> str:
     rows = ["| name | printed |", "| --- | --- |"]
-    rows += [f"| `{choice.name}` | {choice.printed.describe()} |" for choice in names() if choice.printed]
+    rows += [
+        f"| `{choice.name}` | {choice.printed.describe()} |"
+        for choice in recommended_networks()
+        if choice.printed
+    ]
     return "\n".join(rows)
 
 

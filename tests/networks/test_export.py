@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from napari_kdseg.errors import CheckpointError, ConfigurationError
-from napari_kdseg.networks import NetworkSpec, create, input_multiple, inspect, load, names
+from napari_kdseg.networks import NetworkSpec, create, input_multiple, inspect, load, recommended_networks
 from napari_kdseg.networks.foreign.onnx_export import largest_difference, to_onnx
 from napari_kdseg.networks.foreign.onnx_file import OnnxFacts
 from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
@@ -36,7 +36,7 @@ OTHERS = (
     "segformer/tu-pvt_v2_b0",
 )
 QUICK = ("enet",)
-EVERY = [name for name in (*(choice.name for choice in names()), *OTHERS) if name not in QUICK]
+EVERY = [name for name in (*(choice.name for choice in recommended_networks()), *OTHERS) if name not in QUICK]
 
 
 def exported(name: str, path, *, classes: int = 3) -> tuple[nn.Module, NetworkSpec]:

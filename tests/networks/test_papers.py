@@ -24,7 +24,7 @@ from napari_kdseg.networks import (
     save,
     sees_everything,
 )
-from napari_kdseg.networks.anatomy.roles import ROLES
+from napari_kdseg.networks.anatomy.named_layers import NAMED_LAYERS
 from napari_kdseg.networks.catalogue import PAPERS
 from napari_kdseg.networks.papers.blocks import GridPool
 from napari_kdseg.networks.single_image import PooledNorm2d
@@ -161,7 +161,7 @@ def test_grids_are_those_of_adaptive_pooling(side, shape):
 
 def test_roles_are_layers_of_the_size_they_say(name):
     taps = find_taps(network(name), (3, 128, 128))
-    assert set(taps) == set(ROLES)
+    assert set(taps) == set(NAMED_LAYERS)
     with capture(network(name), list(taps.values())) as features, torch.inference_mode():
         network(name)(torch.rand(1, 3, 128, 128))
     for role, stride in STRIDES.items():

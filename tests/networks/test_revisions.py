@@ -14,7 +14,7 @@ from torch import nn
 from napari_kdseg.distillation import LOGITS, StudentStage
 from napari_kdseg.errors import CheckpointError
 from napari_kdseg.networks import NetworkSpec, create, find_taps, inspect, load, save
-from napari_kdseg.networks.anatomy.roles import keep_roles
+from napari_kdseg.networks.anatomy.named_layers import keep_named_layers
 from napari_kdseg.networks.catalogue import PAPERS
 from napari_kdseg.training.run.teacher_memory import TeacherMemory
 from napari_kdseg.training.run.weights import load_weights
@@ -115,9 +115,9 @@ def test_a_run_from_before_keeps_the_layers_of_its_roles():
     }.items():
         network = create(name)
         now = find_taps(network, (3, 64, 64))
-        keep_roles(network, 1)
+        keep_named_layers(network, 1)
         assert find_taps(network, (3, 64, 64)) == now | roles
-        keep_roles(network, 2)
+        keep_named_layers(network, 2)
         assert find_taps(network, (3, 64, 64)) == now
 
 
@@ -131,6 +131,6 @@ def test_a_shared_memory_knows_networks_of_the_same_weights_apart(tmp_path):
         one, other = create(name).eval(), create(name, **{option: True}).eval()
         other.load_state_dict(one.state_dict())
         with TeacherMemory(tmp_path / name, print, shared=True) as memory, torch.no_grad():
-            remembered = [memory.ask("0", "teacher", network, image, ()) for network in (one, other)]
+            remembered = [memory.run_frozen("0", "teacher", network, image, ()) for network in (one, other)]
             for network, kept in zip((one, other), remembered, strict=True):
                 assert torch.equal(kept[LOGITS], network(image))

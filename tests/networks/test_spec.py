@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from napari_kdseg.errors import ConfigurationError, explain
-from napari_kdseg.networks import NetworkSpec, input_multiple, names
+from napari_kdseg.networks import NetworkSpec, input_multiple, recommended_networks
 
 TWO = ("background", "tumour")
 
@@ -19,7 +19,7 @@ def test_describing_a_network_loads_no_torch():
     code = (
         "import sys, napari_kdseg.networks as n\n"
         "n.NetworkSpec(architecture='enet', classes=('a', 'b')).describe()\n"
-        "n.names(), n.input_multiple('unet/resnet18')\n"
+        "n.recommended_networks(), n.input_multiple('unet/resnet18'), n.inspect\n"
         "print([m for m in ('torch', 'timm', 'segmentation_models_pytorch', 'qtpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -85,11 +85,11 @@ def test_describe_is_one_line_with_what_matters():
 
 
 def test_listing_goes_from_small_to_large_students_first():
-    roles = [choice.role for choice in names()]
+    roles = [choice.role for choice in recommended_networks()]
     assert roles == sorted(roles)
     assert set(roles) == {"student", "teacher"}
     for role in set(roles):
-        sizes = [choice.parameters for choice in names() if choice.role == role]
+        sizes = [choice.parameters for choice in recommended_networks() if choice.role == role]
         assert sizes == sorted(sizes)
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from napari_kdseg.errors import ConfigurationError
-from napari_kdseg.networks import capture, create, unwrap
+from napari_kdseg.networks import capture, create, find_taps, unwrap
+from napari_kdseg.networks.papers.blocks import PaperNetwork
 
 
 def hooks(network: nn.Module) -> int:
@@ -86,3 +87,13 @@ def test_fabric_wrappers_are_taken_off():
     with capture(wrapped, ["stage5"]) as features:
         wrapped(torch.rand(2, 3, 16, 16))
     assert features["stage5"].requires_grad
+
+
+@pytest.mark.parametrize("attribute", ["named_layers", "roles"])
+def test_a_network_names_its_layers_also_by_the_word_of_before(attribute):
+    """Classes that somebody wrote may still call them roles."""
+    layers = dict.fromkeys(("@stem", "@shallow", "@middle", "@bottom", "@deep"), "body")
+    kind = type("Own", (PaperNetwork,), {"last_feature": "classifier", attribute: layers})
+    network = kind()
+    network.body, network.classifier = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+    assert find_taps(network, (3, 16, 16)) == {**layers, "@feature": "classifier"}

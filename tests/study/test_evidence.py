@@ -14,7 +14,7 @@ from napari_kdseg.study.plan import plan
 from napari_kdseg.study.report.evidence import goal, report
 from napari_kdseg.study.report.page import to_markdown
 from napari_kdseg.study.report.statistics import compare, holm, mean_and_sd, over_seeds
-from napari_kdseg.study.table import Row
+from napari_kdseg.study.table import TableRow
 
 COMMITTED = Path(__file__).resolve().parents[2] / "docs" / "evidence"
 
@@ -27,7 +27,7 @@ def made_up(folder: Path, fractions=(0.1, 1.0)) -> Table:
 
     def add(method, teacher, fraction, seed, gain):
         student = "unet" if method == "teacher" else "enet"
-        row = Row(
+        row = TableRow(
             "blobs", method, teacher, student, fraction, seed, 0.5 + gain + seed / 100,
             0.4, 0.45, 1000, 2_000_000, 10.0, "CPU", "abc",
         )  # fmt: skip

@@ -84,16 +84,16 @@ def test_the_first_step_is_that_of_teacher_and_student_fed_by_hand(config, tmp_p
     from napari_kdseg.training.run import loop
 
     fed, tiles = {}, []
-    to_input_of_the_loop, ask = loop.to_input, reading.ask
+    to_input_of_the_loop, honest = loop.to_input, reading.run_frozen
 
     def overheard(name, network, image, layers):
         fed.setdefault(id(network), []).append(image)
-        return ask(name, network, image, layers)
+        return honest(name, network, image, layers)
 
     monkeypatch.setattr(
         loop, "to_input", lambda image, *rest: tiles.append(image) or to_input_of_the_loop(image, *rest)
     )
-    monkeypatch.setattr(reading, "ask", overheard)
+    monkeypatch.setattr(reading, "run_frozen", overheard)
     config = changed(config, "hand", method="kd+kd@2", epochs=1)
     assert isinstance(run_inline(distill, config).end, Done)
     batches = [[image for image in images if image.shape[0] == 5] for images in fed.values()]
@@ -156,8 +156,10 @@ def test_a_remembered_teacher(config, monkeypatch):
     plain = changed(config, "plain", method="plc-kd:sc+cwd@2")
     assert isinstance(run_inline(distill, plain).end, Done)
     runs = []
-    honest = teacher_memory.ask
-    monkeypatch.setattr(teacher_memory, "ask", lambda name, *rest: runs.append(name) or honest(name, *rest))
+    honest = teacher_memory.run_frozen
+    monkeypatch.setattr(
+        teacher_memory, "run_frozen", lambda name, *rest: runs.append(name) or honest(name, *rest)
+    )
     whole = changed(plain, "whole", remember_teacher=True)
     assert isinstance(run_inline(distill, whole).end, Done)
     assert len(runs) == 2 * 3, "each teacher ran once for each batch of one epoch"

@@ -94,7 +94,7 @@ def second_process_asks():
     step, taken = loop._Fit._step, []
 
     def step_and_ask(self, images, targets):
-        control = self.place.control._own
+        control = self.workplace.control._own
         if os.environ["RANK"] == "1" and len(taken) == 2:
             control.pause()
             threading.Timer(0.5, control.resume).start()

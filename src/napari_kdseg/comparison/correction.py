@@ -27,7 +27,7 @@ from napari_kdseg.inference.provenance import checkpoint_record, file_sha256, ve
 from napari_kdseg.jobs import Checkpointed, Control, Emit, JobCancelled, Message, Started, Step
 from napari_kdseg.masks import names
 from napari_kdseg.masks.reduction import NOT_COMPUTED, quantise
-from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_mask_region
+from napari_kdseg.masks.tiling import GridTile, mask_shape, plan_tiles, to_mask_region
 from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
 from napari_kdseg.masks.writing.writer import MaskWriter
 from napari_kdseg.memory import blocks_kept
@@ -155,7 +155,7 @@ class _CorrectionLoop:
         )
         self._classes = len(team["teacher"].spec.classes)
 
-    def run(self, tiles: list[Tile]) -> CorrectResult:
+    def run(self, tiles: list[GridTile]) -> CorrectResult:
         """Correct all tiles that are not done yet."""
         todo = [tile for tile in tiles if tile.index not in self._writer.done]
         kept, corrected = len(tiles) - len(todo), 0
@@ -178,18 +178,18 @@ class _CorrectionLoop:
             self._config.output, counts, corrected, len(todo) - corrected, kept, self._downsample
         )
 
-    def _read(self, tile: Tile) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read(self, tile: GridTile) -> tuple[np.ndarray, np.ndarray | None]:
         """Read the annotation of a window, and its image where the core is annotated."""
         target = self._annotation.read_scaled(self._downsample, *tile.window)
         if (target[tile.core] == NOT_COMPUTED).all():
             return target, None
         return target, self._slide.read_scaled(self._downsample, *tile.window)
 
-    def _skip(self, tile: Tile) -> dict[str, float]:
+    def _skip(self, tile: GridTile) -> dict[str, float]:
         nothing = np.full((tile.height, tile.width), NOT_COMPUTED, dtype=np.uint8)
         return _rectangle(self._writer.write_tile(tile, [nothing] * len(MASKS)))
 
-    def _correct(self, tile: Tile, target: np.ndarray, image: np.ndarray) -> dict[str, float]:
+    def _correct(self, tile: GridTile, target: np.ndarray, image: np.ndarray) -> dict[str, float]:
         known = target[target != NOT_COMPUTED]
         if int(known.max()) >= self._classes:
             raise DataError(
@@ -275,7 +275,7 @@ def _annotation_record(source: str) -> dict[str, str]:
     return {"name": path.name, "sha256": file_sha256(path)} if path.exists() else {"name": source}
 
 
-def _crop(correction: Correction, tile: Tile) -> Correction:
+def _crop(correction: Correction, tile: GridTile) -> Correction:
     """Keep the core of a tile: what lies in the halo belongs to its neighbours."""
     return Correction(*(getattr(correction, field.name)[(..., *tile.core)] for field in fields(correction)))
 

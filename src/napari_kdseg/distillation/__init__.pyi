@@ -7,7 +7,7 @@ from .correction.similarity import similarity_correction as similarity_correctio
 from .correction.teacher_team import Correction as Correction
 from .correction.teacher_team import CorrectionCounts as CorrectionCounts
 from .correction.teacher_team import TeacherTeam as TeacherTeam
-from .correction.teacher_team import ask as ask
+from .correction.teacher_team import run_frozen as run_frozen
 from .declarations import IMAGE as IMAGE
 from .declarations import LOGITS as LOGITS
 from .declarations import SOFT_LABELS as SOFT_LABELS

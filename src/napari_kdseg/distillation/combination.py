@@ -62,7 +62,7 @@ def combine(methods: Sequence[Method[Any]]) -> Method[AloneSettings]:
         needs_segmenting_teacher=any(method.needs_segmenting_teacher for method in methods),
         caution=caution,
         overrides=overrides,
-        parts=tuple(methods),
+        sum_of=tuple(methods),
     )
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     SampleMasks = Callable[[int, torch.Generator], Tensor]
-    Ask = Callable[[str, nn.Module, Tensor, Sequence[str]], dict[str, Tensor]]
-    """``ask(name, network, image, layers)``: runs a frozen network; its logits and what the layers put out."""
+    RunFrozen = Callable[[str, nn.Module, Tensor, Sequence[str]], dict[str, Tensor]]
+    """``run_frozen(name, network, image, layers)``: runs a frozen network; its logits and what the layers put out."""
     Connector = Callable[[Sequence[torch.Size], Sequence[torch.Size]], nn.Module]
     Learned = Callable[[Sequence[torch.Size], Sequence[torch.Size], torch.Generator], nn.Module]
 
@@ -48,7 +48,7 @@ class Term:
         tensor each, or a tuple of tensors where several taps are named. ``None`` where there is ``learned``.
     student_taps
         What the loss reads of the student: :data:`LOGITS`, :data:`IMAGE`, dotted paths of modules whose output is
-        wanted, or roles such as ``"@deep"``, for which each network has its own layer
+        wanted, or names such as ``"@deep"``, for which each network has its own layer
         (:func:`~napari_kdseg.networks.find_taps`).
     teacher_taps
         The same of the teacher; also :data:`SOFT_LABELS`, the teacher team's corrected probabilities.

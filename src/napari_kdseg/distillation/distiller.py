@@ -143,7 +143,7 @@ class Method(Generic[Settings]):
         The constants of the preset chosen.
     teacher
         Which of several teachers is learned from, from 0: ``kd@2`` learns from the second.
-    parts
+    sum_of
         The methods it is the sum of.
     """
 
@@ -165,13 +165,13 @@ class Method(Generic[Settings]):
     caution: Callable[[int, int], list[str]] = nothing_to_say
     overrides: Mapping[str, Any] = field(default_factory=dict)
     teacher: int = 0
-    parts: Sequence[Method[Any]] = ()
+    sum_of: Sequence[Method[Any]] = ()
 
     @property
     def teachers(self) -> int:
         """How many teachers there must be."""
         own = self.teacher + 1 if self.needs_teacher else 0
-        return max([own, *(part.teachers for part in self.parts)])
+        return max([own, *(method.teachers for method in self.sum_of)])
 
     @property
     def needs(self) -> list[str]:
@@ -217,7 +217,7 @@ class Method(Generic[Settings]):
 
     def recipe(self, settings: Settings, given: Given) -> Recipe:
         """Make the terms and stages of this method for the teacher it learns from."""
-        if self.parts:
+        if self.sum_of:
             return self.build(settings, given)
         given = replace(given, number=self.teacher)
         if not self.needs_teacher or segments(given.teacher):

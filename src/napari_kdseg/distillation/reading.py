@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, TeacherTeam, ask
+from napari_kdseg.distillation.correction.teacher_team import CorrectionCounts, TeacherTeam, run_frozen
 from napari_kdseg.distillation.declarations import IMAGE, LOGITS, SOFT_LABELS
 from napari_kdseg.distillation.losses.common import labels_on_grid
 from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.declarations import Ask
+    from napari_kdseg.distillation.declarations import RunFrozen
 
 NO_LAYERS = frozenset({IMAGE, LOGITS, SOFT_LABELS})
 
@@ -36,7 +36,7 @@ class TeacherReader:
 
     Attributes
     ----------
-    ask
+    run_frozen
         How a frozen network is run; may be replaced by one that remembers.
     counts
         What the team mended in the last batch.
@@ -48,7 +48,7 @@ class TeacherReader:
         self.network, self.view, self.team = network, view, team
         self.taps = set(taps)
         self.layers = tuple(sorted(self.taps - NO_LAYERS))
-        self.ask: Ask = ask
+        self.run_frozen: RunFrozen = run_frozen
         self.counts: CorrectionCounts | None = None
         if self.taps - {IMAGE} and network is None:
             raise ConfigurationError(
@@ -76,9 +76,9 @@ class TeacherReader:
         seen = self.view(image)
         team = self.team if SOFT_LABELS in self.taps else None
         layers = self.layers if team is None else tuple(sorted({*self.layers, *team.layers}))
-        values = self.ask("teacher", self.network, seen, layers)
+        values = self.run_frozen("teacher", self.network, seen, layers)
         if team is not None:
-            correction = team.correct(seen, labels_on_grid(target, seen.shape[-2:]), values, self.ask)
+            correction = team.correct(seen, labels_on_grid(target, seen.shape[-2:]), values, self.run_frozen)
             self.counts = correction.counts()
             values = {**values, SOFT_LABELS: correction.ultimate}
         return {IMAGE: image, **values}

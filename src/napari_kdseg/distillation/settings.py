@@ -51,12 +51,12 @@ class FeatureSettings(AloneSettings):
     student_layers: tuple[str, ...] = setting(
         (),
         "Layers of the student",
-        "Module paths such as decoder.blocks.3, or roles such as @deep; empty: chosen for the network.",
+        "Module paths such as decoder.blocks.3, or names such as @deep; empty: chosen for the network.",
     )
     teacher_layers: tuple[str, ...] = setting(
         (),
         "Layers of the teacher",
-        "Module paths such as decoder.blocks.3, or roles such as @deep; empty: chosen for the network.",
+        "Module paths such as decoder.blocks.3, or names such as @deep; empty: chosen for the network.",
     )
 
 

@@ -25,6 +25,7 @@ from napari_kdseg.distillation.settings import FOCUSING, AloneSettings
 from napari_kdseg.distillation.view import View
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import capture, find_taps, tap_of
+from napari_kdseg.networks.anatomy.named_layers import is_layer_name
 
 IGNORE_INDEX = 255
 
@@ -369,11 +370,11 @@ def _with_layers(
     teachers: Sequence[nn.Module],
     input_shape: tuple[int, int, int],
 ) -> tuple[Term, ...]:
-    """Put the layers of each network in the place of roles such as ``"@deep"``."""
+    """Put the layers of each network in the place of names such as ``"@deep"``."""
     found: dict[int, dict[str, str]] = {}
 
     def layers(network: nn.Module | None, taps: tuple[str, ...]) -> tuple[str, ...]:
-        if network is None or not any(tap.startswith("@") for tap in taps):
+        if network is None or not any(map(is_layer_name, taps)):
             return taps
         if id(network) not in found:
             found[id(network)] = find_taps(network, input_shape)

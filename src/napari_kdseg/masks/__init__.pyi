@@ -3,7 +3,7 @@ from .export.masks import export_masks as export_masks
 from .pyramid import MaskPyramid as MaskPyramid
 from .pyramid import open_masks as open_masks
 from .settings import SlideSettings as SlideSettings
-from .tiling import Tile as Tile
+from .tiling import GridTile as GridTile
 from .tiling import plan_tiles as plan_tiles
 from .writing.store import MaskSpec as MaskSpec
 from .writing.store import MaskStore as MaskStore

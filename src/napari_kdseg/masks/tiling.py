@@ -18,7 +18,7 @@ GridIndex = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Tile:
+class GridTile:
     """One output tile; all numbers are pixels of the mask.
 
     Attributes
@@ -84,7 +84,7 @@ def plan_tiles(
     tile: int,
     halo: int,
     multiple: int = 1,
-) -> list[Tile]:
+) -> list[GridTile]:
     """Plan the tiles that cover ``region`` of a mask, from its centre outward.
 
     Parameters
@@ -102,7 +102,7 @@ def plan_tiles(
 
     Returns
     -------
-    list of Tile
+    list of GridTile
         Each pixel of the grown region lies in exactly one tile.
 
     Raises
@@ -123,7 +123,7 @@ def plan_tiles(
         raise ConfigurationError("The region lies outside the slide. Choose one that overlaps it.")
     side = tile + 2 * halo
     tiles = [
-        Tile(
+        GridTile(
             row,
             column,
             row * tile,
@@ -137,7 +137,7 @@ def plan_tiles(
     ]
     centre_y, centre_x = (top + bottom) / 2, (left + right) / 2
 
-    def distance(item: Tile) -> float:
+    def distance(item: GridTile) -> float:
         return math.hypot(item.y + item.height / 2 - centre_y, item.x + item.width / 2 - centre_x)
 
     return sorted(tiles, key=distance)

@@ -3,8 +3,8 @@ from .anatomy.describe import last_feature as last_feature
 from .anatomy.describe import output_stride as output_stride
 from .anatomy.describe import sees_everything as sees_everything
 from .anatomy.describe import unwrap as unwrap
-from .anatomy.roles import find_taps as find_taps
-from .anatomy.roles import tap_of as tap_of
+from .anatomy.named_layers import find_taps as find_taps
+from .anatomy.named_layers import tap_of as tap_of
 from .anatomy.taps import capture as capture
 from .build import create as create
 from .build import create_from as create_from
@@ -15,8 +15,6 @@ from .checkpoints.checkpoint import load as load
 from .checkpoints.checkpoint import save as save
 from .checkpoints.encoder_weights import load_encoder as load_encoder
 from .checkpoints.formats import inspect as inspect
-from .choices import NetworkChoice as NetworkChoice
-from .choices import names as names
 from .foreign.permission import allow_code as allow_code
 from .foreign.permission import allowed_code as allowed_code
 from .parallel.sharing import LostProcessError as LostProcessError
@@ -25,4 +23,6 @@ from .parallel.sharing import among as among
 from .parallel.sharing import divided as divided
 from .parallel.sharing import shares as shares
 from .preprocess import to_input as to_input
+from .recommended import RecommendedNetwork as RecommendedNetwork
+from .recommended import recommended_networks as recommended_networks
 from .spec import NetworkSpec as NetworkSpec

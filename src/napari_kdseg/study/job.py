@@ -43,7 +43,7 @@ from napari_kdseg.study.plan import TEACHER, Places, Run, distillation, network_
 from napari_kdseg.study.report.evidence import write_evidence
 from napari_kdseg.study.results import finished, score_given
 from napari_kdseg.study.shares import kinds, share, write_share
-from napari_kdseg.study.table import Row, Table
+from napari_kdseg.study.table import Table, TableRow
 from napari_kdseg.study.telling import Telling
 from napari_kdseg.training import DataConfig, DistillConfig, distill
 from napari_kdseg.training.lock import locked
@@ -344,7 +344,7 @@ class _Study:
         else:
             raise JobCancelled
 
-    def _keep(self, row: Row, classes: Mapping[str, float], images: Mapping[str, float]) -> None:
+    def _keep(self, row: TableRow, classes: Mapping[str, float], images: Mapping[str, float]) -> None:
         """Write the row of a finished run."""
         self.table.append(row, classes, images)
         self.telling.note(row.run, status="done", share=1.0, stage="", test_dice=row.test_dice)

@@ -22,10 +22,10 @@ from napari_kdseg.networks import count_parameters, load
 from napari_kdseg.networks.anatomy.cost import multiply_adds
 from napari_kdseg.study.config import StudyConfig
 from napari_kdseg.study.plan import Places, Run, distillation
-from napari_kdseg.study.table import Row
+from napari_kdseg.study.table import TableRow
 from napari_kdseg.training import DataConfig, DistillConfig, NetworkChoice
 from napari_kdseg.training.job import make_fabric
-from napari_kdseg.training.roles import Roles
+from napari_kdseg.training.participants import Participants
 from napari_kdseg.training.scores.evaluation import evaluate
 from napari_kdseg.training.tiles.data import discover
 from napari_kdseg.training.tiles.dataset import TileDataset
@@ -33,7 +33,7 @@ from napari_kdseg.training.tiles.dataset import TileDataset
 Scores = dict[str, float]
 
 
-def finished(run: Run, config: DistillConfig, shared: Mapping[str, Path]) -> tuple[Row, Scores, Scores]:
+def finished(run: Run, config: DistillConfig, shared: Mapping[str, Path]) -> tuple[TableRow, Scores, Scores]:
     """Read what a distillation left in its run folder.
 
     Parameters
@@ -74,12 +74,12 @@ def finished(run: Run, config: DistillConfig, shared: Mapping[str, Path]) -> tup
 
 def score_given(
     config: StudyConfig, run: Run, teacher: NetworkChoice, data: DataConfig, emit: Emit, control: Control
-) -> tuple[Row, Scores, Scores]:
+) -> tuple[TableRow, Scores, Scores]:
     """Score a teacher that was given as a checkpoint: nothing is trained; returns the same as :func:`finished`."""
     collection = discover(data, control.check)
     distil = distillation(config, run, data, len(collection.train), Places(config.work_folder))
     assert teacher.checkpoint is not None
-    loaded = Roles(collection, distil, emit).load("teacher", teacher, teacher.checkpoint)
+    loaded = Participants(collection, distil, emit).load("teacher", teacher, teacher.checkpoint)
     fabric, side = make_fabric(distil), teacher.input_size or data.input_size
     scores: Scores = {}
     tiles: list[dict[str, float]] = []
@@ -130,8 +130,8 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def _row(
     run: Run, scores: Scores, network: Any, side: int, channels: int, seconds: float, config: DistillConfig
-) -> Row:
-    return Row(
+) -> TableRow:
+    return TableRow(
         task=run.task,
         method=run.method,
         teacher=run.teacher,

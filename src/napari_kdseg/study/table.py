@@ -22,7 +22,7 @@ RUNS, CLASSES, IMAGES = "runs.csv", "classes.csv", "images"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A finished run as the table has it.
 
     Attributes
@@ -58,7 +58,7 @@ class Row:
         return Run(self.task, self.method, self.teacher, self.student, self.label_fraction, self.seed)
 
 
-COLUMNS = tuple(Row.__dataclass_fields__)
+COLUMNS = tuple(TableRow.__dataclass_fields__)
 _NUMBERS = {
     **dict.fromkeys(("label_fraction", "test_dice", "test_miou", "val_dice", "train_seconds"), float),
     **dict.fromkeys(("seed", "params", "macs"), int),
@@ -82,7 +82,7 @@ class Table:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.rows: list[Row] = [_row(line, folder / RUNS) for line in _lines(folder / RUNS, COLUMNS)]
+        self.rows: list[TableRow] = [_row(line, folder / RUNS) for line in _lines(folder / RUNS, COLUMNS)]
         self._classes = _lines(folder / CLASSES, (*KEY, "class", "test_dice"))
 
     @property
@@ -90,7 +90,7 @@ class Table:
         """Runs that are finished."""
         return {row.run for row in self.rows}
 
-    def append(self, row: Row, classes: Mapping[str, float], images: Mapping[str, float]) -> None:
+    def append(self, row: TableRow, classes: Mapping[str, float], images: Mapping[str, float]) -> None:
         """Add a finished run; killed at any moment, it is there with all that belongs to it, or not.
 
         Parameters
@@ -150,12 +150,12 @@ class Table:
         return self.folder / IMAGES / f"{run.name}.csv"
 
 
-def _row(line: Mapping[str, str], path: Path) -> Row:
+def _row(line: Mapping[str, str], path: Path) -> TableRow:
     try:
         values: dict[str, Any] = {
             name: _NUMBERS[name](line[name] or "nan") if name in _NUMBERS else line[name] for name in COLUMNS
         }
-        return Row(**values)
+        return TableRow(**values)
     except ValueError as error:
         raise DataError(
             f"{path.name} holds a row that cannot be understood ({error}). Correct it."

@@ -25,6 +25,7 @@ from napari_kdseg.memory import blocks_kept
 from napari_kdseg.networks import Checkpoint, NetworkSpec, Shares, inspect, save
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import RUN_ONLY, DistillConfig
+from napari_kdseg.training.participants import Participants
 from napari_kdseg.training.processes import (
     connected,
     demand_alike,
@@ -33,7 +34,6 @@ from napari_kdseg.training.processes import (
     quiet_unless_first,
     shared_control,
 )
-from napari_kdseg.training.roles import Roles
 from napari_kdseg.training.run.loop import Workplace, evaluate, fit
 from napari_kdseg.training.run.run_folder import RunFolder
 from napari_kdseg.training.run.teacher_memory import TeacherMemory, changing_tiles
@@ -112,11 +112,11 @@ class _Distillation:
         self.collection = self._discover()
         self._compare_processes()
         self._datasets: dict[tuple[str, int], TileDataset] = {}
-        self.roles = Roles(self.collection, config, emit, self.revision)
-        self.sides = {name: self.roles.side(choice) for name, choice in config.teachers.items()}
-        self.sides["student"] = self.roles.side(config.student)
+        self.participants = Participants(self.collection, config, emit, self.revision)
+        self.sides = {name: self.participants.side(choice) for name, choice in config.teachers.items()}
+        self.sides["student"] = self.participants.side(config.student)
         side = self.sides["student"]
-        self.place = Workplace(
+        self.workplace = Workplace(
             config, run, self.fabric, self._dataset("train", side), self._dataset("val", side), emit, self.control,
             self.collection.fingerprint, self.revision,
         )  # fmt: skip
@@ -192,8 +192,8 @@ class _Distillation:
                 "old data back, or start a new run in another folder."
             )
         self.run_folder.rewind(self.state["metrics_size"])
-        self.place.position = self.state["position"]
-        self.place.completed = self.state["completed"]
+        self.workplace.position = self.state["position"]
+        self.workplace.completed = self.state["completed"]
         stage, epoch = self.state["stage"], self.state["progress"]["epoch"] + 1
         if stage == "student" and epoch > self.config.epochs:
             self.emit(Message("This run was finished before: its networks are only scored again."))
@@ -214,18 +214,18 @@ class _Distillation:
     def _teacher(self, name: str, choice: NetworkChoice) -> Checkpoint:
         checkpoint = self._given_teacher(name, choice)
         if checkpoint is None:
-            return self.roles.create(name, choice)
+            return self.participants.create(name, choice)
         if choice.is_encoder:
-            return self.roles.encoder(choice)
-        return self.roles.load(name, choice, checkpoint)
+            return self.participants.encoder(choice)
+        return self.participants.load(name, choice, checkpoint)
 
     def _student(self, teacher: NetworkSpec | None) -> Checkpoint:
         """Create the student, normalised as the teacher; or load the weights it starts from, with their own."""
         choice = self.config.student
         if choice.checkpoint is None:
-            return self.roles.create("student", choice, teacher)
-        loaded = self.roles.load("student", choice, choice.checkpoint)
-        spec = loaded.spec.model_copy(update=self.roles.of_the_data(choice))
+            return self.participants.create("student", choice, teacher)
+        loaded = self.participants.load("student", choice, choice.checkpoint, to_train=True)
+        spec = loaded.spec.model_copy(update=self.participants.of_the_data(choice))
         return Checkpoint(loaded.module, spec, loaded.path)
 
     def _weigh_classes(self) -> None:
@@ -252,10 +252,10 @@ class _Distillation:
         names += [f"{stage.title.lower()} ({self._epochs(stage)} epochs)" for stage in stages]
         for sentence in self.method.caution(len(self.collection.classes), self.config.batch_size):
             self.emit(Message(sentence, "warning"))
-        batches = batch_count(len(self.place.train), self.config.batch_size)
-        self.emit(Message(f"On {self._place()}, {batches} batches an epoch. Stages: {', '.join(names)}."))
+        batches = batch_count(len(self.workplace.train), self.config.batch_size)
+        self.emit(Message(f"On {self._devices()}, {batches} batches an epoch. Stages: {', '.join(names)}."))
 
-    def _place(self) -> str:
+    def _devices(self) -> str:
         if self.ours.count == 1:
             return _device_name(self.fabric)
         return f"{self.ours.count} processes, each on {_device_name(self.fabric)}"
@@ -296,9 +296,9 @@ class _Distillation:
             self._train(stage, self.config.teacher_epochs, teacher.spec, side, side)
         elif teacher.spec.segments:
             self.networks[name] = (teacher.module, teacher.spec, side)
-            place = self.run_folder.network(name)
-            if self.run_folder.writes and not place.exists():
-                self.emit(Checkpointed(save(place, teacher.module, teacher.spec)))
+            kept = self.run_folder.network(name)
+            if self.run_folder.writes and not kept.exists():
+                self.emit(Checkpointed(save(kept, teacher.module, teacher.spec)))
             scores = self._evaluate(name, "val")
             tiles = len(self.collection.val)
             self.emit(
@@ -313,9 +313,9 @@ class _Distillation:
 
         Its network sees images of ``side`` pixels, its batches hold tiles of ``tiles`` pixels.
         """
-        self.place.train = self._dataset("train", tiles)
-        self.place.val = self._dataset("val", side if segments(stage) else tiles)
-        if stage.name in self.place.completed:
+        self.workplace.train = self._dataset("train", tiles)
+        self.workplace.val = self._dataset("val", side if segments(stage) else tiles)
+        if stage.name in self.workplace.completed:
             load_weights(stage, spec, self.run_folder.network(stage.name))
         elif stage.name in self.config.trained_stages:
             load_weights(stage, spec, self.config.trained_stages[stage.name])
@@ -324,7 +324,7 @@ class _Distillation:
             ours = self.state is not None and self.state["stage"] == stage.name
             self.emit(Message(f"{stage.title}: {epochs} epochs."))
             with self._remembered(stage):
-                fit(stage, epochs, spec, self.place, self.state if ours else None)
+                fit(stage, epochs, spec, self.workplace, self.state if ours else None)
         if segments(stage):
             self.networks[stage.name] = (stage.network, spec, side)
 
@@ -347,7 +347,7 @@ class _Distillation:
         folder = self.run_folder.path / "remembered" if shared is None else shared
         with TeacherMemory(folder, self.emit, shared=shared is not None) as memory:
             for number, reader in enumerate(readers):
-                reader.ask = partial(memory.ask, f"{number}")
+                reader.run_frozen = partial(memory.run_frozen, f"{number}")
             yield
 
     # -- after training -------------------------------------------------------------------------------------------

@@ -101,10 +101,10 @@ def distill(
 
 def _say(result: DistillResult) -> None:
     """Print what came out of a run."""
-    for role, metrics in result.metrics.items():
+    for network, metrics in result.metrics.items():
         chosen = [f"{split}_{score}" for split in ("val", "test") for score in ("dice", "iou", "tile_dice")]
         scores = ", ".join(f"{name} {metrics[name]:.4f}" for name in chosen if name in metrics)
-        print(f"{role}: {scores}")
+        print(f"{network}: {scores}")
     print(f"Everything else is in {result.run / 'report'}")
 
 
@@ -122,13 +122,13 @@ def _give_networks(
             network["new_head"] = True
 
 
-def _give_encoder(values: dict[str, Any], role: str, weights: Path | None, example: str) -> None:
+def _give_encoder(values: dict[str, Any], name: str, weights: Path | None, example: str) -> None:
     """Have the encoder of a network begin with weights of a file."""
     if weights is None:
         return
-    if not values.get(role):
-        raise ConfigurationError(f"Name the {role} whose encoder these weights are for: --{role} {example}.")
-    values[role]["encoder_weights"] = str(weights)
+    if not values.get(name):
+        raise ConfigurationError(f"Name the {name} whose encoder these weights are for: --{name} {example}.")
+    values[name]["encoder_weights"] = str(weights)
 
 
 def _network(choice: str) -> dict[str, str]:

@@ -64,18 +64,18 @@ def _is_name(path: str) -> bool:
 
 
 def _facts(path: str) -> list[tuple[str, str]]:
-    place = Path(path)
-    if is_checkpoint(place):
+    file = Path(path)
+    if is_checkpoint(file):
         from napari_kdseg.networks import count_parameters, load
 
-        checkpoint = load(place)
+        checkpoint = load(file)
         spec = checkpoint.spec.model_dump(exclude={"versions", "options"})
         return [
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
         ]
-    if (place / "config.json").is_file():
-        return _run_facts(place)
+    if (file / "config.json").is_file():
+        return _run_facts(file)
     from napari_kdseg.slides import describe_in_full, open_slide
 
     with open_slide(path) as slide:

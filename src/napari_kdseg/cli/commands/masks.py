@@ -36,13 +36,13 @@ def demo(
     result = run_job(demo, config)
     from napari_kdseg.widgets.view import screenshot, show
 
-    places = {"stores": [result.masks], "annotation": result.slide, "region": result.view}
-    screenshot(result.slide, output / "overlay.png", **places)
-    screenshot(result.slide, output / "side-by-side.png", panes=True, **places)
+    shown = {"stores": [result.masks], "annotation": result.slide, "region": result.view}
+    screenshot(result.slide, output / "overlay.png", **shown)
+    screenshot(result.slide, output / "side-by-side.png", panes=True, **shown)
     write_summary(result)
     console.print(f"Made {output}/overlay.png, summary.md, masks.ome.zarr, run/")
     if window and has_display():
-        show(result.slide, run=result.run, **places)
+        show(result.slide, run=result.run, **shown)
 
 
 @app.command()
@@ -145,7 +145,7 @@ def _stem(slide: str) -> str:
     flags={"kinds": "--as", "compress": "--gzip", "bounds": "--bounds"},
 )
 def export(
-    places: Annotated[
+    paths: Annotated[
         list[Path],
         typer.Argument(
             help="Mask stores *.ome.zarr, or folders of them; at the end the folder for the files."
@@ -158,9 +158,9 @@ def export(
     """Write masks for other programs: outlines with measurements, areas of each class, pyramidal TIFF, DICOM SEG."""
     from napari_kdseg.masks import export_masks as job
 
-    if len(places) < 2:
+    if len(paths) < 2:
         raise ConfigurationError("Say where the files shall go: kdseg export MASKS.ome.zarr FOLDER.")
-    *stores, output = places
+    *stores, output = paths
     config = ExportConfig.model_validate(
         {"stores": tuple(stores), "output": output, "names": tuple(name or ()), **settings}
     )
@@ -227,13 +227,13 @@ def view(
     """Open a slide with its overlays, or render it into a picture without a person."""
     from napari_kdseg.widgets import view as viewing
 
-    places: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "stores": overlay or [], "annotation": annotation, "slide_mpp": slide_mpp, "region": region_of(region),
     }  # fmt: skip
     if screenshot is None:
-        viewing.show(slide, run=run, **places)
+        viewing.show(slide, run=run, **shown)
     else:
         viewing.screenshot(
-            slide, screenshot, window=window, run=run, dock=dock, panes=panes, hide=hide or [], **places
+            slide, screenshot, window=window, run=run, dock=dock, panes=panes, hide=hide or [], **shown
         )
         print(screenshot)

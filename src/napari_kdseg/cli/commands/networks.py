@@ -13,8 +13,8 @@ from rich.table import Table
 
 from napari_kdseg.cli.app import app
 from napari_kdseg.cli.costs import measured
-from napari_kdseg.networks import NetworkChoice, names
-from napari_kdseg.networks.choices import COST_SIDE
+from napari_kdseg.networks import RecommendedNetwork, recommended_networks
+from napari_kdseg.networks.recommended import COST_SIDE
 
 _WIDTH_OF_FILES = 170
 
@@ -35,7 +35,7 @@ def networks(
 
     Any other architecture and encoder of segmentation-models-pytorch may be named as well, as in linknet/resnet50.
     """
-    choices = names()
+    choices = recommended_networks()
     speeds = _speeds(choices, measure)
     if as_json:
         print(json.dumps([_facts(choice, speeds) for choice in choices], indent=2))
@@ -55,14 +55,14 @@ def networks(
     )
 
 
-def _speeds(choices: Sequence[NetworkChoice], measure: bool | None) -> dict[str, float]:
+def _speeds(choices: Sequence[RecommendedNetwork], measure: bool | None) -> dict[str, float]:
     """Images a second, of those that are known or measured now."""
     what = {None: "missing", True: "all", False: "none"}[measure]
     costs = measured([choice.name for choice in choices], side=COST_SIDE, measure=what).costs
     return {name: cost.images_per_s for name, cost in costs.items()}
 
 
-def _table(choices: Sequence[NetworkChoice], speeds: dict[str, float]) -> Table:
+def _table(choices: Sequence[RecommendedNetwork], speeds: dict[str, float]) -> Table:
     table = Table(title=f"Cost and speed: one image, 3 x {COST_SIDE} x {COST_SIDE}", title_justify="left")
     for heading in ("name", "role"):
         table.add_column(heading, no_wrap=True)
@@ -84,7 +84,7 @@ def _table(choices: Sequence[NetworkChoice], speeds: dict[str, float]) -> Table:
     return table
 
 
-def _facts(choice: NetworkChoice, speeds: dict[str, float]) -> dict[str, Any]:
+def _facts(choice: RecommendedNetwork, speeds: dict[str, float]) -> dict[str, Any]:
     return asdict(choice) | {
         "image": [3, COST_SIDE, COST_SIDE],
         "images_per_second": speeds.get(choice.name),

@@ -16,7 +16,7 @@ from napari_kdseg.slides.formats import written_endings
 from napari_kdseg.slides.writing.config import ConvertConfig, SynthConfig
 
 if TYPE_CHECKING:
-    from napari_kdseg.slides.writing.convert import Converted
+    from napari_kdseg.slides.writing.convert import ConvertedSlide
 
 annotation_commands = typer.Typer(help="Outlines and masks of slides.", no_args_is_help=True)
 app.add_typer(annotation_commands, name="annotations")
@@ -88,7 +88,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _print_written(written: Converted) -> None:
+def _print_written(written: ConvertedSlide) -> None:
     height, width = written.shapes[0]
     print(
         f"{written.output}: {width:,} x {height:,}, {len(written.shapes)} levels, {written.bytes / 1e6:,.1f} MB"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from napari_kdseg.distillation.correction.boundary import boundary_transform
 from napari_kdseg.distillation.correction.false_pixels import FalsePixelQueues, false_pixel_images
 from napari_kdseg.distillation.correction.masks import TrainingMasks
-from napari_kdseg.distillation.correction.teacher_team import ask
+from napari_kdseg.distillation.correction.teacher_team import run_frozen
 from napari_kdseg.distillation.declarations import LOGITS
 from napari_kdseg.distillation.settings import PlcKdSettings
 from napari_kdseg.distillation.stages import IGNORE_INDEX, TrainingStage, random_generator
@@ -151,7 +151,7 @@ class FalsePixelAssistantStage(TrainingStage):
     def _fill_queues(self, image: Tensor, target: Tensor) -> Tensor:
         """Push what T gets wrong in this batch, and return T's probabilities."""
         with torch.no_grad():
-            probabilities = ask("teacher", self.teacher, image)[LOGITS].float().softmax(dim=1)
+            probabilities = run_frozen("teacher", self.teacher, image)[LOGITS].float().softmax(dim=1)
         if self.queues is None:
             self.queues = FalsePixelQueues(probabilities.shape[1], image.shape[1], self.settings.queue_length)
         self.queues.to(image.device)

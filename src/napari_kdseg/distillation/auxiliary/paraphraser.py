@@ -17,6 +17,7 @@ from napari_kdseg.distillation.settings import AloneSettings
 from napari_kdseg.distillation.stages import TrainingStage
 from napari_kdseg.errors import ConfigurationError
 from napari_kdseg.networks import capture, find_taps, tap_of
+from napari_kdseg.networks.anatomy.named_layers import is_layer_name
 
 SLOPE = 0.1
 
@@ -205,14 +206,14 @@ class ParaphraserStage(TrainingStage):
 def layers_and_shapes(
     network: nn.Module, taps: Sequence[str], input_shape: tuple[int, int, int]
 ) -> tuple[list[str], list[torch.Size]]:
-    """Resolve roles such as ``"@deep"`` and pass a blank image through ``network``.
+    """Resolve names such as ``"@deep"`` and pass a blank image through ``network``.
 
     Parameters
     ----------
     network
         Its weights and running statistics are not touched.
     taps
-        Module paths, roles or :data:`~napari_kdseg.distillation.LOGITS`.
+        Module paths, names or :data:`~napari_kdseg.distillation.LOGITS`.
     input_shape
         ``(D, H, W)`` of an image.
 
@@ -226,7 +227,7 @@ def layers_and_shapes(
     ConfigurationError
         If a layer does not exist or puts out no feature map.
     """
-    found = find_taps(network, input_shape) if any(tap.startswith("@") for tap in taps) else {}
+    found = find_taps(network, input_shape) if any(map(is_layer_name, taps)) else {}
     paths = [tap_of(found, tap) for tap in taps]
     some, training = next(network.parameters()), network.training
     try:

@@ -131,8 +131,8 @@ class FalsePixelQueues:
     def _append(self, c: int, pixels: Tensor) -> None:
         pixels = pixels[-self.length :].to(self.values)
         count = len(pixels)
-        places = (self._next[c] + torch.arange(count, device=self.values.device)) % self.length
-        self.values[c, places] = pixels
+        slots = (self._next[c] + torch.arange(count, device=self.values.device)) % self.length
+        self.values[c, slots] = pixels
         self._next[c] = (self._next[c] + count) % self.length
         self._sizes[c] = min(self._sizes[c] + count, self.length)
 
@@ -155,7 +155,7 @@ class FalsePixelQueues:
             )
         self.values = state["values"].to(self.values).clone()
         self._sizes = [int(size) for size in state["sizes"]]
-        self._next = [int(place) for place in state["next"]]
+        self._next = [int(slot) for slot in state["next"]]
 
 
 def false_pixel_images(
@@ -219,7 +219,7 @@ def false_pixel_images(
     return image, torch.where(drawable, masks, ignore_index)
 
 
-def _choose(places: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
-    """Choose ``k`` of ``places`` at random without replacement, or all of them, in random order."""
-    order = torch.randperm(len(places), generator=generator)[:k]
-    return places[order.to(places.device)]
+def _choose(candidates: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
+    """Choose ``k`` of ``candidates`` at random without replacement, or all of them, in random order."""
+    order = torch.randperm(len(candidates), generator=generator)[:k]
+    return candidates[order.to(candidates.device)]

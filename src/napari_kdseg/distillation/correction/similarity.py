@@ -151,8 +151,8 @@ def _most_similar_right_pixels(
             bank = (right[n] & (target[n] == c)).flatten().nonzero().squeeze(1)
             query_units = units.index_select(1, queries).T.contiguous()
             if len(bank):
-                _, place = _nearest(query_units, units, bank, chunk)
-                source[n * pixels + queries] = n * pixels + bank[place]
+                _, nearest = _nearest(query_units, units, bank, chunk)
+                source[n * pixels + queries] = n * pixels + bank[nearest]
             else:
                 orphans[c].append((n * pixels + queries, query_units))
     for c, parts in orphans.items():
@@ -160,18 +160,18 @@ def _most_similar_right_pixels(
         best = torch.full((len(queries),), -torch.inf, dtype=query_units.dtype, device=target.device)
         for n in (right & (target == c)).flatten(1).any(dim=1).nonzero().squeeze(1).tolist():
             bank = (right[n] & (target[n] == c)).flatten().nonzero().squeeze(1)
-            similarity, place = _nearest(query_units, _unit_vectors(maps[n], size), bank, chunk)
+            similarity, nearest = _nearest(query_units, _unit_vectors(maps[n], size), bank, chunk)
             better = similarity > best
             best = torch.where(better, similarity, best)
-            source[queries[better]] = n * pixels + bank[place[better]]
+            source[queries[better]] = n * pixels + bank[nearest[better]]
     return source
 
 
 def _nearest(queries: Tensor, units: Tensor, bank: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Largest cosine of each of ``queries [q, d]`` to ``units [d, p]`` at ``bank``, and its (first) place in ``bank``.
+    """Largest cosine of each of ``queries [q, d]`` to ``units [d, p]`` at ``bank``, and its (first) index in ``bank``.
 
     On a CPU the largest value is found some twenty times faster than where it is. So each part of the bank gives
-    its largest value only, and the place is looked for afterwards in the one part that won.
+    its largest value only, and the index is looked for afterwards in the one part that won.
     """
     height, width = CPU_TILE if queries.device.type == "cpu" else GPU_TILE
     parts = bank.split(min(width, chunk))
@@ -187,12 +187,12 @@ def _nearest(queries: Tensor, units: Tensor, bank: Tensor, chunk: int) -> tuple[
             largest = torch.mm(some, candidates, out=product).amax(dim=1)
             part_of_best[rows].masked_fill_(largest > best[rows], number)
             torch.maximum(best[rows], largest, out=best[rows])
-    place = torch.empty_like(part_of_best)
+    index = torch.empty_like(part_of_best)
     for number in part_of_best.unique().tolist():
         candidates = units.index_select(1, parts[number])
         for rows in (part_of_best == number).nonzero().squeeze(1).split(height):
-            place[rows] = number * len(parts[0]) + (queries[rows] @ candidates).argmax(dim=1)
-    return best, place
+            index[rows] = number * len(parts[0]) + (queries[rows] @ candidates).argmax(dim=1)
+    return best, index
 
 
 def _unit_vectors(one_map: Tensor, size: torch.Size) -> Tensor:

@@ -22,7 +22,7 @@ from napari_kdseg.errors import ConfigurationError, DataError
 from napari_kdseg.networks import capture, last_feature
 
 if TYPE_CHECKING:
-    from napari_kdseg.distillation.declarations import Ask
+    from napari_kdseg.distillation.declarations import RunFrozen
 
 IGNORED = 255
 STEPS = ("false_pixel_assistant", "boundary_assistant", "similarity", "fallback")
@@ -87,7 +87,7 @@ class Correction:
         return CorrectionCounts(int(labelled.sum()), tuple(wrong), mended)
 
 
-def ask(name: str, network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:  # noqa: ARG001
+def run_frozen(name: str, network: nn.Module, image: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:  # noqa: ARG001
     """Run a frozen network: its logits at the image's size under :data:`LOGITS`, and what ``layers`` put out.
 
     Of an encoder, which has no logits, there is only the latter.
@@ -172,7 +172,7 @@ class TeacherTeam:
         image: Tensor,
         target: Tensor,
         teacher_output: Mapping[str, Tensor] | None = None,
-        ask: Ask = ask,
+        run_frozen: RunFrozen = run_frozen,
     ) -> Correction:
         """Correct the teacher's soft label of a batch.
 
@@ -183,8 +183,8 @@ class TeacherTeam:
         target
             ``[N, H, W]`` integer classes, 255 = not annotated.
         teacher_output
-            What ``ask`` returned of the teacher for :attr:`layers`, where it was run already.
-        ask
+            What ``run_frozen`` returned of the teacher for :attr:`layers`, where it was run already.
+        run_frozen
             How a frozen network is run.
 
         Returns
@@ -202,7 +202,7 @@ class TeacherTeam:
         """
         target = target.long()
         if teacher_output is None:
-            teacher_output = ask("teacher", self.teacher, image, self.layers)
+            teacher_output = run_frozen("teacher", self.teacher, image, self.layers)
         logits = teacher_output[LOGITS]
         initial = _probabilities(logits)
         _check(initial, target)
@@ -210,12 +210,14 @@ class TeacherTeam:
         false_pixel = initial
         if self.false_pixel_assistant is not None:
             answers.append(
-                _answer(ask, "false_pixel_assistant", self.false_pixel_assistant, image, initial.shape)
+                _answer(run_frozen, "false_pixel_assistant", self.false_pixel_assistant, image, initial.shape)
             )
             false_pixel = self._revise(initial, answers, target, torch.ones_like(target, dtype=torch.bool))
         boundary = false_pixel
         if self.boundary_assistant is not None:
-            answers.append(_answer(ask, "boundary_assistant", self.boundary_assistant, image, initial.shape))
+            answers.append(
+                _answer(run_frozen, "boundary_assistant", self.boundary_assistant, image, initial.shape)
+            )
             boundary = self._revise(false_pixel, answers, target, self._reach_of_boundary_assistant(target))
         ultimate, codes = boundary, torch.zeros_like(target, dtype=torch.uint8)
         if self.settings.use_similarity:
@@ -292,8 +294,10 @@ def _probabilities(logits: Tensor) -> Tensor:
     return logits.float().softmax(dim=1)
 
 
-def _answer(ask: Ask, name: str, assistant: nn.Module, image: Tensor, shape: torch.Size) -> Tensor:
-    answer = _probabilities(ask(name, assistant, image, ())[LOGITS])
+def _answer(
+    run_frozen: RunFrozen, name: str, assistant: nn.Module, image: Tensor, shape: torch.Size
+) -> Tensor:
+    answer = _probabilities(run_frozen(name, assistant, image, ())[LOGITS])
     if answer.shape != shape:
         raise ConfigurationError(
             f"An assistant answers in the shape {tuple(answer.shape)} but the teacher in {tuple(shape)}. "

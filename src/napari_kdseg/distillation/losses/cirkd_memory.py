@@ -79,16 +79,16 @@ class ClassQueues(nn.Module):
         """Append ``embeddings [count, c]`` to the queue of class ``c``; the oldest make room."""
         length = self.values.shape[1]
         embeddings = embeddings[-length:].to(self.values)
-        places = (self._next[c] + torch.arange(len(embeddings), device=self.values.device)) % length
-        self.values[c, places] = embeddings
+        slots = (self._next[c] + torch.arange(len(embeddings), device=self.values.device)) % length
+        self.values[c, slots] = embeddings
         self._next[c] = (self._next[c] + len(embeddings)) % length
         self._sizes[c] = min(self._sizes[c] + len(embeddings), length)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``count // classes`` (at least one) different embeddings of each class, all where there are fewer."""
         each = max(count // len(self._sizes), 1)
-        places = [distinct(size, each, generator).to(self.values.device) for size in self._sizes]
-        return torch.cat([self.values[c, place] for c, place in enumerate(places)])
+        drawn = [distinct(size, each, generator).to(self.values.device) for size in self._sizes]
+        return torch.cat([self.values[c, slots] for c, slots in enumerate(drawn)])
 
     def get_extra_state(self) -> dict[str, list[int]]:
         """Return how full each queue is, and where its next embedding goes."""
@@ -97,7 +97,7 @@ class ClassQueues(nn.Module):
     def set_extra_state(self, state: dict[str, list[int]]) -> None:
         """Take back what :meth:`get_extra_state` returned."""
         self._sizes = [int(size) for size in state["sizes"]]
-        self._next = [int(place) for place in state["next"]]
+        self._next = [int(slot) for slot in state["next"]]
 
 
 class MemoryContrast(nn.Module):
@@ -219,8 +219,8 @@ class MemoryContrast(nn.Module):
             self._remember(feature, target, ignore_index)
         with torch.autocast(student.device.type, enabled=False):
             projected, feature = same_size(self.projector(at_least_float32(student)), feature)
-        places = self._draw_anchors(target, projected, ignore_index)
-        anchors_s, anchors_t = (f.movedim(1, -1).flatten(0, 2)[places] for f in (projected, feature))
+        pixels = self._draw_anchors(target, projected, ignore_index)
+        anchors_s, anchors_t = (f.movedim(1, -1).flatten(0, 2)[pixels] for f in (projected, feature))
         memory = self.queues.sample(self.samples, self._generator)
         return memory_contrast(anchors_s, anchors_t, memory, temperature=self.temperature)
 
@@ -242,7 +242,7 @@ class MemoryContrast(nn.Module):
                     self.queues.push(c, of_class[chosen.to(of_class.device)])
 
     def _draw_anchors(self, target: Tensor, feature: Tensor, ignore_index: int) -> Tensor:
-        """Return places in the flattened batch: all that are labelled, or as many as there may be."""
+        """Return pixels by their index in the flattened batch: all that are labelled, or as many as there may be."""
         labelled = (labels_on_grid(target, feature.shape[-2:]) != ignore_index).flatten().nonzero().squeeze(1)
         chosen = distinct(len(labelled), self.anchors * len(feature), self._generator)
         return labelled[chosen.to(labelled.device)]

@@ -17,7 +17,7 @@ from napari_kdseg.inference.tiles.lanes import Work
 from napari_kdseg.inference.tiles.threads import tile_threads
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.reduction import quantise
-from napari_kdseg.masks.tiling import Tile
+from napari_kdseg.masks.tiling import GridTile
 from napari_kdseg.slides import Slide
 
 Region = tuple[int, int, int, int]
@@ -74,7 +74,7 @@ class PredictedTile:
     """A tile that was predicted; classes of ``None`` are background that the network did not see."""
 
     mask: MaskInProgress
-    tile: Tile
+    tile: GridTile
     classes: np.ndarray | None = None
     chance: np.ndarray | None = None
 

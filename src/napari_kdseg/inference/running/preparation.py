@@ -26,7 +26,7 @@ from napari_kdseg.inference.tiles.blending import BLOCK, Blender
 from napari_kdseg.inference.tiles.lanes import BlendingLane, CroppingLane, Lane
 from napari_kdseg.inference.tiles.tile_queue import TileQueue
 from napari_kdseg.jobs import Control, Emit, Message
-from napari_kdseg.masks.tiling import Tile, mask_shape, plan_tiles, to_level_0, to_mask_region
+from napari_kdseg.masks.tiling import GridTile, mask_shape, plan_tiles, to_level_0, to_mask_region
 from napari_kdseg.masks.writing.slabs import Slab
 from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
 from napari_kdseg.masks.writing.writer import MaskWriter
@@ -171,11 +171,11 @@ class Preparation:
         plan: Plan,
         downsample: tuple[float, float],
         shape: tuple[int, int],
-        todo: list[Tile],
+        todo: list[GridTile],
     ) -> Lane:
         engine = network.engine(plan.arithmetic, self._config.compile)
 
-        def is_background(tile: Tile) -> bool:
+        def is_background(tile: GridTile) -> bool:
             box = to_level_0((tile.y, tile.x, tile.height, tile.width), downsample)
             return self._tissue is not None and not self._tissue.covers(*box)
 

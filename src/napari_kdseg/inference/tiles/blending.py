@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_kdseg.masks.tiling import GridIndex, Tile
+from napari_kdseg.masks.tiling import GridIndex, GridTile
 
 SIGMA = 1 / 8
 #: Bytes of windows that are kept for the tiles beside them.
@@ -50,18 +50,18 @@ class Blender:
         Where probabilities are kept.
     """
 
-    def __init__(self, tiles: Iterable[Tile], side: int, device: torch.device):
+    def __init__(self, tiles: Iterable[GridTile], side: int, device: torch.device):
         self._tiles = {tile.index: tile for tile in tiles}
         self._weights = torch.from_numpy(gaussian_weights(side)).to(device)
         self._windows: OrderedDict[GridIndex, Tensor] = OrderedDict()
         self._side = side
 
-    def needed(self, tile: Tile) -> list[Tile]:
+    def needed(self, tile: GridTile) -> list[GridTile]:
         """Return the tiles whose windows hold a part of ``tile``, in the order they are added."""
         around = [(tile.row + dy, tile.column + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         return [self._tiles[index] for index in around if index in self._tiles]
 
-    def missing(self, tile: Tile) -> list[Tile]:
+    def missing(self, tile: GridTile) -> list[GridTile]:
         """Return those of :meth:`needed` whose window is not there; the others are kept a while longer."""
         found = []
         for item in self.needed(tile):
@@ -71,14 +71,14 @@ class Blender:
                 found.append(item)
         return found
 
-    def keep(self, tile: Tile, probabilities: Tensor) -> None:
+    def keep(self, tile: GridTile, probabilities: Tensor) -> None:
         """Take the probabilities ``[C, side, side]`` of the window of ``tile``; the oldest make room."""
         self._windows[tile.index] = probabilities.to(torch.float16)
         size = probabilities.numel() * 2
         while len(self._windows) > max(12, WINDOW_BYTES // size):
             self._windows.popitem(last=False)
 
-    def blend(self, tile: Tile) -> Tensor:
+    def blend(self, tile: GridTile) -> Tensor:
         """Return the blended probabilities of a tile, float32 ``[C, height, width]``; no window may be missing."""
         top, left = tile.y, tile.x
         total: Tensor | None = None
@@ -103,7 +103,7 @@ class Blender:
         assert total is not None, "a tile lies in its own window"
         return total / weight
 
-    def classify(self, tile: Tile, *, probability: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    def classify(self, tile: GridTile, *, probability: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the classes of a tile, uint8 ``[h, w]``, and, if wanted, their probability, float32."""
         chance, classes = self.blend(tile).max(dim=0)
         return classes.to(torch.uint8).cpu().numpy(), chance.cpu().numpy() if probability else None

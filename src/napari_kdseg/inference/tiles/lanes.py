@@ -15,10 +15,10 @@ from torch import Tensor
 from napari_kdseg.inference.network.engine import Engine
 from napari_kdseg.inference.tiles.blending import Blender
 from napari_kdseg.inference.tiles.tile_queue import Region, TileQueue
-from napari_kdseg.masks.tiling import GridIndex, Tile
+from napari_kdseg.masks.tiling import GridIndex, GridTile
 
 #: A tile, its classes uint8 ``[h, w]`` and, where asked for, their probability float32 ``[h, w]``.
-Finished = tuple[Tile, np.ndarray, np.ndarray | None]
+Finished = tuple[GridTile, np.ndarray, np.ndarray | None]
 #: Tiles without tissue that are written at once.
 BLANKS = 64
 
@@ -28,8 +28,8 @@ class Work:
     """Something to do for a lane: windows to predict, and tiles that are background without being seen."""
 
     lane: Lane
-    windows: list[Tile] = field(default_factory=list)
-    blanks: list[Tile] = field(default_factory=list)
+    windows: list[GridTile] = field(default_factory=list)
+    blanks: list[GridTile] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -61,7 +61,7 @@ class Lane(ABC):
         name: str,
         engine: Engine,
         queue: TileQueue,
-        is_background: Callable[[Tile], bool],
+        is_background: Callable[[GridTile], bool],
         batch_size: int,
         *,
         probability: bool,
@@ -80,7 +80,7 @@ class Lane(ABC):
         return 1 - len(self._queue) / self._total
 
     @property
-    def waiting(self) -> list[Tile]:
+    def waiting(self) -> list[GridTile]:
         """The tiles that it has not taken up yet."""
         return self._queue.waiting
 
@@ -96,7 +96,7 @@ class Lane(ABC):
     def submit(self, work: Work, batch: Tensor | None) -> Callable[[], Iterator[Finished]]:
         """Begin to predict a batch; the callable waits for the tiles that it finishes."""
 
-    def _take(self, blanks: list[Tile]) -> Tile | None:
+    def _take(self, blanks: list[GridTile]) -> GridTile | None:
         """Take the next tile with tissue; those without, on the way there, are put into ``blanks``."""
         while len(self._queue) and len(blanks) < BLANKS:
             tile = self._queue.pop()
@@ -142,9 +142,9 @@ class BlendingLane(Lane):
     def __init__(self, *arguments: Any, blender: Blender, **options: Any):
         super().__init__(*arguments, **options)
         self._blender = blender
-        self._requested: deque[Tile] = deque()
+        self._requested: deque[GridTile] = deque()
         self._under_way: set[GridIndex] = set()
-        self._unfinished: deque[Tile] = deque()
+        self._unfinished: deque[GridTile] = deque()
         self._lock = threading.RLock()
 
     def next_work(self) -> Work | None:
@@ -176,7 +176,7 @@ class BlendingLane(Lane):
 
         return finished
 
-    def _request_windows(self, tile: Tile) -> None:
+    def _request_windows(self, tile: GridTile) -> None:
         for item in self._blender.missing(tile):
             if item.index not in self._under_way:
                 self._under_way.add(item.index)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_kdseg.masks.tiling import Tile, to_level_0
+from napari_kdseg.masks.tiling import GridTile, to_level_0
 
 Region = tuple[float, float, float, float]
 
@@ -28,7 +28,7 @@ class TileQueue:
 
     def __init__(
         self,
-        tiles: Sequence[Tile],
+        tiles: Sequence[GridTile],
         downsample: tuple[float, float],
         first: Sequence[Region] = (),
         block: int = 1,
@@ -48,7 +48,7 @@ class TileQueue:
         return int(self._waiting.sum())
 
     @property
-    def waiting(self) -> list[Tile]:
+    def waiting(self) -> list[GridTile]:
         """The tiles that wait, in the order they came in."""
         return [tile for tile, waits in zip(self._tiles, self._waiting, strict=True) if waits]
 
@@ -58,7 +58,7 @@ class TileQueue:
             self._view = view
             self._sort()
 
-    def pop(self) -> Tile:
+    def pop(self) -> GridTile:
         """Take the most wanted tile out.
 
         Raises

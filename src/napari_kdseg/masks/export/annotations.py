@@ -37,7 +37,7 @@ STAGE = "annotations"
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedAnnotations:
     """What came of it.
 
     Attributes
@@ -55,7 +55,9 @@ class Converted:
     shapes: int | None
 
 
-def convert_annotations(config: ConvertAnnotationsConfig, emit: Emit, control: Control) -> Converted:
+def convert_annotations(
+    config: ConvertAnnotationsConfig, emit: Emit, control: Control
+) -> ConvertedAnnotations:
     """Convert annotations (a job).
 
     Parameters
@@ -90,11 +92,13 @@ def convert_annotations(config: ConvertAnnotationsConfig, emit: Emit, control: C
             annotation = _annotation(config, slide, origins[0])
             if not is_annotation_file(target):
                 _write_mask(config, annotation, slide, emit, control)
-                return Converted(target, annotation.classes, None)
+                return ConvertedAnnotations(target, annotation.classes, None)
             shapes = _outlined(annotation, emit, control)
         mpp = None if slide is None else slide.mpp
         write_annotations(target, shapes, origin=origins[1], xml=config.xml, mpp=mpp)
-    return Converted(target, tuple(dict.fromkeys(shape.class_name or "" for shape in shapes)), len(shapes))
+    return ConvertedAnnotations(
+        target, tuple(dict.fromkeys(shape.class_name or "" for shape in shapes)), len(shapes)
+    )
 
 
 def _outlined(annotation: Annotation, emit: Emit, control: Control) -> list[AnnotationShape]:

@@ -18,7 +18,7 @@ from napari_kdseg.errors import OutputError
 from napari_kdseg.masks.disk import WriteLock, writing
 from napari_kdseg.masks.metadata import journal_path, level_paths, read_attributes, write_attributes
 from napari_kdseg.masks.reduction import reduce_classes, reduce_probabilities
-from napari_kdseg.masks.tiling import GridIndex, Tile, to_level_0
+from napari_kdseg.masks.tiling import GridIndex, GridTile, to_level_0
 from napari_kdseg.masks.writing.journal import Journal, Note
 from napari_kdseg.masks.writing.packing import count_shards, is_packed
 from napari_kdseg.masks.writing.packing import pack as pack_mask
@@ -106,7 +106,7 @@ class MaskWriter:
         return len(self._journal.record.unreadable)
 
     def write_tile(
-        self, tile: Tile, blocks: Sequence[np.ndarray], note: Note | None = None
+        self, tile: GridTile, blocks: Sequence[np.ndarray], note: Note | None = None
     ) -> tuple[int, int, int, int]:
         """Write one tile of every mask; it is durable, and written down as done, when this returns.
 

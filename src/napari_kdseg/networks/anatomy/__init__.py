@@ -1,1 +1,1 @@
-"""What a network is made of: its layers by role, what it costs, and what flows through a layer."""
+"""What a network is made of: its layers by name, what it costs, and what flows through a layer."""

@@ -147,16 +147,16 @@ def load(
         If the device is not there, or ``expect`` names no network.
     """
     target = _device(device)
-    place = resolve(path)
-    subject = f"This checkpoint ({place.name})"
-    if sniff(place) is Format.ONNX:
-        network = OnnxNetwork(place)
-        return Checkpoint(network.eval(), network.spec(expect), place)
-    own = read_spec(place)
-    state = read_weights(place)
+    file = resolve(path)
+    subject = f"This checkpoint ({file.name})"
+    if sniff(file) is Format.ONNX:
+        network = OnnxNetwork(file)
+        return Checkpoint(network.eval(), network.spec(expect), file)
+    own = read_spec(file)
+    state = read_weights(file)
     spec = own or expect
     if spec is None:
-        raise WeightsOnlyError(weights_only_message(place))
+        raise WeightsOnlyError(weights_only_message(file))
     if new_head is not None:
         spec, expect = (with_classes(one, new_head) if one else None for one in (spec, expect))
         assert spec is not None
@@ -168,16 +168,16 @@ def load(
     except ConfigurationError as error:
         if own is None:
             raise
-        raise CheckpointError(f"The network described in {place} cannot be built. {error}") from error
+        raise CheckpointError(f"The network described in {file} cannot be built. {error}") from error
     if own and expect and (problem := spec_misfit(own, expect, subject)):
         raise CheckpointError(problem)
-    if own is None or place.is_dir():  # written by another program
+    if own is None or file.is_dir():  # written by another program
         state = _named_alike(state, module, subject)
         state = without_image_head(with_background(state, module))
         spec = expect or spec
     head = _replace_head(state, module, spec) if new_head is not None else ()
     _fill(module, state, spec, subject)
-    return Checkpoint(module.eval().to(target), spec, place, head)
+    return Checkpoint(module.eval().to(target), spec, file, head)
 
 
 def with_classes(spec: NetworkSpec, classes: Sequence[str]) -> NetworkSpec:

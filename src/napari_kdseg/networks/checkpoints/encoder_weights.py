@@ -48,15 +48,15 @@ def load_encoder(module: nn.Module, path: str | Path) -> nn.Module:
             f"A {type(network).__name__} has no encoder of its own that weights could be given to. Leave the encoder "
             "weights out, or choose a network such as unet/resnet34."
         )
-    place = resolve(path)
-    given = read_weights(place)
+    file = resolve(path)
+    given = read_weights(file)
     wanted = encoder.state_dict()
     found = _by_shortest_names(given, wanted)
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     missing = [key for key in wanted if key not in found and key not in counters]
     other = [key for key in found if found[key].shape != wanted[key].shape]
     if missing or other:
-        raise CheckpointError(_misfit(place, type(encoder).__name__, wanted, missing, other, found))
+        raise CheckpointError(_misfit(file, type(encoder).__name__, wanted, missing, other, found))
     encoder.load_state_dict({key: found.get(key, tensor) for key, tensor in wanted.items()}, strict=True)
     return module
 

@@ -71,12 +71,12 @@ def for_onnx(program: ExportedProgram) -> ExportedProgram:
     return program.run_decompositions(table) if table else program
 
 
-def _unpooled(values: Tensor, places: Tensor, output_size: list[int]) -> Tensor:
-    """Max unpooling; ``places`` are those in the flattened image of a channel."""
+def _unpooled(values: Tensor, indices: Tensor, output_size: list[int]) -> Tensor:
+    """Max unpooling; ``indices`` are those in the flattened image of a channel."""
     count, channels = values.shape[:2]
     height, width = output_size
     empty = values.new_zeros((count, channels, height * width))
-    return empty.scatter(2, places.flatten(2), values.flatten(2)).reshape(count, channels, height, width)
+    return empty.scatter(2, indices.flatten(2), values.flatten(2)).reshape(count, channels, height, width)
 
 
 def _adaptively_pooled(image: Tensor, output_size: list[int]) -> Tensor:

@@ -61,12 +61,12 @@ class TokenGrid(nn.Module):
         by_end = dict(zip(sorted(set(self.ends)), inner, strict=True))
         for level, end in zip(self.levels[:-1], self.ends[:-1], strict=True):
             level(by_end[end])
-        places = tokens[:, self.vit.num_prefix_tokens :]
-        grid = places.transpose(1, 2).reshape(len(image), self.width, height, width)
+        patches = tokens[:, self.vit.num_prefix_tokens :]
+        grid = patches.transpose(1, 2).reshape(len(image), self.width, height, width)
         return self.levels[-1](grid)
 
-    def roles(self) -> dict[str, str]:
-        """Say which level plays which of :data:`napari_kdseg.networks.anatomy.roles.ROLES`."""
+    def named_layers(self) -> dict[str, str]:
+        """Say which level is which of :data:`napari_kdseg.networks.anatomy.named_layers.NAMED_LAYERS`."""
         first, second, third, last = (f"levels.{number}" for number in range(_LEVELS))
         return {
             "@stem": first,
@@ -154,8 +154,8 @@ def _is_grid(state: Mapping[str, Tensor], vit: Any) -> bool:
     """Whether the position embeddings are those of a square beside as many other tokens as this encoder has."""
     if "pos_embed" not in state:
         return False
-    places = state["pos_embed"].shape[1] - (0 if vit.no_embed_class else vit.num_prefix_tokens)
-    return places > 0 and math.isqrt(places) ** 2 == places
+    patches = state["pos_embed"].shape[1] - (0 if vit.no_embed_class else vit.num_prefix_tokens)
+    return patches > 0 and math.isqrt(patches) ** 2 == patches
 
 
 def from_transformers(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -25,13 +25,14 @@ class PaperNetwork(nn.Module):
         Input pixels that one pixel of the deepest feature map spans.
     last_feature
         Path of the layer whose output the classifier reads.
-    roles
-        Path of the layer for each of :data:`napari_kdseg.networks.anatomy.roles.ROLES` but ``@feature``; those that the
-        code of the papers on distillation tapped, where it tapped this network.
-    first_roles
+    named_layers
+        Path of the layer for each of :data:`napari_kdseg.networks.anatomy.named_layers.NAMED_LAYERS` but ``@feature``;
+        those that the code of the papers on distillation tapped, where it tapped this network. A class may also call
+        it ``roles``, as all did once.
+    first_named_layers
         Those that were other layers in revision 1.
-    keeps_first_roles
-        Whether roles are still those layers: set for a run that began with them.
+    keeps_first_named_layers
+        Whether the names still stand for those layers: set for a run that began with them.
     sees_everything
         Whether each output pixel depends on the whole image, by attention or by pooling.
     """
@@ -39,10 +40,15 @@ class PaperNetwork(nn.Module):
     multiple: ClassVar[int]
     output_stride: ClassVar[int]
     last_feature: ClassVar[str]
-    roles: ClassVar[dict[str, str]]
-    first_roles: ClassVar[dict[str, str]] = {}
-    keeps_first_roles: bool = False
+    named_layers: ClassVar[dict[str, str]]
+    first_named_layers: ClassVar[dict[str, str]] = {}
+    keeps_first_named_layers: bool = False
     sees_everything: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "roles" in vars(cls):
+            cls.named_layers = vars(cls)["roles"]
 
     def check_size(self, image: Tensor) -> None:
         """Refuse an image ``[N, C, H, W]`` whose sides are no multiples; while exporting, nothing is looked at."""
@@ -75,11 +81,11 @@ class GridPool(nn.Module):
 
     def averages(self, length: int, like: Tensor) -> Tensor:
         """Give the weights ``[side, length]`` that turn ``length`` values into the averages of ``side`` cells."""
-        places = torch.arange(length, device=like.device)
+        positions = torch.arange(length, device=like.device)
         cells = torch.arange(self.side, device=like.device)[:, None]
         begin = cells * length // self.side
         end = ((cells + 1) * length + self.side - 1) // self.side
-        inside = ((places >= begin) & (places < end)).to(like.dtype)
+        inside = ((positions >= begin) & (positions < end)).to(like.dtype)
         return inside / inside.sum(dim=1, keepdim=True)
 
 

@@ -145,7 +145,7 @@ class ENet(PaperNetwork):
     multiple = 8
     output_stride = 8
     last_feature = "stage5"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "initial",
         "@shallow": "stage1",
         "@middle": "stage3",

@@ -106,7 +106,7 @@ class ENetEMKD(PaperNetwork):
     multiple = 8
     output_stride = 8
     last_feature = "stage5"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "initial",
         "@shallow": "stage1",
         "@middle": "stage3",

@@ -87,14 +87,14 @@ class ERFNet(PaperNetwork):
     multiple = 8
     output_stride = 8
     last_feature = "stage4"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "down1",
         "@shallow": "stage1.0",
         "@middle": "stage2",
         "@bottom": "stage2",
         "@deep": "stage3",
     }
-    first_roles: ClassVar[dict[str, str]] = {"@shallow": "stage1"}
+    first_named_layers: ClassVar[dict[str, str]] = {"@shallow": "stage1"}
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
         super().__init__()

@@ -21,7 +21,7 @@ def _norm(channels: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(channels, eps=_EPSILON), nn.PReLU(channels)]
 
 
-class Pyramid(nn.Module):
+class DilatedPyramid(nn.Module):
     """Spatial pyramid of dilated convolutions: ``[N, c_in, H, W] -> [N, c_out, H/stride, W/stride]``.
 
     A convolution reduces to a fifth of the channels; five 3x3 ones of growing dilation read it, and each sum of the
@@ -56,8 +56,8 @@ class Pyramid(nn.Module):
         return self.norm(x + merged if self.residual else merged)
 
 
-def _down(in_channels: int, out_channels: int) -> Pyramid:
-    return Pyramid(in_channels, out_channels, kernel=3, stride=2, residual=False)
+def _down(in_channels: int, out_channels: int) -> DilatedPyramid:
+    return DilatedPyramid(in_channels, out_channels, kernel=3, stride=2, residual=False)
 
 
 def _half(image: Tensor) -> Tensor:
@@ -84,14 +84,14 @@ class ESPNet(PaperNetwork):
     multiple = 8
     output_stride = 8
     last_feature = "fuse"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "level1",
         "@shallow": "join2",
         "@middle": "join3",
         "@bottom": "join3",
         "@deep": "merge",
     }
-    first_roles: ClassVar[dict[str, str]] = {"@stem": "join1"}
+    first_named_layers: ClassVar[dict[str, str]] = {"@stem": "join1"}
 
     def __init__(self, in_channels: int = 3, classes: int = 2):
         super().__init__()
@@ -101,10 +101,10 @@ class ESPNet(PaperNetwork):
         )
         self.join1 = nn.Sequential(*_norm(first))
         self.down2 = _down(first, 64)
-        self.level2 = nn.Sequential(*(Pyramid(64, 64) for _ in range(2)))
+        self.level2 = nn.Sequential(*(DilatedPyramid(64, 64) for _ in range(2)))
         self.join2 = nn.Sequential(*_norm(second))
         self.down3 = _down(second, 128)
-        self.level3 = nn.Sequential(*(Pyramid(128, 128) for _ in range(3)))
+        self.level3 = nn.Sequential(*(DilatedPyramid(128, 128) for _ in range(3)))
         self.join3 = nn.Sequential(*_norm(256))
 
         self.classify3 = nn.Sequential(
@@ -113,7 +113,7 @@ class ESPNet(PaperNetwork):
             nn.ConvTranspose2d(classes, classes, 2, stride=2, bias=False),
         )
         self.classify2 = nn.Conv2d(second, classes, 1, bias=False)
-        self.merge = nn.Sequential(*_norm(2 * classes), Pyramid(2 * classes, 5, residual=False))
+        self.merge = nn.Sequential(*_norm(2 * classes), DilatedPyramid(2 * classes, 5, residual=False))
         self.up = nn.Sequential(nn.ConvTranspose2d(5, classes, 2, stride=2, bias=False), *_norm(classes))
         self.fuse = nn.Sequential(
             nn.Conv2d(first + classes, classes, 3, padding=1, bias=False), *_norm(classes)

@@ -136,7 +136,7 @@ class FANet(PaperNetwork):
     output_stride = 8
     last_feature = "pooling.2"
     sees_everything = True
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "encoder.1",
         "@shallow": "encoder.2",
         "@middle": "encoder.3",

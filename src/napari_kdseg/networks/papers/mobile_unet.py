@@ -39,7 +39,7 @@ class MobileUNet(PaperNetwork):
     multiple = 32
     output_stride = 32
     last_feature = "reduce"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "encoder.1",
         "@shallow": "encoder.3",
         "@middle": "encoder.6",
@@ -67,9 +67,9 @@ class MobileUNet(PaperNetwork):
         """Segment ``x``, float ``[N, in_channels, H, W]`` -> logits ``[N, classes, H, W]``."""
         self.check_size(x)
         size, skips = x.shape[-2:], []
-        for place, block in enumerate(self.encoder):
+        for index, block in enumerate(self.encoder):
             x = block(x)
-            if place in _SKIPS:
+            if index in _SKIPS:
                 skips.append(x)
         for up, block, skip in zip(self.up, self.decoder, skips[::-1], strict=True):
             x = block(torch.cat([skip, up(x)], dim=1))

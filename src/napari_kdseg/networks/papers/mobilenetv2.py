@@ -48,14 +48,14 @@ class MobileNetV2(PaperNetwork):
     multiple = 8
     output_stride = 8
     last_feature = "features.18"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "features.0",
         "@shallow": "features.6",
         "@middle": "features.18",
         "@bottom": "features.18",
         "@deep": "features.13",
     }
-    first_roles: ClassVar[dict[str, str]] = {"@stem": "features.3", "@middle": "features.16"}
+    first_named_layers: ClassVar[dict[str, str]] = {"@stem": "features.3", "@middle": "features.16"}
 
     def __init__(self, in_channels: int = 3, classes: int = 2, *, align_corners: bool = False):
         super().__init__()

@@ -72,7 +72,7 @@ class RAUNet(ResNetEncoder):
 
     last_feature = "head"
     sees_everything = True
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "stem",
         "@shallow": "layer1",
         "@middle": "layer2",

@@ -30,11 +30,11 @@ class ResNet18(ResNetEncoder):
     Notes
     -----
     ``stem`` puts out 64 channels at 1/2, ``layer1`` to ``layer4`` 64, 128, 256 and 512 at 1/4, 1/8, 1/16 and 1/32. It
-    has no decoder: the role ``@deep`` is the end of ``layer1``, ``@shallow`` the block before.
+    has no decoder: ``@deep`` is the end of ``layer1``, ``@shallow`` the block before.
     """
 
     last_feature = "layer4"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "stem",
         "@shallow": "layer1.0",
         "@middle": "layer2",

@@ -78,7 +78,7 @@ class TransUNet(PaperNetwork):
     output_stride = 16
     last_feature = "decoder.3"
     sees_everything = True
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "backbone.stem.norm",
         "@shallow": "backbone.stages.0",
         "@middle": "backbone.stages.1",

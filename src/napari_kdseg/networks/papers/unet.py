@@ -38,7 +38,7 @@ class UNet(PaperNetwork):
     multiple = 16
     output_stride = 16
     last_feature = "decoder.3"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "encoder.1",
         "@shallow": "encoder.2",
         "@middle": "encoder.3",

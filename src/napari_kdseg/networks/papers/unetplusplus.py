@@ -37,7 +37,7 @@ class UNetPlusPlus(PaperNetwork):
     multiple = 16
     output_stride = 16
     last_feature = "node0_4"
-    roles: ClassVar[dict[str, str]] = {
+    named_layers: ClassVar[dict[str, str]] = {
         "@stem": "node1_0",
         "@shallow": "node2_0",
         "@middle": "node3_0",

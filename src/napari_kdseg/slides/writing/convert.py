@@ -38,7 +38,7 @@ CACHE_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedSlide:
     """What was written.
 
     Attributes
@@ -56,7 +56,7 @@ class Converted:
     bytes: int
 
 
-def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
+def convert(config: ConvertConfig, emit: Emit, control: Control) -> ConvertedSlide:
     """Write a slide in another format (a job).
 
     Raises
@@ -84,7 +84,7 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
         if slide.bad_tiles:
             text = f"{len(slide.bad_tiles)} tiles of {slide.name} could not be read and are grey in {output.name}."
             emit(Message(text, "warning"))
-    return Converted(output, tuple(level.shape for level in pyramid.levels), size_on_disk(output))
+    return ConvertedSlide(output, tuple(level.shape for level in pyramid.levels), size_on_disk(output))
 
 
 def write_slide(

@@ -14,7 +14,7 @@ from napari_kdseg.slides.annotations.opening import open_annotation
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.writing.config import ConvertConfig, SynthConfig, WriteConfig
-from napari_kdseg.slides.writing.convert import CACHE_BYTES, Converted, write_slide
+from napari_kdseg.slides.writing.convert import CACHE_BYTES, ConvertedSlide, write_slide
 from napari_kdseg.slides.writing.output import (
     check_output,
     counted,
@@ -41,7 +41,7 @@ class Synthesised:
         Where each mask is, by its name.
     """
 
-    slide: Converted
+    slide: ConvertedSlide
     masks: dict[str, Path]
 
 
@@ -90,7 +90,7 @@ def synthesise(config: SynthConfig, emit: Emit, control: Control) -> Synthesised
         name: output / "labels" / name if inside else files[name] for name in config.masks
     }
     shapes = tuple(level.shape for level in pyramid.levels)
-    return Synthesised(Converted(output, shapes, size_on_disk(output)), where)
+    return Synthesised(ConvertedSlide(output, shapes, size_on_disk(output)), where)
 
 
 def _write_label(

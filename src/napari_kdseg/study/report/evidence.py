@@ -16,7 +16,7 @@ from napari_kdseg.study.report.page import Block, Figures, Heading, Picture, Tex
 from napari_kdseg.study.report.plots import Scores, curves, dots
 from napari_kdseg.study.report.statistics import compare, holm, mean_and_sd, over_seeds
 from napari_kdseg.study.report.why_page import write_why
-from napari_kdseg.study.table import RUNS, Row, Table
+from napari_kdseg.study.table import RUNS, Table, TableRow
 
 PAGE = "report"
 ALONE, KD, PLC_KD = "alone", "kd", "plc-kd"
@@ -133,7 +133,7 @@ class _Task:
         )
         return [Figures(header, tuple(rows))] if rows else []
 
-    def _student(self, student: str, teacher: str, rows: list[Row]) -> list[Block]:
+    def _student(self, student: str, teacher: str, rows: list[TableRow]) -> list[Block]:
         title = student if len(self.teachers) < 2 else f"{student} taught by {teacher}"
         fractions = sorted({row.label_fraction for row in rows})
         blocks: list[Block] = [Heading(3, title), Text(f"`{student}`: {_size(rows[0])}.")]
@@ -144,7 +144,7 @@ class _Task:
         blocks += [Heading(4, "The goal"), *(Text(sentence) for sentence in goal(rows))]
         return blocks
 
-    def _fraction(self, title: str, fraction: float, rows: list[Row]) -> list[Block]:
+    def _fraction(self, title: str, fraction: float, rows: list[TableRow]) -> list[Block]:
         """Tables of one label fraction: scores, classes, paired tests."""
         methods = list(dict.fromkeys(row.method for row in rows))
         share = f"{fraction:.0%} of the labels" if fraction < 1 else "all labels"
@@ -158,7 +158,7 @@ class _Task:
             *self._paired(methods, rows),
         ]
 
-    def _classes(self, methods: list[str], rows: list[Row]) -> Figures:
+    def _classes(self, methods: list[str], rows: list[TableRow]) -> Figures:
         by_run = {row: self.table.classes(row.run) for row in rows}
         names = list(dict.fromkeys(name for one in by_run.values() for name in one))
         lines = [
@@ -173,7 +173,7 @@ class _Task:
         ]
         return Figures(("method", *names), tuple(lines))
 
-    def _paired(self, methods: list[str], rows: list[Row]) -> list[Block]:
+    def _paired(self, methods: list[str], rows: list[TableRow]) -> list[Block]:
         """Compare every method with each baseline on the same tiles and seeds."""
         results = []
         for method in methods:
@@ -206,7 +206,7 @@ class _Task:
         ]
 
     def _images(
-        self, method: str, baseline: str, rows: list[Row]
+        self, method: str, baseline: str, rows: list[TableRow]
     ) -> tuple[dict[str, float], dict[str, float]]:
         of = {name: {row.seed: row for row in rows if row.method == name} for name in (method, baseline)}
         seeds = sorted(set(of[method]) & set(of[baseline]))
@@ -216,7 +216,7 @@ class _Task:
         )
         return one, other
 
-    def _plot(self, student: str, teacher: str, rows: list[Row], fractions: list[float]) -> Picture:
+    def _plot(self, student: str, teacher: str, rows: list[TableRow], fractions: list[float]) -> Picture:
         scores: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             scores[title_of(row.method)][row.label_fraction].append(row.test_dice)
@@ -256,7 +256,7 @@ class _Task:
         return [Text(path.read_text(encoding="utf-8").strip())] if path.is_file() else []
 
 
-def goal(rows: Sequence[Row]) -> list[str]:
+def goal(rows: Sequence[TableRow]) -> list[str]:
     """Say at which label fractions the study's goal is reached: PLC-KD above KD above the student alone, and so on.
 
     Two methods are compared by their means over the seeds that both have.
@@ -295,7 +295,7 @@ def title_of(method: str) -> str:
         return method
 
 
-def _scores(methods: list[str], rows: list[Row]) -> Figures:
+def _scores(methods: list[str], rows: list[TableRow]) -> Figures:
     alone = mean_and_sd([row.test_dice for row in rows if row.method == ALONE])[0]
     lines = []
     for method in methods:
@@ -317,7 +317,7 @@ def _scores(methods: list[str], rows: list[Row]) -> Figures:
     return Figures(header, tuple(lines))
 
 
-def _order(row: Row) -> tuple[bool, bool]:
+def _order(row: TableRow) -> tuple[bool, bool]:
     """Place the student alone first, then KD; the others stay as they were planned."""
     return row.method != ALONE, row.method != KD
 
@@ -334,10 +334,10 @@ def _p(value: float) -> str:
     return ("< 0.0001" if value < 1e-4 else f"{value:.4f}") + mark
 
 
-def _cost(row: Row) -> tuple[str, str]:
+def _cost(row: TableRow) -> tuple[str, str]:
     return f"{row.params / 1e6:.2f}", f"{row.macs / 1e9:.3f}"
 
 
-def _size(row: Row) -> str:
+def _size(row: TableRow) -> str:
     millions, billions = _cost(row)
     return f"{millions} million parameters, {billions} billion multiply-adds for a tile"

@@ -94,17 +94,17 @@ def draw_examples(examples: Sequence[Example]) -> bytes:
         row[0].imshow(
             example.image[..., :3] if example.image.shape[-1] >= 3 else example.image[..., 0], cmap="gray"
         )
-        for place, values in zip(row[1:-1], example.maps.values(), strict=True):
+        for axis, values in zip(row[1:-1], example.maps.values(), strict=True):
             shown = np.where(values < len(classes), values, 0)
-            place.imshow(
+            axis.imshow(
                 shown, cmap=ListedColormap(colours), vmin=0, vmax=len(classes) - 1, interpolation="nearest"
             )
         step = np.where(example.mended_by < len(STEPS), example.mended_by, 0)
         row[-1].imshow(step, cmap=steps, vmin=0, vmax=len(STEPS) - 1, interpolation="nearest")
-    for place, title in zip(axes[0], columns, strict=True):
-        place.set_title(title, fontsize=8)
-    for place in axes.flat:
-        place.set(xticks=[], yticks=[])
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
     handles = [Patch(facecolor=c, edgecolor="grey", label=n) for c, n in zip(colours, classes, strict=True)]
     handles += [
         Patch(facecolor=c, edgecolor="grey", label=n) for c, n in zip(STEP_COLOURS, STEPS, strict=True)

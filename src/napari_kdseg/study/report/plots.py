@@ -45,10 +45,10 @@ def dots(scores: Scores, fraction: float, teacher: float | None) -> bytes:
     names = [name for name in scores if fraction in scores[name]]
     figure = Figure(figsize=(8, 1 + 0.32 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    for place, name in enumerate(reversed(names)):
+    for row, name in enumerate(reversed(names)):
         values = list(scores[name][fraction])
-        axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.6)
-        axes.plot([sum(values) / len(values)] * 2, [place - 0.3, place + 0.3], color="black")
+        axes.plot(values, [row] * len(values), "o", color="tab:blue", alpha=0.6)
+        axes.plot([sum(values) / len(values)] * 2, [row - 0.3, row + 0.3], color="black")
     if teacher is not None:
         axes.axvline(teacher, color="grey", linestyle="--", label="teacher")
         axes.legend(fontsize=8)

@@ -82,7 +82,7 @@ class Progress:
 
 
 def fit(
-    stage: Stage, epochs: int, spec: NetworkSpec, place: Workplace, state: dict[str, Any] | None = None
+    stage: Stage, epochs: int, spec: NetworkSpec, workplace: Workplace, state: dict[str, Any] | None = None
 ) -> dict[str, float]:
     """Train a stage from its first epoch, or from ``state``, to its last; it ends with the weights that are kept.
 
@@ -99,7 +99,7 @@ def fit(
         Passes over the training tiles.
     spec
         Description of the stage's network.
-    place
+    workplace
         Data, device, run folder, observers.
     state
         What :meth:`RunFolder.load_state` returned, if it is of this stage.
@@ -116,25 +116,25 @@ def fit(
     KdsegError
         If a loss is not finite any more.
     """
-    with deterministic(place.config.deterministic), divided(stage.image_networks()):
-        return _Fit(stage, epochs, spec, place).run(state)
+    with deterministic(workplace.config.deterministic), divided(stage.image_networks()):
+        return _Fit(stage, epochs, spec, workplace).run(state)
 
 
 class _Fit:
-    def __init__(self, stage: Stage, epochs: int, spec: NetworkSpec, place: Workplace):
-        self.stage, self.epochs, self.spec, self.place = stage, epochs, spec, place
+    def __init__(self, stage: Stage, epochs: int, spec: NetworkSpec, workplace: Workplace):
+        self.stage, self.epochs, self.spec, self.workplace = stage, epochs, spec, workplace
         self.judged_by_score = getattr(stage, "judged_by_score", False) and segments(stage)
         self.progress = Progress()
-        self.batches = batch_count(len(place.train), place.config.batch_size)
-        self.rate = place.config.optimiser.learning_rate * stage.learning_rate_factor
-        stage.to(place.fabric.device)
-        settings = place.config.optimiser
+        self.batches = batch_count(len(workplace.train), workplace.config.batch_size)
+        self.rate = workplace.config.optimiser.learning_rate * stage.learning_rate_factor
+        stage.to(workplace.fabric.device)
+        settings = workplace.config.optimiser
         optimiser = make_optimiser(stage.trainable_parameters(), settings, self.rate)
-        self.optimiser: Any = place.fabric.setup_optimizers(optimiser)
+        self.optimiser: Any = workplace.fabric.setup_optimizers(optimiser)
         shares().spread([*stage.network.state_dict().values(), *stage.trainable_parameters()])
         averaged = settings.ema > 0 and segments(stage)
         self.average = WeightAverage(stage.network, settings.ema) if averaged else None
-        self.watch = GradientWatch(stage, place.config, place.fabric, place.emit)
+        self.watch = GradientWatch(stage, workplace.config, workplace.fabric, workplace.emit)
         self.watch.told = self.progress.told
         self.ticked = time.perf_counter()
 
@@ -142,8 +142,8 @@ class _Fit:
         torch.manual_seed(self._seed())
         if state is not None:
             self._restore(state)
-        if self.place.config.sampling != "all":
-            self.place.train.presence(self.place.control.check)
+        if self.workplace.config.sampling != "all":
+            self.workplace.train.presence(self.workplace.control.check)
         while self.progress.epoch < self.epochs:
             self.stage.begin_epoch(self.progress.epoch, self.epochs)
             if state is not None and self.progress.batch > 0:  # sums of the epoch begun go on
@@ -161,20 +161,20 @@ class _Fit:
             if judged:
                 self._stop_early()
                 self._save_state()
-        load_weights(self.stage, self.spec, self.place.run.network(self.stage.name))
-        self.place.completed[self.stage.name] = self.progress.best_metrics
+        load_weights(self.stage, self.spec, self.workplace.run.network(self.stage.name))
+        self.workplace.completed[self.stage.name] = self.progress.best_metrics
         return self.progress.best_metrics
 
     def _seed(self) -> int:
         """Of dropout and the like: each process draws its own for its share of the images."""
-        own = (shares().rank, self.place.position) if shares().rank else ()
-        return stable_hash(self.place.config.seed, "stage", self.stage.name, *own)
+        own = (shares().rank, self.workplace.position) if shares().rank else ()
+        return stable_hash(self.workplace.config.seed, "stage", self.stage.name, *own)
 
     def _stop_early(self) -> None:
         """End a stage judged by score that has not become better for a while."""
-        progress, patience = self.progress, self.place.config.patience
+        progress, patience = self.progress, self.workplace.config.patience
         if self.judged_by_score and 0 < patience <= progress.stale and progress.epoch < self.epochs:
-            self.place.emit(
+            self.workplace.emit(
                 Message(
                     f"{self.stage.title}: stopped early after epoch {progress.epoch} of {self.epochs}, because its "
                     f"validation Dice was best in epoch {progress.epoch - progress.stale}."
@@ -185,11 +185,11 @@ class _Fit:
     # -- one epoch ------------------------------------------------------------------------------------------------
 
     def _train_epoch(self) -> None:
-        config, progress = self.place.config, self.progress
+        config, progress = self.workplace.config, self.progress
         self.stage.network.train()
         self.ticked = time.perf_counter()
         batches: Any = train_batches(
-            self.place.train,
+            self.workplace.train,
             config.batch_size,
             seed=config.seed,
             stage=self.stage.name,
@@ -200,12 +200,12 @@ class _Fit:
         )
         with closing(batches):
             for images, targets in batches:
-                self.place.control.check()
+                self.workplace.control.check()
                 self._step(images, targets)
-        self.place.control.check()
+        self.workplace.control.check()
 
     def _step(self, images: Tensor, targets: Tensor) -> None:
-        fabric, progress = self.place.fabric, self.progress
+        fabric, progress = self.workplace.fabric, self.progress
         done = progress.epoch * self.batches + progress.batch
         rate = self._set_rate(done)
         image, target = to_input(images, self.spec, fabric.device), targets.to(fabric.device)
@@ -219,7 +219,7 @@ class _Fit:
         length = fabric.clip_gradients(
             self.stage.network,
             self.optimiser,
-            max_norm=self.place.config.optimiser.clip,
+            max_norm=self.workplace.config.optimiser.clip,
             error_if_nonfinite=False,
         )
         self.watch.stepped(length)
@@ -233,14 +233,14 @@ class _Fit:
         now = time.perf_counter()
         values |= {"lr": rate, "images_per_s": len(images) / max(now - self.ticked, 1e-9)}
         self.ticked = now
-        self.place.position += 1
+        self.workplace.position += 1
         event = Step(self.stage.name, done + 1, self.epochs * self.batches, values)
-        self.place.run.record(event, self.place.position)
-        self.place.emit(event)
+        self.workplace.run.record(event, self.workplace.position)
+        self.workplace.emit(event)
 
     def _set_rate(self, done: int) -> float:
         """Follow the schedule over all steps of the stage."""
-        rate = self.rate * rate_factor(self.place.config.optimiser, done, self.epochs * self.batches)
+        rate = self.rate * rate_factor(self.workplace.config.optimiser, done, self.epochs * self.batches)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         return rate
@@ -264,8 +264,9 @@ class _Fit:
         if broken:
             raise KdsegError(
                 f"The loss term '{broken[0]}' of the {self.stage.title.lower()} is {values[broken[0]]} in epoch "
-                f"{self.progress.epoch + 1}, so training cannot go on. Start again with a lower learning rate "
-                f"(it is {self.place.config.optimiser.learning_rate:g}) or with 32 bits; the networks so far are kept."
+                f"{self.progress.epoch + 1}, so training cannot go on. Start again with a lower learning "
+                f"rate (it is {self.workplace.config.optimiser.learning_rate:g}) or with 32 bits; the networks so far "
+                "are kept."
             )
 
     # -- validation -----------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ class _Fit:
     def _is_judged(self) -> bool:
         """Whether the epoch that was just trained ends with a validation; the last one always does."""
         done = self.progress.epoch + 1
-        return done % self.place.config.validate_every == 0 or done >= self.epochs
+        return done % self.workplace.config.validate_every == 0 or done >= self.epochs
 
     def _validate(self) -> None:
         """Score and keep the weights, or their average where there is one."""
@@ -286,19 +287,26 @@ class _Fit:
         metrics = {f"val_{name}": value for name, value in scores.items()}
         batches = progress.sums.get("batches", 0.0)
         metrics["train_loss"] = progress.sums.get("loss", 0.0) / batches if batches else math.nan
-        if self.place.config.previews and segments(self.stage):
+        if self.workplace.config.previews and segments(self.stage):
             save_preview(
-                self.place.run, self.stage, progress.epoch, self.place.val, self.spec, self.place.fabric
+                self.workplace.run,
+                self.stage,
+                progress.epoch,
+                self.workplace.val,
+                self.spec,
+                self.workplace.fabric,
             )
         self._report(metrics)
         self._keep(metrics)
 
     def _scores(self) -> dict[str, float]:
         """Score the network on the validation tiles; one that does not segment is judged by its own loss."""
-        stage, place, size = self.stage, self.place, self.place.config.batch_size
+        stage, workplace, size = self.stage, self.workplace, self.workplace.config.batch_size
         if segments(stage):
-            return evaluate(stage.network, self.spec, place.val, place.fabric, size, place.control)
-        return {"loss": mean_loss(stage, self.spec, place.val, place.fabric, size, place.control)}
+            return evaluate(
+                stage.network, self.spec, workplace.val, workplace.fabric, size, workplace.control
+            )
+        return {"loss": mean_loss(stage, self.spec, workplace.val, workplace.fabric, size, workplace.control)}
 
     def _report(self, metrics: dict[str, float]) -> None:
         """Tell observers the main figures, and write all of them down."""
@@ -310,8 +318,8 @@ class _Fit:
         }
         event = Validated(self.stage.name, self.progress.epoch + 1, self.epochs, shown)
         logged = Validated(event.stage, event.epoch, event.epochs, metrics | self.stage.report())
-        self.place.run.record(logged, self.place.position)
-        self.place.emit(event)
+        self.workplace.run.record(logged, self.workplace.position)
+        self.workplace.emit(event)
 
     def _keep(self, metrics: dict[str, float]) -> None:
         """Keep the weights as they are now: always as the last, where a score judges them also if they are the best."""
@@ -323,42 +331,42 @@ class _Fit:
             self._write(spec, stage.name)
             return
         score = -1.0 if math.isnan(metrics["val_dice"]) else metrics["val_dice"]
-        progress.stale += self.place.config.validate_every
+        progress.stale += self.workplace.config.validate_every
         if score > progress.best:
             progress.best, progress.best_metrics, progress.stale = score, metrics, 0
             self._write(spec, stage.name)
         self._write(spec, f"{stage.name}{LAST}")
 
     def _write(self, spec: NetworkSpec, name: str) -> None:
-        if self.place.run.writes:
-            self.place.checkpointed(keep_weights(self.stage, spec, self.place.run.network(name)))
+        if self.workplace.run.writes:
+            self.workplace.checkpointed(keep_weights(self.stage, spec, self.workplace.run.network(name)))
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def _save_state(self) -> None:
         """Write the state; of several processes the first does, and the others tell it that of their generators."""
-        place = self.place
+        workplace = self.workplace
         generators = self._generators()
         state = {
-            "fingerprint": place.fingerprint,
-            "revision": place.revision,
+            "fingerprint": workplace.fingerprint,
+            "revision": workplace.revision,
             "stage": self.stage.name,
             "progress": asdict(self.progress),
             "network": self.stage.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "stage_state": self.stage.state_dict(),
-            "precision": place.fabric.strategy.precision.state_dict(),
+            "precision": workplace.fabric.strategy.precision.state_dict(),
             "generators": generators,
-            "completed": place.completed,
-            "position": place.position,
-            "metrics_size": place.run.metrics_size(),
+            "completed": workplace.completed,
+            "position": workplace.position,
+            "metrics_size": workplace.run.metrics_size(),
         }
-        place.checkpointed(place.run.save_state(state))
+        workplace.checkpointed(workplace.run.save_state(state))
 
     def _generators(self) -> list[dict[str, Tensor]]:
         """Return the state of torch's generators in each process."""
-        device = self.place.fabric.device
+        device = self.workplace.fabric.device
         states = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(device)
@@ -373,12 +381,12 @@ class _Fit:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.place.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.workplace.fabric.strategy.precision.load_state_dict(state["precision"])
         self._restore_generators(state["generators"])
 
     def _restore_generators(self, generators: list[dict[str, Tensor]]) -> None:
         if len(generators) != shares().count:
-            self.place.emit(
+            self.workplace.emit(
                 Message(
                     f"This run was stopped with {_processes(len(generators))} and goes on with "
                     f"{_processes(shares().count)}: dropout is drawn anew, and sums are rounded otherwise, so that the "
@@ -387,7 +395,7 @@ class _Fit:
             )
         if shares().rank >= len(generators):
             return
-        own, device = generators[shares().rank], self.place.fabric.device
+        own, device = generators[shares().rank], self.workplace.fabric.device
         torch.set_rng_state(own["cpu"])
         if device.type == "cuda" and "cuda" in own:
             torch.cuda.set_rng_state(own["cuda"], device)

@@ -293,11 +293,11 @@ def _finite(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     """Put failures of the file system into words."""
     try:
         yield
     except KdsegError:
         raise
     except OSError as error:
-        raise OutputError(f"The run folder {place} cannot be written to. {explain(error)}") from error
+        raise OutputError(f"The run folder {folder} cannot be written to. {explain(error)}") from error

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from napari_kdseg.distillation import ask
+from napari_kdseg.distillation import run_frozen
 from napari_kdseg.files import write_whole
 from napari_kdseg.jobs import Emit, Message
 from napari_kdseg.training.config import DistillConfig
@@ -56,7 +56,7 @@ class TeacherMemory:
         if kind is None and not self.shared:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def ask(
+    def run_frozen(
         self, teacher: str, name: str, network: nn.Module, image: Tensor, layers: Sequence[str]
     ) -> dict[str, Tensor]:
         """Return what ``network`` puts out for the batch: from disk what is there, by running it for the rest.
@@ -66,7 +66,7 @@ class TeacherMemory:
         teacher, name
             Whose output it is: the number of the teacher, and which member of its team.
         network, image, layers
-            As in :func:`napari_kdseg.distillation.ask`.
+            As in :func:`napari_kdseg.distillation.run_frozen`.
         """
         pixels = image.detach().cpu().contiguous().view(torch.uint8).numpy()
         kind = hashlib.blake2b("\n".join(layers).encode(), digest_size=4).hexdigest()
@@ -78,7 +78,7 @@ class TeacherMemory:
         new = [number for number, file in enumerate(files) if not file.exists()]
         values = {n: load_file(files[n], device=str(image.device)) for n in range(len(files)) if n not in new}
         if new:
-            fresh = ask(name, network, image[new], layers)
+            fresh = run_frozen(name, network, image[new], layers)
             values |= {number: {tap: v[i] for tap, v in fresh.items()} for i, number in enumerate(new)}
             if self._has_room():
                 for number in new:

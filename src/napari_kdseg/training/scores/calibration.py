@@ -30,9 +30,9 @@ class CalibrationError:
         labelled = target != ignore_index
         confidence, right = confidence[labelled], (prediction == target)[labelled]
         edges = torch.linspace(0, 1, self.bins + 1, device=confidence.device)
-        place = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, self.bins)
+        bin_of = (torch.bucketize(confidence, edges, right=True) - 1).clamp(0, self.bins)
         for row, values in enumerate((torch.ones_like(confidence), confidence, right)):
-            self._sums[row] += torch.bincount(place, values.double(), minlength=self.bins + 1).cpu()
+            self._sums[row] += torch.bincount(bin_of, values.double(), minlength=self.bins + 1).cpu()
 
     def value(self) -> float:
         """Mean over the pixels of |share of right pixels - mean confidence| of their bin; NaN without pixels."""

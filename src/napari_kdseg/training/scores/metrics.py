@@ -178,8 +178,8 @@ class SegmentationScore:
             by_class |= of_contours
             summary |= {name: _mean(scores) for name, scores in of_contours.items()}
             summary["ece"] = self._calibration.value()
-        for place, label in enumerate(self.classes[1:]):
-            summary |= {f"{name}/{label}": float(scores[place]) for name, scores in by_class.items()}
+        for index, label in enumerate(self.classes[1:]):
+            summary |= {f"{name}/{label}": float(scores[index]) for name, scores in by_class.items()}
         return summary
 
     def tiles(self) -> list[dict[str, float]]:
@@ -189,8 +189,8 @@ class SegmentationScore:
             scores |= {name: values[:, 0] for name, values in self._contours_by_name().items()}
         return [
             {
-                f"{name}/{label}": float(values[tile, place])
-                for place, label in enumerate(self.classes[1:])
+                f"{name}/{label}": float(values[tile, index])
+                for index, label in enumerate(self.classes[1:])
                 for name, values in scores.items()
             }
             for tile in range(len(self._counts))

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_kdseg.errors import DataError, explain
 from napari_kdseg.training.settings import DataConfig
-from napari_kdseg.training.tiles.manifest import Row, find_manifest, read_manifest
+from napari_kdseg.training.tiles.manifest import ManifestRow, find_manifest, read_manifest
 from napari_kdseg.training.tiles.pictures import SUFFIXES, PictureError, picture_header, read_mask
 from napari_kdseg.training.tiles.split import divide
 from napari_kdseg.training.tiles.tile import Tile, refuse, stable_hash
@@ -151,7 +151,7 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
     images, masks = _files(folder, config.images), _files(folder, config.masks)
     messages: list[str] = []
     manifest = find_manifest(config)
-    rows: dict[str, Row] = {}
+    rows: dict[str, ManifestRow] = {}
     names: dict[int, str] = {}
     if manifest is not None:
         rows, names = read_manifest(manifest)
@@ -179,7 +179,7 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
         messages.append(f"{unused} masks have no image of the same name and are left out.")
     tiles = []
     for name in sorted(images):
-        row = rows.get(name, Row())
+        row = rows.get(name, ManifestRow())
         tiles.append(
             Tile(name, images[name], masks[name], (0, 0), row.patient, row.split, row.class_index, row.mpp)
         )

@@ -248,8 +248,8 @@ def _prefetched(
         return
     with ThreadPoolExecutor(1, thread_name_prefix="kdseg-tiles") as pool:
         waiting = pool.submit(collate, chosen[0])
-        for items, following in zip(chosen, [*chosen[1:], None], strict=True):
+        for items, next_items in zip(chosen, [*chosen[1:], None], strict=True):
             images, targets = waiting.result()
-            if following is not None:
-                waiting = pool.submit(collate, following)
+            if next_items is not None:
+                waiting = pool.submit(collate, next_items)
             yield ours.whole(images, len(items)), ours.whole(targets, len(items))

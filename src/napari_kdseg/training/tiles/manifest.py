@@ -22,7 +22,7 @@ SPLITS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """What a manifest says of one tile; ``None`` where it says nothing."""
 
     split: str | None = None
@@ -48,7 +48,7 @@ def find_manifest(config: DataConfig) -> Path | None:
     return path
 
 
-def read_manifest(path: Path) -> tuple[dict[str, Row], dict[int, str]]:
+def read_manifest(path: Path) -> tuple[dict[str, ManifestRow], dict[int, str]]:
     """Read the columns ``tile``, ``split``, ``patient``, ``class_index``, ``class`` and ``mpp``.
 
     Returns
@@ -74,7 +74,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Row], dict[int, str]]:
         raise DataError(
             f"{path.name} has no column 'tile' (it has: {', '.join(columns) or 'none'}). Name the column."
         )
-    rows: dict[str, Row] = {}
+    rows: dict[str, ManifestRow] = {}
     names: dict[int, str] = {}
     twice, bad_split, bad_index, bad_name = [], [], [], []
     for line in lines:
@@ -92,7 +92,9 @@ def read_manifest(path: Path) -> tuple[dict[str, Row], dict[int, str]]:
         number, name = None if index is None else int(index), _text(line, "class")
         if number is not None and name is not None and names.setdefault(number, name) != name:
             bad_name.append(f"{tile} ({number} is '{names[number]}' and '{name}')")
-        rows[tile] = Row(SPLITS.get((split or "").lower()), _text(line, "patient"), number, _scale(line))
+        rows[tile] = ManifestRow(
+            SPLITS.get((split or "").lower()), _text(line, "patient"), number, _scale(line)
+        )
     refuse(twice, f"{path.name} names {{count}} more than once: {{names}}. Keep one line for each.", "tile")
     refuse(
         bad_split,

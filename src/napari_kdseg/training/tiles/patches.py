@@ -38,7 +38,7 @@ SAMPLES = 16
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A possible tile: its corner in pixels of the working resolution, and the foreground classes in it."""
 
     y: int
@@ -116,10 +116,11 @@ def cut_tiles(
     part = _begin(folder)
     try:
         rows = []
-        for number, place in enumerate(chosen, start=1):
+        for number, location in enumerate(chosen, start=1):
             control.check()
             rows.append(
-                _write_tile(part, slide, annotation, place, downsample, size) | {"patient": blocks[place]}
+                _write_tile(part, slide, annotation, location, downsample, size)
+                | {"patient": blocks[location]}
             )
             emit(Step("cut tiles", number, len(chosen)))
         _write_manifest(part / "manifest.csv", rows)
@@ -139,9 +140,9 @@ def _possible(
     size: int,
     stride: int,
     control: Control,
-) -> dict[Place, str]:
-    """Return every place a tile can be cut from, and the block of the slide it lies in."""
-    blocks = _blocks(list(_places(slide, annotation, downsample, size, stride, control)), size)
+) -> dict[Location, str]:
+    """Return every location a tile can be cut from, and the block of the slide it lies in."""
+    blocks = _blocks(list(_locations(slide, annotation, downsample, size, stride, control)), size)
     if not blocks:
         raise DataError(
             f"No tile of {size} pixels lies in an annotated part of {slide.name}. Annotate more of it, or cut "
@@ -151,13 +152,13 @@ def _possible(
 
 
 def _annotation_beside(slide: Slide) -> Annotation:
-    place = find_annotation(slide)
-    if place is None:
+    path = find_annotation(slide)
+    if path is None:
         raise DataError(
             f"Nothing is drawn on {slide.name}: there is no annotation of its name beside it. Export one from QuPath "
             "as GeoJSON, or choose a mask."
         )
-    return open_annotation(place, slide)
+    return open_annotation(path, slide)
 
 
 def _downsample(slide: Slide, mpp: float | None, emit: Emit) -> tuple[float, float]:
@@ -170,14 +171,14 @@ def _downsample(slide: Slide, mpp: float | None, emit: Emit) -> tuple[float, flo
     return mpp / slide.mpp[0], mpp / slide.mpp[1]
 
 
-def _places(
+def _locations(
     slide: Slide,
     annotation: Annotation,
     downsample: tuple[float, float],
     size: int,
     stride: int,
     control: Control,
-) -> Iterator[Place]:
+) -> Iterator[Location]:
     """Find all tiles that are annotated, a row of tiles at a time, by looking at a few points of each."""
     height, width = (math.floor(side / f) for side, f in zip(slide.levels[0].shape, downsample, strict=True))
     step = size / SAMPLES
@@ -193,58 +194,63 @@ def _places(
                 continue
             values, counts = np.unique(labelled, return_counts=True)
             there = counts >= max(1, FOREGROUND_SHARE * labelled.size)
-            yield Place(y, x, tuple(int(value) for value in values[there] if value != 0))
+            yield Location(y, x, tuple(int(value) for value in values[there] if value != 0))
 
 
-def _blocks(places: Sequence[Place], size: int) -> dict[Place, str]:
-    """Name the block of every place that lies in one block only."""
-    if not places:
+def _blocks(locations: Sequence[Location], size: int) -> dict[Location, str]:
+    """Name the block of every location that lies in one block only."""
+    if not locations:
         return {}
-    top, left = min(place.y for place in places), min(place.x for place in places)
-    bottom, right = max(place.y for place in places) + size, max(place.x for place in places) + size
+    top, left = min(location.y for location in locations), min(location.x for location in locations)
+    bottom, right = (
+        max(location.y for location in locations) + size,
+        max(location.x for location in locations) + size,
+    )
     tall, wide = (max(1, math.ceil(side / size / BLOCKS)) * size for side in (bottom - top, right - left))
     named = {}
-    for place in places:
-        row, column = (place.y - top) // tall, (place.x - left) // wide
-        last_row, last_column = (place.y - top + size - 1) // tall, (place.x - left + size - 1) // wide
+    for location in locations:
+        row, column = (location.y - top) // tall, (location.x - left) // wide
+        last_row, last_column = (location.y - top + size - 1) // tall, (location.x - left + size - 1) // wide
         if (row, column) == (last_row, last_column):
-            named[place] = f"block-{row}-{column}"
+            named[location] = f"block-{row}-{column}"
     return named
 
 
 def _choose(
-    places: Sequence[Place],
+    locations: Sequence[Location],
     slide: Slide,
     downsample: tuple[float, float],
     size: int,
     count: int,
     foreground: float,
     seed: int,
-) -> list[Place]:
+) -> list[Location]:
     """Draw tiles: foreground classes in turn, then tissue without foreground, then whatever fills the number."""
-    drawn = sorted(places, key=lambda place: stable_hash(seed, "cut", place.y, place.x))
-    showing = [place for place in drawn if place.classes]
-    empty = [place for place in drawn if not place.classes]
+    drawn = sorted(locations, key=lambda location: stable_hash(seed, "cut", location.y, location.x))
+    showing = [location for location in drawn if location.classes]
+    empty = [location for location in drawn if not location.classes]
     chosen = _in_turn(showing, min(len(showing), max(round(foreground * count), count - len(empty))))
     if empty and len(chosen) < count:
         tissue = tissue_of(slide)
         (fy, fx) = downsample
         # Stable: tissue first, each part in the order drawn.
-        empty.sort(key=lambda place: not tissue.covers(place.y * fy, place.x * fx, size * fy, size * fx))
+        empty.sort(
+            key=lambda location: not tissue.covers(location.y * fy, location.x * fx, size * fy, size * fx)
+        )
     chosen += empty[: count - len(chosen)]
-    return sorted(chosen, key=lambda place: (place.y, place.x))
+    return sorted(chosen, key=lambda location: (location.y, location.x))
 
 
-def _in_turn(places: Sequence[Place], count: int) -> list[Place]:
-    """Take ``count`` places, of each class in turn."""
-    classes = sorted({c for place in places for c in place.classes})
-    waiting = {c: iter([place for place in places if c in place.classes]) for c in classes}
-    chosen: dict[Place, None] = {}
+def _in_turn(locations: Sequence[Location], count: int) -> list[Location]:
+    """Take ``count`` locations, of each class in turn."""
+    classes = sorted({c for location in locations for c in location.classes})
+    waiting = {c: iter([location for location in locations if c in location.classes]) for c in classes}
+    chosen: dict[Location, None] = {}
     while len(chosen) < count:
         for c in classes:
-            place = next((place for place in waiting[c] if place not in chosen), None)
-            if place is not None and len(chosen) < count:
-                chosen[place] = None
+            location = next((location for location in waiting[c] if location not in chosen), None)
+            if location is not None and len(chosen) < count:
+                chosen[location] = None
     return list(chosen)
 
 
@@ -268,14 +274,14 @@ def _write_tile(
     folder: Path,
     slide: Slide,
     annotation: Annotation,
-    place: Place,
+    location: Location,
     downsample: tuple[float, float],
     size: int,
 ) -> dict[str, Any]:
     """Write image and mask of a tile; return its line of the manifest."""
-    image = slide.read_scaled(downsample, place.y, place.x, size, size)
-    mask = annotation.read_scaled(downsample, place.y, place.x, size, size)
-    name = f"y{round(place.y * downsample[0])}_x{round(place.x * downsample[1])}"
+    image = slide.read_scaled(downsample, location.y, location.x, size, size)
+    mask = annotation.read_scaled(downsample, location.y, location.x, size, size)
+    name = f"y{round(location.y * downsample[0])}_x{round(location.x * downsample[1])}"
     if image.shape[2] in (1, 3):
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(
             folder / "images" / f"{name}.png"
@@ -288,8 +294,8 @@ def _write_tile(
     return {
         "tile": name,
         "slide": slide.name,
-        "y": round(place.y * downsample[0]),
-        "x": round(place.x * downsample[1]),
+        "y": round(location.y * downsample[0]),
+        "x": round(location.x * downsample[1]),
         "mpp": "" if slide.mpp is None else round(downsample[0] * slide.mpp[0], 6),
         "foreground_fraction": round(float(((mask != 0) & (mask != 255)).mean()), 4),
     }

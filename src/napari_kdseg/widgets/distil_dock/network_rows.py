@@ -8,11 +8,11 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from napari_kdseg.errors import KdsegError
-from napari_kdseg.networks import names
+from napari_kdseg.networks import recommended_networks
 from napari_kdseg.networks.checkpoints.formats import read_spec, resolve
-from napari_kdseg.networks.choices import COST_SIDE
 from napari_kdseg.networks.foreign.foundation import encoder_of
 from napari_kdseg.networks.options import read_options, write_options
+from napari_kdseg.networks.recommended import COST_SIDE
 from napari_kdseg.training import NetworkChoice
 from napari_kdseg.widgets.parts.controls import button, clear, combo
 from napari_kdseg.widgets.parts.fold import Fold
@@ -22,7 +22,7 @@ from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.background import wait_for
 from napari_kdseg.widgets.state.loaded_models import CHECKPOINT_PATTERNS
 
-_LISTED = {choice.name: choice for choice in names()}
+_LISTED = {choice.name: choice for choice in recommended_networks()}
 _ENCODERS = ("foundation/uni", "foundation/uni2-h", "foundation/virchow2", "foundation/h-optimus-0")
 
 

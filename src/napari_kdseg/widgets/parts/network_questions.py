@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QLineEdit, QVBoxLayout, QWidget
 
 from napari_kdseg.errors import KdsegError, explain
 from napari_kdseg.networks import NetworkSpec, allow_code
-from napari_kdseg.networks.choices import names
+from napari_kdseg.networks.recommended import recommended_networks
 from napari_kdseg.widgets.parts.controls import button, combo
 from napari_kdseg.widgets.parts.note import Note
 
@@ -54,7 +54,8 @@ class WeightsQuestion(QWidget):
         super().__init__()
         self.note = Note()
         self.architecture = combo(
-            "As in unet/resnet34, or python:mypackage.models:MyNet", *(choice.name for choice in names())
+            "As in unet/resnet34, or python:mypackage.models:MyNet",
+            *(choice.name for choice in recommended_networks()),
         )
         self.architecture.setEditable(True)
         self.classes, self.mpp = QLineEdit(), QLineEdit()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: Side of the image, in pixels, that :attr:`NetworkChoice.multiply_adds` are of.
+#: Side of the image, in pixels, that :attr:`RecommendedNetwork.multiply_adds` are of.
 COST_SIDE = 256
 LIBRARY = "segmentation-models-pytorch"
 
@@ -60,7 +60,7 @@ def _emkd(parameters: str, cost: str, *, channels: int = 3, note: str = "") -> P
 
 
 @dataclass(frozen=True)
-class NetworkChoice:
+class RecommendedNetwork:
     """One recommended network.
 
     Attributes
@@ -91,7 +91,7 @@ class NetworkChoice:
 
 
 _STUDENTS = (
-    NetworkChoice(
+    RecommendedNetwork(
         "espnet",
         "student",
         183_725,
@@ -100,7 +100,7 @@ _STUDENTS = (
         "Mehta et al., ECCV 2018",
         _emkd("0.183", "1.23"),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "enet",
         "student",
         349_212,
@@ -109,7 +109,7 @@ _STUDENTS = (
         "Paszke et al. 2016, arXiv:1606.02147",
         _coco("0.349", "0.516", with_norm=True),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "enet-emkd",
         "student",
         353_761,
@@ -122,7 +122,7 @@ _STUDENTS = (
             note="The code of EMKD leaves out the fifth block of stage 3, which this one runs.",
         ),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "erfnet",
         "student",
         2_063_344,
@@ -131,7 +131,7 @@ _STUDENTS = (
         "Romera et al., IEEE T-ITS 2018",
         _coco("2.063", "3.681", with_norm=True),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "mobilenetv2",
         "student",
         2_228_996,
@@ -140,17 +140,17 @@ _STUDENTS = (
         "Sandler et al., CVPR 2018",
         _emkd("2.2", "19.14"),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "segformer/mit_b0", "student", 3_714_658, 1_746_731_008, "Small transformer that sees wide context."
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "deeplabv3plus/mobilenet_v2",
         "student",
         4_378_770,
         1_482_686_464,
         "Small, with context from dilated convolutions.",
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "mobile-unet",
         "student",
         4_682_899,
@@ -159,10 +159,10 @@ _STUDENTS = (
         "Zou and Sun, BIBM 2021",
         _coco("4.640", "1.492", with_norm=False),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "unet/mobilenet_v2", "student", 6_629_090, 3_354_451_968, "U-Net on an encoder made for phones."
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "resnet18",
         "student",
         11_177_538,
@@ -171,7 +171,7 @@ _STUDENTS = (
         "He et al., CVPR 2016",
         _emkd("11.2", "10.66"),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "unet/resnet18",
         "student",
         14_328_354,
@@ -181,7 +181,7 @@ _STUDENTS = (
 )
 
 _TEACHERS = (
-    NetworkChoice(
+    RecommendedNetwork(
         "raunet",
         "teacher",
         22_143_394,
@@ -195,7 +195,7 @@ _TEACHERS = (
             "counts, and 31.47 where each output pixel does.",
         ),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "pspnet/resnet50",
         "teacher",
         24_305_602,
@@ -205,20 +205,20 @@ _TEACHERS = (
             "46.7", "207.18", note="That is the full ResNet-50 at 1/8; this one is 22.4 M smaller."
         ),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "unet/resnet34", "teacher", 24_436_514, 7_823_425_536, "U-Net on ResNet-34, a safe first choice."
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "segformer/mit_b2", "teacher", 24_722_626, 5_534_908_416, "Transformer that sees wide context."
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "unetplusplus/resnet34",
         "teacher",
         26_078_754,
         18_393_071_616,
         "Nested U-Net for fine contours; slow.",
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "deeplabv3plus/resnet50",
         "teacher",
         26_677_842,
@@ -226,7 +226,7 @@ _TEACHERS = (
         "Wide context; half the size of EMKD's DeepLabV3+.",
         printed=_emkd("56.8", "272.48", note="That is on Xception-65 at 1/8; this one is 30.1 M smaller."),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "unet",
         "teacher",
         34_527_106,
@@ -235,7 +235,7 @@ _TEACHERS = (
         "Ronneberger et al., MICCAI 2015",
         _emkd("34.5", "293.83", channels=1),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "unetplusplus",
         "teacher",
         36_629_698,
@@ -249,14 +249,14 @@ _TEACHERS = (
             note="Its 20.6 M contradict its own cost, which is that of this network of 36.63 M.",
         ),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "upernet/tu-convnext_tiny",
         "teacher",
         37_044_130,
         19_105_366_016,
         "Modern convolutions on a wide pyramid.",
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "fanet",
         "teacher",
         38_292_548,
@@ -265,7 +265,7 @@ _TEACHERS = (
         "Li et al., JBHI 2020",
         _coco("38.250", "171.556", with_norm=False),
     ),
-    NetworkChoice(
+    RecommendedNetwork(
         "transunet",
         "teacher",
         105_276_066,
@@ -276,13 +276,13 @@ _TEACHERS = (
 )
 
 
-def names() -> tuple[NetworkChoice, ...]:
+def recommended_networks() -> tuple[RecommendedNetwork, ...]:
     """List the recommended networks, students first, each kind from small to large.
 
     Any other pair of an architecture and an encoder of segmentation-models-pytorch may be named as well.
 
     Returns
     -------
-    tuple of NetworkChoice
+    tuple of RecommendedNetwork
     """
     return _STUDENTS + _TEACHERS

@@ -1,4 +1,8 @@
-"""Teacher and student of a run: created or loaded, and compared with the data before anything is trained."""
+"""Who takes part in a run, teachers and student: created or loaded, and compared with the data before training.
+
+A *role* is what a network, or its mask, is to the others where they are shown and compared: teacher, student,
+corrected, reference. Here each network goes by the name that its files have in the run folder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from napari_kdseg.networks import (
     load_encoder,
     smallest_input,
 )
-from napari_kdseg.networks.anatomy.roles import keep_roles
+from napari_kdseg.networks.anatomy.named_layers import keep_named_layers
 from napari_kdseg.networks.foreign.foundation import encoder_of, patch_size
 from napari_kdseg.networks.spec import REVISION
 from napari_kdseg.training.config import DistillConfig
@@ -34,7 +38,7 @@ SCALE_TOLERANCE = 1.2
 """Ratio of two resolutions that makes no difference worth a warning."""
 
 
-class Roles:
+class Participants:
     """Makes the networks of a run.
 
     Parameters
@@ -70,12 +74,12 @@ class Roles:
         pixels = self._shorter_side() * self.collection.mpp / about.mpp
         return min(max(_FEWEST_PATCHES, round(pixels / patch)), _LARGEST_SIDE // patch) * patch
 
-    def create(self, role: str, choice: NetworkChoice, like: NetworkSpec | None = None) -> Checkpoint:
-        """Build a network with random weights that depend on the seed and the role only.
+    def create(self, name: str, choice: NetworkChoice, like: NetworkSpec | None = None) -> Checkpoint:
+        """Build a network with random weights that depend on the seed and the name only.
 
         Parameters
         ----------
-        role
+        name
             ``"teacher"``, ``"teacher_2"`` or ``"student"``.
         choice
             Its architecture.
@@ -84,12 +88,12 @@ class Roles:
         """
         spec = self._spec(choice, like)
         self._check_size(spec, self.side(choice))
-        torch.manual_seed(stable_hash(self.config.seed, "weights", role))
+        torch.manual_seed(stable_hash(self.config.seed, "weights", name))
         network = create_from(spec)
         if choice.encoder_weights is not None:
             load_encoder(network, choice.encoder_weights)
-        keep_roles(network, self.revision)
-        return Checkpoint(network, spec, Path(f"{role}.safetensors"))
+        keep_named_layers(network, self.revision)
+        return Checkpoint(network, spec, Path(f"{name}.safetensors"))
 
     def encoder(self, choice: NetworkChoice) -> Checkpoint:
         """Load a foundation encoder: it has no classes, and its own idea of size, colours and magnification."""
@@ -118,17 +122,19 @@ class Roles:
         )
         return loaded
 
-    def load(self, role: str, choice: NetworkChoice, path: Path) -> Checkpoint:
+    def load(self, name: str, choice: NetworkChoice, path: Path, *, to_train: bool = False) -> Checkpoint:
         """Load a network and compare it with the data.
 
         Parameters
         ----------
-        role
+        name
             ``"teacher"``, ``"teacher_2"`` or ``"student"``.
         choice
             Names the architecture, where the file holds weights only.
         path
             The checkpoint.
+        to_train
+            Whether it is trained from there on, which a network that can only be run is refused for.
 
         Raises
         ------
@@ -137,51 +143,51 @@ class Roles:
         ConfigurationError
             If it has other classes or channels than the data.
         """
-        torch.manual_seed(stable_hash(self.config.seed, "weights", role))  # of a new head
-        role, side = role.replace("_", " "), self.side(choice)
+        torch.manual_seed(stable_hash(self.config.seed, "weights", name))  # of a new head
+        title, side = name.replace("_", " "), self.side(choice)
         loaded = load(
             path,
             expect=None if choice.architecture is None else self._spec(choice, None),
             new_head=self.collection.classes if choice.new_head else None,
         )
-        keep_roles(loaded.module, self.revision)
-        if role == "student" and not any(True for _ in loaded.module.parameters()):
+        keep_named_layers(loaded.module, self.revision)
+        if to_train and not any(True for _ in loaded.module.parameters()):
             raise ConfigurationError(
-                f"The student {path.name} is an ONNX file, which can be run but not trained. Choose its checkpoint "
+                f"The {title} {path.name} is an ONNX file, which can be run but not trained. Choose its checkpoint "
                 "(.safetensors), or an architecture."
             )
         if loaded.new_head:
             self._warn(
-                f"The {role} {path.name} has other classes than the data, so it gets a new head "
+                f"The {title} {path.name} has other classes than the data, so it gets a new head "
                 f"({', '.join(loaded.new_head)}), which is trained here."
             )
         spec, classes, channels = loaded.spec, self.collection.classes, self.collection.channels
         if len(spec.classes) != len(classes):
             raise ConfigurationError(
-                f"The {role} {path.name} has {len(spec.classes)} classes ({', '.join(spec.classes)}), the data "
-                f"have {len(classes)} ({', '.join(classes)}). Choose a {role} trained for these classes, other data, "
+                f"The {title} {path.name} has {len(spec.classes)} classes ({', '.join(spec.classes)}), the data "
+                f"have {len(classes)} ({', '.join(classes)}). Choose a {title} trained for these classes, other data, "
                 "or ask for a new head, which is then trained (--new-head, or 'New head' in the window)."
             )
         if spec.in_channels != channels:
             raise ConfigurationError(
-                f"The {role} {path.name} takes images of {spec.in_channels} channels, but these have {channels}. "
-                f"Choose a {role} trained on such images."
+                f"The {title} {path.name} takes images of {spec.in_channels} channels, but these have {channels}. "
+                f"Choose a {title} trained on such images."
             )
         self._check_size(spec, side)
         if spec.classes != classes:
             self._warn(
-                f"The {role} calls its classes {', '.join(spec.classes)}, the data {', '.join(classes)}; they are "
+                f"The {title} calls its classes {', '.join(spec.classes)}, the data {', '.join(classes)}; they are "
                 "taken to be the same in this order."
             )
         ours = self._mpp(side)
         if spec.mpp and ours and not 1 / SCALE_TOLERANCE < spec.mpp / ours < SCALE_TOLERANCE:
             self._warn(
-                f"The {role} was trained at {spec.mpp:g} µm per pixel, here it sees {ours:g}. It may do "
+                f"The {title} was trained at {spec.mpp:g} µm per pixel, here it sees {ours:g}. It may do "
                 f"worse than it can: an input size of {round(side * ours / spec.mpp)} would suit it."
             )
         elif not (spec.mpp and ours) and spec.input_size not in (None, side):
             self._warn(
-                f"The {role} was trained on tiles of {spec.input_size} pixels, here it sees {side}. If it does worse "
+                f"The {title} was trained on tiles of {spec.input_size} pixels, here it sees {side}. If it does worse "
                 f"than it can, give it the input size {spec.input_size}."
             )
         return loaded

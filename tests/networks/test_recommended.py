@@ -9,13 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from napari_kdseg.networks import count_parameters, create, input_multiple, names, output_stride
+from napari_kdseg.networks import (
+    count_parameters,
+    create,
+    input_multiple,
+    output_stride,
+    recommended_networks,
+)
 from napari_kdseg.networks.anatomy.cost import multiply_adds
-from napari_kdseg.networks.choices import COST_SIDE, NetworkChoice
+from napari_kdseg.networks.recommended import COST_SIDE, RecommendedNetwork
 
-CHOICES = {choice.name: choice for choice in names()}
+CHOICES = {choice.name: choice for choice in recommended_networks()}
 # Networks of a paper that printed their figures, and are built here as that paper had them.
-AS_PRINTED = [choice for choice in names() if choice.printed and "/" not in choice.name]
+AS_PRINTED = [choice for choice in recommended_networks() if choice.printed and "/" not in choice.name]
 # Multiply-adds, to the digit, at the size and with the channels of the paper; TransUNet's at that of its own.
 EXACT = {
     "espnet": 614_520_576,
@@ -32,7 +38,7 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("choice", names(), ids=lambda choice: choice.name)
+@pytest.mark.parametrize("choice", recommended_networks(), ids=lambda choice: choice.name)
 def test_listed_networks_have_the_listed_size_and_cost(choice):
     with torch.device("cpu" if choice.name.startswith("segformer") else "meta"):
         network = create(choice.name)
@@ -41,7 +47,7 @@ def test_listed_networks_have_the_listed_size_and_cost(choice):
     assert input_multiple(choice.name) % output_stride(network) == 0
 
 
-def printed_network(choice: NetworkChoice) -> nn.Module:
+def printed_network(choice: RecommendedNetwork) -> nn.Module:
     with torch.device("meta"):
         return create(choice.name, choice.printed.channels)
 
@@ -135,5 +141,5 @@ def test_listing_says_by_how_much_library_networks_differ(name, smaller):
 
 def test_each_kind_is_listed_from_small_to_large():
     for role in ("student", "teacher"):
-        sizes = [choice.parameters for choice in names() if choice.role == role]
+        sizes = [choice.parameters for choice in recommended_networks() if choice.role == role]
         assert sizes == sorted(sizes)

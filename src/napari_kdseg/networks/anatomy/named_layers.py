@@ -1,6 +1,6 @@
-"""Which layer of a network plays which role, so that methods can name layers without knowing the network.
+"""Which layer of a network is the one that a method names ``"@deep"``, so that it need not know the network.
 
-The roles are those the papers tap: CoCo DistillNet an encoder and a decoder layer at 1/4, EMKD the first and the last
+They are those that the papers tap: CoCo DistillNet an encoder and a decoder layer at 1/4, EMKD the first and the last
 pair of the same size at 1/2 and 1/8, most others the feature that the classifier reads.
 """
 
@@ -19,7 +19,7 @@ from napari_kdseg.networks.anatomy.describe import last_feature, unwrap
 from napari_kdseg.networks.foreign.token_grid import TokenGrid
 from napari_kdseg.networks.papers.blocks import PaperNetwork
 
-ROLES = {
+NAMED_LAYERS = {
     "@stem": "end of the encoder's first level, at 1/2",
     "@shallow": "end of the encoder's level at 1/4",
     "@middle": "end of the encoder's level at 1/8",
@@ -34,7 +34,7 @@ _DEEPEST = 32
 
 
 def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, str]:
-    """Find the layer of ``network`` for each of :data:`ROLES`.
+    """Find the layer of ``network`` for each of :data:`NAMED_LAYERS`.
 
     The networks of papers name them; in others they are found by passing a blank image through.
 
@@ -48,47 +48,52 @@ def find_taps(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
     Returns
     -------
     dict
-        Role -> path for :func:`~napari_kdseg.networks.capture`. A network without a layer at the wanted resolution
+        Name -> path for :func:`~napari_kdseg.networks.capture`. A network without a layer at the wanted resolution
         gets the nearest.
     """
     module = unwrap(network)
     if isinstance(module, PaperNetwork):
-        first = module.first_roles if module.keeps_first_roles else {}
-        return {**module.roles, **first, "@feature": module.last_feature}
+        first = module.first_named_layers if module.keeps_first_named_layers else {}
+        return {**module.named_layers, **first, "@feature": module.last_feature}
     if isinstance(module, TokenGrid):
-        return module.roles()
+        return module.named_layers()
     layers = _layers_with_strides(module, input_shape[0])
     feature = last_feature(module)
-    places = [path for path, _ in layers]
-    end = places.index(feature) + 1 if feature in places else len(layers)
+    paths = [path for path, _ in layers]
+    end = paths.index(feature) + 1 if feature in paths else len(layers)
     encoder, decoder = _divide(layers[:end])
     deepest = max(stride for _, stride in encoder)
-    found = {role: _at(encoder, stride) for role, stride in _ENCODER_STRIDES.items()}
+    found = {name: _at(encoder, stride) for name, stride in _ENCODER_STRIDES.items()}
     found["@bottom"] = _at(encoder, deepest)
     found["@deep"] = _at(decoder or encoder, _DECODER_STRIDE)
     found["@feature"] = feature
     return found
 
 
-def keep_roles(network: nn.Module, revision: int) -> None:
-    """Let ``network`` have the roles of ``revision`` from here on, for a run that began with them."""
+def keep_named_layers(network: nn.Module, revision: int) -> None:
+    """Let names stand for the layers of ``revision`` from here on, for a run that began with those."""
     module = unwrap(network)
     if isinstance(module, PaperNetwork):
-        module.keeps_first_roles = revision == 1
+        module.keeps_first_named_layers = revision == 1
+
+
+def is_layer_name(tap: str) -> bool:
+    """Whether a tap is a name such as ``"@deep"``, which each network has its own layer for, and not a path."""
+    return tap.startswith("@")
 
 
 def tap_of(found: Mapping[str, str], tap: str) -> str:
-    """Replace a role by its layer; a path stays as it is.
+    """Replace a name by its layer; a path stays as it is.
 
     Raises
     ------
     ConfigurationError
-        If there is no such role.
+        If no layer has that name.
     """
-    if not tap.startswith("@"):
+    if not is_layer_name(tap):
         return tap
     if tap not in found:
-        raise ConfigurationError(f"There is no layer role {tap!r}. The roles are {', '.join(ROLES)}.")
+        raise ConfigurationError(f"No layer is called {tap!r}. Choose {', '.join(NAMED_LAYERS)}, or a path.")
     return found[tap]
 
 
@@ -98,7 +103,7 @@ def _divide(layers: list[tuple[str, int]]) -> tuple[list[tuple[str, int]], list[
     if encoder:
         return encoder, [layer for layer in layers if layer not in encoder]
     deepest = max(stride for _, stride in layers)
-    turn = max(place for place, (_, stride) in enumerate(layers) if stride == deepest) + 1
+    turn = max(index for index, (_, stride) in enumerate(layers) if stride == deepest) + 1
     return layers[:turn], layers[turn:]
 
 
@@ -149,7 +154,7 @@ def _at(layers: list[tuple[str, int]], wanted: int) -> str:
     """The outermost layer whose stride is nearest to ``wanted``; of several, the last."""
 
     def order(item: tuple[int, tuple[str, int]]) -> tuple[float, int, int]:
-        place, (path, stride) = item
-        return abs(math.log2(stride / wanted)), path.count("."), -place
+        index, (path, stride) = item
+        return abs(math.log2(stride / wanted)), path.count("."), -index
 
     return min(enumerate(layers), key=order)[1][0]
