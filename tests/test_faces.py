@@ -22,7 +22,7 @@ LIGHT = {
     "inference.cluster": ("PredictManyConfig",),
     "inference.export": ("ExportModelConfig",),
     "masks": ("SlideSettings",),
-    "networks": ("NetworkSpec", "allow_code", "input_multiple", "inspect", "names"),
+    "networks": ("NetworkSpec", "allow_code", "input_multiple", "inspect", "recommended_networks"),
     "slides": ("SlideError",),
     "study": ("StudyConfig",),
     "training": ("DistillConfig", "TrainingConfig", "describe", "discover"),
