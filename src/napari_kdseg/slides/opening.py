@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_kdseg.slides.address import join_address, split_address
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.pixels.cache import TileCache
+from napari_kdseg.slides.readers.backend import Metadata
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.readers.synthetic_backend import SyntheticBackend
 from napari_kdseg.slides.sidecar import kept_mpp
@@ -25,7 +27,8 @@ def open_slide(
     Parameters
     ----------
     path
-        A file; a folder (OME-Zarr, or DICOM instances of one slide); or ``"synthetic:100000x80000?seed=0&mpp=0.25"``,
+        A file; a folder (OME-Zarr, or DICOM instances of one slide), both with what is asked of them, such as
+        ``?series=2`` (:mod:`~napari_kdseg.slides.address`); or ``"synthetic:100000x80000?seed=0&mpp=0.25"``,
         an H&E-like slide of any size (width x height) that is computed where it is looked at.
     mpp
         Micrometres per level-0 pixel, one number or (y, x), where the file does not know or is wrong. By default what a
@@ -54,10 +57,18 @@ def open_slide(
             threads=threads,
             reopen=open_slide,
         )
-    file = Path(path).expanduser().absolute()
-    backend = choose_backend(file)
+    file, asked = split_address(path)
+    backend = choose_backend(file, asked)
     try:
-        slide = Slide(backend, file, mpp=mpp, cache=cache, threads=threads, reopen=open_slide)
+        slide = Slide(
+            backend,
+            join_address(file, asked),
+            name=_name(file, backend.metadata),
+            mpp=mpp,
+            cache=cache,
+            threads=threads,
+            reopen=open_slide,
+        )
         slide.check_readable()
         if mpp is None and (kept := kept_mpp(slide)) is not None:
             slide.mpp = kept
@@ -65,3 +76,10 @@ def open_slide(
         backend.close()
         raise
     return slide
+
+
+def _name(file: Path, metadata: Metadata) -> str:
+    """Return the name of the file, with the series if a person chose one."""
+    if metadata.series == metadata.default_series:
+        return file.name
+    return f"series {metadata.series + 1} of {file.name}"

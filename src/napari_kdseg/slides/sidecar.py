@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from napari_kdseg.errors import OutputError, explain
 from napari_kdseg.files import results_folder, write_whole
 from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.scale import is_plausible
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.synthetic.address import is_address
 
@@ -75,9 +76,12 @@ def write_sidecar(slide: Slide, notes: Sidecar) -> Path:
 
 
 def kept_mpp(slide: Slide) -> Pair | None:
-    """Return the size of a slide's pixels that a person gave, or ``None``."""
+    """Return the size of a slide's pixels that a person gave, or ``None``; one that no slide has is not believed."""
     notes = find_notes(slide)
-    return None if notes is None else notes.mpp
+    if notes is None or notes.mpp is None or is_plausible(notes.mpp):
+        return None if notes is None else notes.mpp
+    warnings.warn(f"The pixel size kept for {slide.name}, {notes.mpp[1]:g} µm, was ignored.", stacklevel=2)
+    return None
 
 
 def keep_mpp(slide: Slide, mpp: Pair | None) -> Path:
@@ -124,8 +128,8 @@ def _kept_away(slide: Slide, suffix: str) -> Path:
 
 
 def _beside(slide: Slide, suffix: str) -> Path:
-    path = Path(slide.path)
-    return path.with_name(path.name + suffix)
+    series = f".series-{slide.metadata.series + 1}" if slide.is_chosen_series else ""
+    return slide.file.with_name(slide.file.name + series + suffix)
 
 
 def write_beside(slide: Slide, suffix: str, content: bytes) -> Path:

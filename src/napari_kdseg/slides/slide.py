@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.address import split_address
 from napari_kdseg.slides.fingerprint import fingerprint
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.pixels.cache import TileCache, default_cache
@@ -21,6 +22,8 @@ from napari_kdseg.slides.pixels.progressive import PATIENCE, ArrivalSignal, Prog
 from napari_kdseg.slides.pixels.resample import nearest_finer, resample
 from napari_kdseg.slides.pixels.tiles import BadTile, Tiles
 from napari_kdseg.slides.readers.backend import Backend, block_of
+from napari_kdseg.slides.scale import PLAUSIBLE_MPP, doubt, is_plausible
+from napari_kdseg.synthetic.address import is_address
 
 DARK = 60
 """RGB slides whose median brightest channel is below this are fluorescence: H&E lies far above, on tissue too."""
@@ -43,7 +46,8 @@ class Slide:
     backend
         Reads the tiles.
     path
-        Where the slide comes from: a path or a ``synthetic:`` address.
+        Where the slide comes from: a path, with what is asked of the file (:mod:`.address`), or a ``synthetic:``
+        address.
     name
         For people; by default that of the file.
     mpp
@@ -80,7 +84,8 @@ class Slide:
         self._progressive = Progressive(self._tiles)
         self._views: list[Slide] = []
         self.levels = self._tiles.levels
-        self._mpp = self.metadata.mpp
+        said = self.metadata.mpp
+        self._mpp = said if said is None or is_plausible(said) else None
         if mpp is not None:
             self.mpp = mpp  # type: ignore[assignment]
 
@@ -100,6 +105,11 @@ class Slide:
     def __repr__(self) -> str:
         height, width = self.shape
         return f"Slide({self.name!r}, {width} x {height} px, {len(self.levels)} levels, mpp={self.mpp})"
+
+    @property
+    def file(self) -> Path:
+        """The file or folder, without what is asked of it."""
+        return Path(self.path) if is_address(self.path) else split_address(self.path)[0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -181,7 +191,10 @@ class Slide:
 
     @property
     def mpp(self) -> Pair | None:
-        """Micrometres per level-0 pixel (y, x); ``None`` until a person gives it, if the file does not know it."""
+        """Micrometres per level-0 pixel (y, x); ``None`` until a person gives it, if the file does not know it.
+
+        What no slide has (:data:`.PLAUSIBLE_MPP`) counts as not known, see :attr:`scale_doubt`.
+        """
         return self._mpp
 
     @mpp.setter
@@ -189,7 +202,18 @@ class Slide:
         pair = None if value is None else as_pair(value)
         if pair is not None and not all(math.isfinite(side) and side > 0 for side in pair):
             raise SlideError(f"The size of a pixel must be a positive number of micrometres, not {value}.")
+        if pair is not None and not is_plausible(pair):
+            raise SlideError(
+                f"A pixel of a slide is {PLAUSIBLE_MPP[0]:g} to {PLAUSIBLE_MPP[1]:g} µm wide, not {pair[1]:g}. Give it "
+                "in micrometres: 499 nm are 0.499."
+            )
         self._mpp = pair
+
+    @property
+    def scale_doubt(self) -> str:
+        """Why the scale that the file gives is not believed; empty if it is, or if there is none."""
+        said = self.metadata.mpp
+        return "" if said is None or is_plausible(said) else doubt(said)
 
     @property
     def size_um(self) -> Pair | None:
@@ -221,13 +245,20 @@ class Slide:
         """Hash of the content, for provenance.
 
         It is the quickhash of OpenSlide where there is one; otherwise BLAKE2 over the size of the file and samples of
-        1 MB spread over it, so that terabytes take no longer than megabytes.
+        1 MB spread over it, so that terabytes take no longer than megabytes. A picture of a file that is not its slide
+        by itself, but was chosen by a person, has the number of its series behind it.
         """
         return self._identity
 
     @cached_property
     def _identity(self) -> str:
-        return self.metadata.fingerprint or fingerprint(Path(self.path))
+        found = self.metadata.fingerprint or fingerprint(self.file)
+        return f"{found}#{self.metadata.series + 1}" if self.is_chosen_series else found
+
+    @property
+    def is_chosen_series(self) -> bool:
+        """Whether a person chose another picture of the file than the one that is the slide by itself."""
+        return self.metadata.series != self.metadata.default_series
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         """Read a region of a level.

@@ -90,6 +90,10 @@ class Metadata:
         Identity of the content, where the reader computes one itself.
     plane
         Which of several planes is read, in words (:func:`plane_in_words`); empty where there is only one.
+    pictures, series, default_series
+        Titles of the pictures in the file, the index of the one that is read, and of the one that is by default.
+    picture
+        Which of them is the slide and why, in words (:mod:`.pictures`); empty where there is only one.
     """
 
     reader: str
@@ -109,6 +113,10 @@ class Metadata:
     fingerprint: str | None = None
     bounds: tuple[int, int, int, int] | None = None
     plane: str = ""
+    pictures: tuple[str, ...] = ()
+    series: int = 0
+    default_series: int = 0
+    picture: str = ""
 
 
 PLANE_AXES = {"z": "focus plane", "t": "time point", "c": "channel"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import openslide
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.address import Asked
 from napari_kdseg.slides.readers.backend import Backend
 from napari_kdseg.slides.readers.image_backend import read_picture
 from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
@@ -16,15 +17,26 @@ from napari_kdseg.slides.readers.tiff_backend import TiffBackend
 from napari_kdseg.slides.readers.zarr_backend import ZarrBackend, is_zarr
 
 
-def choose_backend(path: Path) -> Backend:
-    """Return the reader that fits the content of ``path``."""
+def choose_backend(path: Path, asked: Asked | None = None) -> Backend:
+    """Return the reader that fits the content of ``path``, for what is asked of it."""
+    asked = asked or Asked()
+    backend = _backend(path, asked)
+    if not backend.metadata.pictures and asked.series not in (None, 1):
+        backend.close()
+        raise SlideError(
+            f"There is no series {asked.series} in {path.name}: there is only one, counted from 1."
+        )
+    return backend
+
+
+def _backend(path: Path, asked: Asked) -> Backend:
     try:
         if path.is_dir():
-            return _folder_backend(path)
+            return _folder_backend(path, asked)
         if not path.exists():
             raise SlideError(f"There is no slide at {path}. Check whether it was moved or renamed.")
         if is_tiff(path):
-            return _tiff_backend(path)
+            return _tiff_backend(path, asked)
         if openslide.OpenSlide.detect_format(path) is not None:
             return OpenSlideBackend(path)
     except PermissionError as error:
@@ -34,9 +46,9 @@ def choose_backend(path: Path) -> Backend:
     return read_picture(path)
 
 
-def _folder_backend(path: Path) -> Backend:
+def _folder_backend(path: Path, asked: Asked) -> Backend:
     if is_zarr(path):
-        return ZarrBackend(path)
+        return ZarrBackend(path, asked)
     instances = sorted(path.glob("*.dcm"))
     if instances:
         return OpenSlideBackend(instances[0])
@@ -46,12 +58,12 @@ def _folder_backend(path: Path) -> Backend:
     )
 
 
-def _tiff_backend(path: Path) -> Backend:
+def _tiff_backend(path: Path, asked: Asked) -> Backend:
     """Plain TIFF is read directly; a scanner's is described by OpenSlide, and read directly where that can be."""
     check_tiff(path)
     vendor = openslide.OpenSlide.detect_format(path)
     if vendor in (None, "generic-tiff"):
-        return TiffBackend(path)
+        return TiffBackend(path, asked)
     described = OpenSlideBackend(path)
     if vendor not in VENDORS:
         return described

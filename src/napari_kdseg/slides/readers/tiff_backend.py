@@ -8,30 +8,31 @@ from __future__ import annotations
 import math
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
 
-from napari_kdseg.slides.readers.backend import Level, Metadata, make_level, plane_in_words
-from napari_kdseg.slides.readers.tiff.check import damaged, quiet_tifffile
+from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.address import Asked
+from napari_kdseg.slides.readers.backend import Level, Metadata, make_level
+from napari_kdseg.slides.readers.pictures import Picture, choose_picture, in_words, largest
+from napari_kdseg.slides.readers.tiff.check import check_tiff, damaged, quiet_tifffile
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
-from napari_kdseg.slides.readers.tiff.metadata import (
-    ome_channels,
-    ome_mpp,
-    ome_pixels,
-    properties,
-    resolution_mpp,
-)
+from napari_kdseg.slides.readers.tiff.metadata import properties, scale_of
+from napari_kdseg.slides.readers.tiff.ome import ome_channels, open_tiff
 from napari_kdseg.slides.readers.tiff.page import PageTiles
+from napari_kdseg.slides.readers.tiff.pictures import Plane, TiffPicture, pictures_of
 
 MAX_CHANNELS = 64
+MAX_ASIDE_PIXELS = 2048**2
+"""Other pictures of a file up to this size are shown beside the slide, as labels and macros are."""
 
 
 class TiffBackend:
-    """Read the segments of the pages of the first series.
+    """Read the segments of the pages of one picture: the largest, or the series that was asked for.
 
-    Of an axis other than y, x, channels or samples (time, focus) the first position is taken.
+    Of an axis other than y, x, channels or samples (time, focus) the first position is taken. Pages that lie in other
+    files (OME-TIFF of a file a channel) are read from those.
 
     Raises
     ------
@@ -39,21 +40,29 @@ class TiffBackend:
         If the file is not an image that can be shown.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, asked: Asked | None = None):
+        asked = asked or Asked()
         self._asking = threading.Lock()  # tifffile's own file has one position
+        self._files: dict[Path, FileBytes] = {}
         try:
             with quiet_tifffile():
-                self._tif = tifffile.TiffFile(path)
+                self._tif = open_tiff(path)
+        except SlideError:
+            raise
         except Exception as error:  # tifffile raises errors of many types on malformed headers
             raise damaged(path, error) from error
-        self._file = FileBytes(path)
         try:
             with quiet_tifffile():
-                series = self._tif.series[0]
-                levels = level_pages(self._tif)
-                self._keys = [pages[0].keyframe for pages in levels]
-                self._pages = [[PageTiles(page, self._file) for page in pages] for pages in levels]
-                self.metadata = self._describe(series)
+                self._pictures = pictures_of(self._tif, pages_as_channels=asked.kind == "rgb")
+                self._chosen = choose_picture(self._pictures, asked.series)
+                picture = self._pictures[self._chosen].content
+                self._keys = [planes[0].page.keyframe for planes in picture.levels]
+                self._pages = [[self._tiles_of(plane) for plane in planes] for planes in picture.levels]
+                self._aside = _aside(self._pictures, self._chosen)
+                self.metadata = self._describe(picture)
+        except SlideError:
+            self.close()
+            raise
         except Exception as error:
             self.close()
             raise damaged(path, error) from error
@@ -65,26 +74,35 @@ class TiffBackend:
         return plain_pixels(pixels, self._keys[level])
 
     def read_associated(self, name: str) -> np.ndarray:
-        """Read another series of the file."""
-        series = next(series for series in self._tif.series[1:] if series.name.lower() == name)
+        """Read another picture of the file."""
+        series = self._aside[name].series
         with self._asking:
             pixels = plain_pixels(np.atleast_3d(series.asarray()), series.keyframe)
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and those that hold further pages of it."""
         self._tif.close()
-        self._file.close()
+        for file in self._files.values():
+            file.close()
 
-    def _describe(self, series: tifffile.TiffPageSeries) -> Metadata:
-        key = series.keyframe
+    def _tiles_of(self, plane: Plane) -> PageTiles:
+        """Return the tiles of a plane, from the file where they are; one that was not checked yet is."""
+        if plane.file not in self._files:
+            if plane.file != Path(self._tif.filehandle.path):
+                check_tiff(plane.file)
+            self._files[plane.file] = FileBytes(plane.file)
+        return PageTiles(plane.page, self._files[plane.file], shift=plane.shift)
+
+    def _describe(self, picture: TiffPicture) -> Metadata:
+        key = picture.series.keyframe
         samples = sum(page.samples for page in self._pages[0])
         rgb = key.photometric in (2, 3, 6, 8) and len(self._pages[0]) == 1
         channels = 3 if rgb else samples
         if not 1 <= channels <= MAX_CHANNELS:
             raise ValueError(f"{channels} channels cannot be shown")
-        ome = ome_pixels(self._tif)
-        names = ("red", "green", "blue") if rgb else tuple(ome_channels(ome, channels))
+        said = ome_channels(picture.pixels)
+        names = [(said[i : i + 1] or ("",))[0] or f"channel {i + 1}" for i in range(channels)]
         return Metadata(
             reader="tifffile",
             reason="It is a plain TIFF: its tiles are decoded directly.",
@@ -92,15 +110,17 @@ class TiffBackend:
             levels=self._levels(),
             channels=channels,
             dtype=np.dtype(np.uint8) if key.dtype == np.bool_ else np.dtype(key.dtype),
-            channel_names=names,
-            mpp=ome_mpp(ome) if ome is not None else resolution_mpp(key),
+            channel_names=("red", "green", "blue") if rgb else tuple(names),
+            mpp=scale_of(self._tif, key, picture.pixels),
             brightfield=None if rgb else False,
             icc=key.iccprofile,
             properties=properties(key),
-            associated=tuple(
-                series.name.lower() for series in self._tif.series[1:] if self._tif.is_svs and series.name
-            ),
-            plane=plane_in_words(_further_axes(series)),
+            associated=tuple(self._aside),
+            plane=picture.plane,
+            pictures=tuple(each.title for each in self._pictures),
+            series=self._chosen,
+            picture=in_words(self._pictures, self._chosen),
+            default_series=largest(self._pictures),
         )
 
     def _levels(self) -> tuple[Level, ...]:
@@ -108,52 +128,16 @@ class TiffBackend:
         return tuple(make_level(page.shape, first[0].shape, page.tile) for page in first)
 
 
-def level_pages(tif: tifffile.TiffFile) -> list[list[Any]]:
-    """Return the pages of every level, from fine to coarse.
-
-    tifffile leaves out reduced pages that are no whole part of the first; here all that show the same picture count.
-    """
-    levels = [channel_pages(level) for level in tif.series[0].levels]
-    first = levels[0][0].keyframe
-    if tif.is_ome or len(levels[0]) > 1 or not first.is_tiled:
-        return levels
-    pages: list[Any] = [tif.pages[index] for index in range(len(tif.pages))]
-    reduced = [[page] for page in pages if page.is_reduced and page.is_tiled and _is_smaller(page, first)]
-    if len(reduced) + 1 <= len(levels):
-        return levels
-    return [levels[0], *sorted(reduced, key=lambda level: -level[0].imagewidth)]
-
-
-def _is_smaller(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
-    """Tell whether a page shows the picture of the first at a lower resolution."""
-    same = all(
-        getattr(page, name) == getattr(first, name) for name in ("dtype", "samplesperpixel", "photometric")
-    )
-    factors = (first.imagelength / page.imagelength, first.imagewidth / page.imagewidth)
-    slack = 1 + 2 / min(page.imagelength, page.imagewidth)  # sizes are rounded
-    return same and min(factors) > 1 and max(factors) / min(factors) < slack
-
-
-def channel_pages(level: tifffile.TiffPageSeries) -> list[Any]:
-    """Return the pages that hold the channels of a level, all other axes being at their first position."""
-    leading = level.ndim - level.keyframe.ndim
-    axes, shape = level.axes[:leading], level.shape[:leading]
-    order = np.arange(math.prod(shape)).reshape(shape)
-    chosen = order[tuple(slice(None) if axis == "C" else 0 for axis in axes)]
-    pages = [level.pages[int(index)] for index in np.ravel(chosen)]
-    if not pages or any(page is None for page in pages):
-        raise ValueError("a channel is missing")
-    return pages
-
-
-def _further_axes(level: tifffile.TiffPageSeries) -> dict[str, int]:
-    """Return the axes, and their sizes, of which the first position is taken."""
-    leading = level.ndim - level.keyframe.ndim
-    return {
-        axis: size
-        for axis, size in zip(level.axes[:leading], level.shape[:leading], strict=True)
-        if axis != "C"
-    }
+def _aside(pictures: list[Picture[TiffPicture]], chosen: int) -> dict[str, TiffPicture]:
+    """Return the small pictures that lie beside the slide, by their names."""
+    found: dict[str, TiffPicture] = {}
+    for index, each in enumerate(pictures):
+        series = each.content.series
+        plain = len(series.pages) == 1 and series.keyframe.planarconfig == 1
+        if index != chosen and plain and math.prod(each.shape) <= MAX_ASIDE_PIXELS:
+            name = each.name.lower() or f"series {index + 1}"
+            found[name if name not in found else f"{name} {index + 1}"] = each.content
+    return found
 
 
 def plain_pixels(pixels: np.ndarray, key: tifffile.TiffPage) -> np.ndarray:

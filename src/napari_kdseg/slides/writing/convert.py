@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import Control, Emit, Message, Started
+from napari_kdseg.slides.address import split_address
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.pixels.tiles import MAX_COMPUTED_PIXELS
@@ -145,8 +146,8 @@ def _open(config: ConvertConfig) -> Slide:
     """Open the slide; one of a single enormous level, too, which is what most needs to be converted."""
     cache = TileCache(CACHE_BYTES)
     if not is_address(config.slide):
-        path = Path(config.slide).expanduser().absolute()
-        backend = choose_backend(path)
+        path, asked = split_address(config.slide)
+        backend = choose_backend(path, asked)
         if math.prod(backend.metadata.levels[-1].shape) > MAX_COMPUTED_PIXELS:
             return Slide(_WithoutOverview(backend), path, mpp=config.mpp, cache=cache)
         backend.close()
@@ -159,7 +160,7 @@ def _is_rgb(slide: Slide) -> bool:
 
 def _check_fit(slide: Slide, config: ConvertConfig) -> None:
     """Refuse what the format cannot hold."""
-    if Path(slide.path) == config.output.expanduser().absolute():
+    if slide.file == config.output.expanduser().absolute():
         raise OutputError("A slide cannot be written over itself. Choose another name.")
     if _is_rgb(slide) or config.format == "ome-zarr":
         return

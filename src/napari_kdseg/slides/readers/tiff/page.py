@@ -37,6 +37,8 @@ class PageTiles:
         Value of the pixels of a tile that was never written; by default that of the page.
     shape
         Pixels (height, width), where the page is padded beyond its picture.
+    shift
+        Bytes by which all pixels lie behind those of the page, in a stack of planes that has one page.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class PageTiles:
         file: FileBytes,
         missing: int | None = None,
         shape: tuple[int, int] | None = None,
+        shift: int = 0,
     ):
         key = page.keyframe
         if int(key.compression) not in COMPRESSIONS:
@@ -54,7 +57,8 @@ class PageTiles:
         self.shape = (key.imagelength, key.imagewidth) if shape is None else shape
         self.samples = key.samplesperpixel
         self.tile = _tile_of(key)
-        self._offsets, self._counts = page.dataoffsets, page.databytecounts
+        offsets, self._counts = page.dataoffsets, page.databytecounts
+        self._offsets = [offset + shift for offset in offsets] if shift else offsets
         self._across = math.ceil(key.imagewidth / key.tilewidth) if key.is_tiled else 1
         self._step = key.tilelength if key.is_tiled else min(key.rowsperstrip, key.imagelength)
         self._jpeg = _is_plain_jpeg(key)
