@@ -27,6 +27,9 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
         facts.append(("Channels", ", ".join(slide.channel_names)))
     if slide.metadata.picture:
         facts.append(("Picture", slide.metadata.picture))
+    facts.append(("Read as", slide.read_as))
+    if slide.metadata.orientation:
+        facts.append(("Lies", slide.metadata.orientation))
     if slide.plane:
         facts.append(("Shown", f"{slide.plane}; the others are not read"))
     facts.append(("Read by", slide.reader))
@@ -41,7 +44,7 @@ def describe_in_full(slide: Slide) -> list[tuple[str, str]]:
         facts.append(("Scanned", f"{width:,} x {height:,} pixels, from {x:,}, {y:,} on"))
     if slide.mpp is None:
         said = f"not known. {slide.scale_doubt} Give" if slide.scale_doubt else "not in the file; give"
-        facts.append(("Scale", f"{said} it with --slide-mpp, or in the Slide dock"))
+        facts.append(("Scale", f"{said} it with kdseg info SLIDE --slide-mpp, or in the Slide dock"))
     for index, level in enumerate(slide.levels):
         height, width = level.shape
         computed = "" if index < len(slide.metadata.levels) else ", computed from the level before"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from napari_kdseg.slides.address import join_address, split_address
+from napari_kdseg.slides.address import Asked, join_address, split_address
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.readers.backend import Metadata
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.readers.synthetic_backend import SyntheticBackend
-from napari_kdseg.slides.sidecar import kept_mpp
+from napari_kdseg.slides.sidecar import kept_mpp, kept_reading
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.synthetic.address import is_address
 
@@ -58,22 +59,37 @@ def open_slide(
             reopen=open_slide,
         )
     file, asked = split_address(path)
-    backend = choose_backend(file, asked)
+    address = join_address(file, asked)
+
+    def opened(asked: Asked) -> Slide:
+        backend = choose_backend(file, asked)
+        try:
+            slide = Slide(
+                backend,
+                address,
+                name=_name(file, backend.metadata),
+                mpp=mpp,
+                cache=cache,
+                threads=threads,
+                reopen=open_slide,
+                asked=asked,
+            )
+            slide.check_readable()
+        except BaseException:
+            backend.close()
+            raise
+        return slide
+
+    slide = opened(asked)
     try:
-        slide = Slide(
-            backend,
-            join_address(file, asked),
-            name=_name(file, backend.metadata),
-            mpp=mpp,
-            cache=cache,
-            threads=threads,
-            reopen=open_slide,
-        )
-        slide.check_readable()
-        if mpp is None and (kept := kept_mpp(slide)) is not None:
-            slide.mpp = kept
+        kept = kept_reading(slide)
+        if asked.kind is None and asked.white is None and kept != Asked():
+            slide.close()
+            slide = opened(replace(kept, series=asked.series))
+        if mpp is None and (scale := kept_mpp(slide)) is not None:
+            slide.mpp = scale
     except BaseException:
-        backend.close()
+        slide.close()
         raise
     return slide
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_kdseg.errors import OutputError, explain
 from napari_kdseg.files import results_folder, write_whole
+from napari_kdseg.slides.address import Asked, Kind
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.scale import is_plausible
 from napari_kdseg.slides.slide import Slide
@@ -43,6 +44,8 @@ class Sidecar(BaseModel):
         Which slide they are about: its name, and the hash of its content.
     mpp
         Micrometres per level-0 pixel (y, x), given by a person.
+    read_as, white
+        What its numbers mean, and the value that is white, as a person said.
     tissue
         Present if a tissue mask was kept.
     """
@@ -53,6 +56,8 @@ class Sidecar(BaseModel):
     slide: str
     identity: str
     mpp: Pair | None = None
+    read_as: Kind | None = None
+    white: float | None = None
     tissue: TissueNotes | None = None
 
 
@@ -87,6 +92,17 @@ def kept_mpp(slide: Slide) -> Pair | None:
 def keep_mpp(slide: Slide, mpp: Pair | None) -> Path:
     """Keep the size of a slide's pixels that a person gave; ``None`` forgets it."""
     return write_sidecar(slide, read_sidecar(slide).model_copy(update={"mpp": mpp}))
+
+
+def kept_reading(slide: Slide) -> Asked:
+    """Return what a person said that a slide's numbers mean; nothing, if nobody did."""
+    notes = find_notes(slide)
+    return Asked() if notes is None else Asked(kind=notes.read_as, white=notes.white)
+
+
+def keep_reading(slide: Slide, kind: Kind | None, white: float | None) -> Path:
+    """Keep what a person said that a slide's numbers mean; ``None`` forgets it."""
+    return write_sidecar(slide, read_sidecar(slide).model_copy(update={"read_as": kind, "white": white}))
 
 
 def find_notes(slide: Slide) -> Sidecar | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.address import split_address
+from napari_kdseg.slides.address import Asked, split_address
 from napari_kdseg.slides.fingerprint import fingerprint
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.pixels.cache import TileCache, default_cache
@@ -22,11 +22,9 @@ from napari_kdseg.slides.pixels.progressive import PATIENCE, ArrivalSignal, Prog
 from napari_kdseg.slides.pixels.resample import nearest_finer, resample
 from napari_kdseg.slides.pixels.tiles import BadTile, Tiles
 from napari_kdseg.slides.readers.backend import Backend, block_of
+from napari_kdseg.slides.readers.meaning.deciding import is_bright
 from napari_kdseg.slides.scale import PLAUSIBLE_MPP, doubt, is_plausible
 from napari_kdseg.synthetic.address import is_address
-
-DARK = 60
-"""RGB slides whose median brightest channel is below this are fluorescence: H&E lies far above, on tissue too."""
 
 GREY = 128
 
@@ -60,6 +58,8 @@ class Slide:
         That decode the tiles of one region; by default as many as :func:`set_decode_threads` says.
     reopen
         ``reopen(path, mpp=...)`` opens the slide where it is unpickled; a slide without it is not pickled.
+    asked
+        What a person said of the file, as far as the backend was opened with it.
     """
 
     def __init__(
@@ -73,12 +73,14 @@ class Slide:
         bad_value: int = GREY,
         threads: int | None = None,
         reopen: Callable[..., Slide] | None = None,
+        asked: Asked | None = None,
     ):
         self._backend = backend
         self.metadata = backend.metadata
         self.path = str(path)
         self.name = Path(self.path).name if name is None else name
         self._reopen = reopen
+        self.asked = asked or Asked()
         self._cache = default_cache() if cache is None else cache
         self._tiles = Tiles(backend, self._cache, bad_value, threads)
         self._progressive = Progressive(self._tiles)
@@ -224,15 +226,33 @@ class Slide:
     def brightfield(self) -> bool:
         """Whether the slide is read as an H&E-like picture: RGB on a bright ground.
 
-        A file that does not say so is judged by a few of its tiles: the median of the brightest channel of a
-        fluorescence scan stored as RGB is nearly black.
+        A file that does not say so is judged by a few of its tiles (:func:`~.deciding.is_bright`).
         """
         if self.metadata.brightfield is not None:
             return self.metadata.brightfield
         if self.channels != 3 or self.dtype != np.uint8:
             return False
-        tiles = [tile.max(axis=2).ravel() for tile in self._tiles.samples()]
-        return bool(np.median(np.concatenate(tiles)) >= DARK)
+        return is_bright(self._tiles.samples())
+
+    @property
+    def read_as(self) -> str:
+        """What its numbers were taken for, and why, in a line."""
+        if self.metadata.brightfield is None and not self.brightfield:
+            return (
+                f"{self.metadata.read_as}; on a dark ground, so its 3 channels are shown as of fluorescence"
+            )
+        return self.metadata.read_as
+
+    def check_decided(self) -> None:
+        """See that it is known what its numbers mean, before they are used for more than to be looked at.
+
+        Raises
+        ------
+        SlideError
+            If a person has to say it first.
+        """
+        if self.metadata.doubt:
+            raise SlideError(f"The pixels of {self.name} cannot be used yet: {self.metadata.doubt}.")
 
     @cached_property
     def background(self) -> tuple[int, ...]:

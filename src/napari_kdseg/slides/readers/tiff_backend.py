@@ -10,18 +10,19 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.address import Asked
-from napari_kdseg.slides.readers.backend import Level, Metadata, make_level
+from napari_kdseg.slides.readers.backend import Level, Metadata, make_level, sampled
+from napari_kdseg.slides.readers.meaning.deciding import Meaning, decide
 from napari_kdseg.slides.readers.pictures import Picture, choose_picture, in_words, largest
 from napari_kdseg.slides.readers.tiff.check import check_tiff, damaged, quiet_tifffile
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 from napari_kdseg.slides.readers.tiff.metadata import properties, scale_of
-from napari_kdseg.slides.readers.tiff.ome import ome_channels, open_tiff
-from napari_kdseg.slides.readers.tiff.page import PageTiles
+from napari_kdseg.slides.readers.tiff.ome import ome_channels, open_tiff, significant_bits
+from napari_kdseg.slides.readers.tiff.page import JPEG_IN_TIFFPAGE, PageTiles
 from napari_kdseg.slides.readers.tiff.pictures import Plane, TiffPicture, pictures_of
+from napari_kdseg.slides.readers.tiff.stored import DECODED_TO_RGB, stored_of
 
 MAX_CHANNELS = 64
 MAX_ASIDE_PIXELS = 2048**2
@@ -56,10 +57,11 @@ class TiffBackend:
                 self._pictures = pictures_of(self._tif, pages_as_channels=asked.kind == "rgb")
                 self._chosen = choose_picture(self._pictures, asked.series)
                 picture = self._pictures[self._chosen].content
-                self._keys = [planes[0].page.keyframe for planes in picture.levels]
                 self._pages = [[self._tiles_of(plane) for plane in planes] for planes in picture.levels]
+                meanings = self._meanings(picture, asked)
+                self._convert = [meaning.convert for meaning in meanings]
                 self._aside = _aside(self._pictures, self._chosen)
-                self.metadata = self._describe(picture)
+                self.metadata = self._describe(picture, meanings[0])
         except SlideError:
             self.close()
             raise
@@ -69,16 +71,20 @@ class TiffBackend:
 
     def read_tile(self, level: int, row: int, column: int) -> np.ndarray:
         """Decode one tile, or as many strips as make one block, of all channels."""
+        pixels, convert = self._stored(level, row, column), self._convert[level]
+        return pixels if convert is None else convert(pixels)
+
+    def _stored(self, level: int, row: int, column: int) -> np.ndarray:
         planes = [page.read(row, column) for page in self._pages[level]]
-        pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        return plain_pixels(pixels, self._keys[level])
+        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
 
     def read_associated(self, name: str) -> np.ndarray:
-        """Read another picture of the file."""
+        """Read another picture of the file, in colours."""
         series = self._aside[name].series
         with self._asking:
-            pixels = plain_pixels(np.atleast_3d(series.asarray()), series.keyframe)
-        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+            pixels = np.atleast_3d(series.asarray())
+        meaning = decide(stored_of(series.keyframe, pixels.shape[2]), Asked(kind="rgb"), lambda: [pixels])
+        return pixels if meaning.convert is None else meaning.convert(pixels)
 
     def close(self) -> None:
         """Close the file, and those that hold further pages of it."""
@@ -94,25 +100,32 @@ class TiffBackend:
             self._files[plane.file] = FileBytes(plane.file)
         return PageTiles(plane.page, self._files[plane.file], shift=plane.shift)
 
-    def _describe(self, picture: TiffPicture) -> Metadata:
-        key = picture.series.keyframe
+    def _meanings(self, picture: TiffPicture, asked: Asked) -> list[Meaning]:
+        """Decide what the numbers of every level mean: those of level 0, unless a level is stored in another way."""
+        look = sampled(self._stored, self._levels())
         samples = sum(page.samples for page in self._pages[0])
-        rgb = key.photometric in (2, 3, 6, 8) and len(self._pages[0]) == 1
-        channels = 3 if rgb else samples
-        if not 1 <= channels <= MAX_CHANNELS:
-            raise ValueError(f"{channels} channels cannot be shown")
-        said = ome_channels(picture.pixels)
-        names = [(said[i : i + 1] or ("",))[0] or f"channel {i + 1}" for i in range(channels)]
+        names, bits = ome_channels(picture.pixels), significant_bits(picture.pixels)
+        meanings: dict[tuple[object, ...], Meaning] = {}
+        found = []
+        for planes in picture.levels:
+            key = planes[0].page.keyframe
+            way = (key.photometric, key.compression in DECODED_TO_RGB + JPEG_IN_TIFFPAGE, key.extrasamples)
+            if way not in meanings:
+                stored = stored_of(key, samples, names, bits, pages=picture.three_pages)
+                meanings[way] = decide(stored, asked, look)
+            found.append(meanings[way])
+        return found
+
+    def _describe(self, picture: TiffPicture, meaning: Meaning) -> Metadata:
+        key = picture.series.keyframe
+        if not 1 <= meaning.channels <= MAX_CHANNELS:
+            raise ValueError(f"{meaning.channels} channels cannot be shown")
         return Metadata(
             reader="tifffile",
             reason="It is a plain TIFF: its tiles are decoded directly.",
             compression=self._pages[0][0].compression,
             levels=self._levels(),
-            channels=channels,
-            dtype=np.dtype(np.uint8) if key.dtype == np.bool_ else np.dtype(key.dtype),
-            channel_names=("red", "green", "blue") if rgb else tuple(names),
             mpp=scale_of(self._tif, key, picture.pixels),
-            brightfield=None if rgb else False,
             icc=key.iccprofile,
             properties=properties(key),
             associated=tuple(self._aside),
@@ -121,7 +134,14 @@ class TiffBackend:
             series=self._chosen,
             picture=in_words(self._pictures, self._chosen),
             default_series=largest(self._pictures),
+            **meaning.facts(),
         )
+
+    @property
+    def orientation(self) -> int:
+        """The tag Orientation of the picture that is read: 1 if it lies as it is stored."""
+        tag = self._pictures[self._chosen].content.series.keyframe.tags.get("Orientation")
+        return 1 if tag is None else int(tag.value)
 
     def _levels(self) -> tuple[Level, ...]:
         first = [pages[0] for pages in self._pages]
@@ -138,18 +158,3 @@ def _aside(pictures: list[Picture[TiffPicture]], chosen: int) -> dict[str, TiffP
             name = each.name.lower() or f"series {index + 1}"
             found[name if name not in found else f"{name} {index + 1}"] = each.content
     return found
-
-
-def plain_pixels(pixels: np.ndarray, key: tifffile.TiffPage) -> np.ndarray:
-    """Undo what only TIFF has: bits as pixels, white as zero, palettes, an alpha channel."""
-    if key.photometric == 3 and key.colormap is not None:
-        palette = key.colormap if key.colormap.max() < 256 else key.colormap >> 8
-        return np.ascontiguousarray(np.moveaxis(palette.astype(np.uint8)[:, pixels[..., 0]], 0, -1))
-    if pixels.dtype == np.bool_:
-        pixels = pixels.astype(np.uint8) * 255
-    if key.photometric == 0 and pixels.dtype == np.uint8:
-        pixels = 255 - pixels
-    if key.photometric == 2 and pixels.shape[2] == 4 and pixels.dtype == np.uint8:
-        alpha = pixels[..., 3:].astype(np.uint16)
-        return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return pixels[..., :3] if key.photometric in (2, 6, 8) else pixels

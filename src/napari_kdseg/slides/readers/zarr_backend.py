@@ -17,7 +17,9 @@ import zarr
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.address import Asked
 from napari_kdseg.slides.geometry import Pair
-from napari_kdseg.slides.readers.backend import Level, Metadata, block_of, plane_in_words
+from napari_kdseg.slides.readers.backend import Level, Metadata, block_of, plane_in_words, sampled
+from napari_kdseg.slides.readers.meaning.deciding import decide
+from napari_kdseg.slides.readers.meaning.stored import Stored
 from napari_kdseg.slides.readers.pictures import Picture, choose_picture, fine_to_coarse, in_words, largest
 from napari_kdseg.slides.scale import length_um
 
@@ -79,7 +81,7 @@ class ZarrBackend:
             chosen = choose_picture(pictures, asked.series)
             image = pictures[chosen].content
             self._arrays, self._axes = image.arrays, image.axes
-            self.metadata = self._describe(image)
+            self.metadata = self._describe(image, asked)
             self.metadata.icc = _icc(image.group)
         except SlideError:
             raise
@@ -95,7 +97,11 @@ class ZarrBackend:
 
     def read_tile(self, level: int, row: int, column: int) -> np.ndarray:
         """Read one block of chunks of all channels."""
-        there = self.metadata.levels[level]
+        pixels = self._read(level, row, column)
+        return pixels if self._convert is None else self._convert(pixels)
+
+    def _read(self, level: int, row: int, column: int) -> np.ndarray:
+        there = self._levels[level]
         height, width = there.tile_shape(row, column)
         top, left = row * there.tile[0], column * there.tile[1]
         region = {"y": slice(top, top + height), "x": slice(left, left + width), "c": slice(None)}
@@ -112,34 +118,28 @@ class ZarrBackend:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _describe(self, image: ZarrImage) -> Metadata:
+    def _describe(self, image: ZarrImage, asked: Asked) -> Metadata:
         attributes = _ome(image.group)
         y, x = self._axes.index("y"), self._axes.index("x")
         shape0 = self._arrays[0].shape
-        levels = []
+        levels: list[Level] = []
         for array in self._arrays:
             _check_size(array, y, x)
             chunk = (array.chunks[y], array.chunks[x])
             tile = block_of(chunk) if math.prod(chunk) <= MAX_CHUNK_PIXELS else (1024, 1024)
             downsample = (shape0[y] / array.shape[y], shape0[x] / array.shape[x])
             levels.append(Level((array.shape[y], array.shape[x]), downsample, tile))
-        channels = shape0[self._axes.index("c")] if "c" in self._axes else 1
-        dtype = np.dtype(self._arrays[0].dtype)
-        rgb = channels == 3 and dtype == np.uint8
-        described = attributes.get("omero", {}).get("channels", [])
-        names = [channel.get("label") for channel in described] or (["red", "green", "blue"] if rgb else [])
+        self._convert = None
+        self._levels = tuple(levels)
+        stored = _stored(image, attributes)
+        meaning = decide(stored, asked, sampled(self._read, levels))
+        self._convert = meaning.convert
         return Metadata(
             reader="zarr",
             reason="It is an OME-Zarr image.",
             compression=_compression(self._arrays[0]),
-            levels=tuple(levels),
-            channels=channels,
-            dtype=dtype,
-            channel_names=tuple(
-                (names[i] if i < len(names) else None) or f"channel {i + 1}" for i in range(channels)
-            ),
+            levels=self._levels,
             mpp=_mpp(image),
-            brightfield=None if rgb else False,
             properties={
                 "ome-zarr.name": str(image.said.get("name", "")),
                 "ome-zarr.version": _version(image.said, attributes),
@@ -147,7 +147,21 @@ class ZarrBackend:
             plane=plane_in_words(
                 {axis: size for axis, size in zip(self._axes, shape0, strict=True) if axis not in "cyx"}
             ),
+            **meaning.facts(),
         )
+
+
+def _stored(image: ZarrImage, attributes: dict[str, Any]) -> Stored:
+    """Return what is said of the numbers: names of channels, no photometric."""
+    array = image.arrays[0]
+    described = attributes.get("omero", {}).get("channels", [])
+    dtype = np.dtype(array.dtype)
+    return Stored(
+        array.shape[image.axes.index("c")] if "c" in image.axes else 1,
+        dtype,
+        bits=1 if dtype == np.bool_ else 0,
+        names=tuple(str(channel.get("label") or "") for channel in described),
+    )
 
 
 def _compression(array: zarr.Array) -> str:

@@ -18,7 +18,7 @@ from napari_kdseg.slides.address import split_address
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.pixels.tiles import MAX_COMPUTED_PIXELS
-from napari_kdseg.slides.readers.backend import Backend, make_level
+from napari_kdseg.slides.readers.backend import Backend, Metadata, make_level
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.writing.config import ConvertConfig
@@ -72,6 +72,7 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> Converted:
     output = config.output.expanduser().absolute()
     check_output(output, config.overwrite)
     with _open(config) as slide:
+        slide.check_decided()
         _check_fit(slide, config)
         _tell_losses(slide, config, emit)
         with scratch_beside(output) as scratch:
@@ -174,7 +175,9 @@ def _check_fit(slide: Slide, config: ConvertConfig) -> None:
 
 
 def _tell_losses(slide: Slide, config: ConvertConfig, emit: Emit) -> None:
-    """Say what does not come along."""
+    """Say what does not come along, and what the numbers were taken for where that is not plain."""
+    if slide.read_as != Metadata.read_as and slide.metadata.kind == "rgb":
+        emit(Message(f"Its pixels are read as {slide.read_as}."))
     if slide.mpp is None:
         emit(
             Message(

@@ -14,9 +14,9 @@ import numpy as np
 import tifffile
 
 from napari_kdseg.slides.readers.backend import BLOCK
+from napari_kdseg.slides.readers.meaning.numbers import ycbcr_to_rgb
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 from napari_kdseg.slides.readers.tiff.tile_check import COMPRESSIONS, check_tile
-from napari_kdseg.slides.readers.tiff.ycbcr import ycbcr_to_rgb
 
 JPEG = 7
 JPEG_IN_TIFFPAGE = (6, 7, 33007, 34892)

@@ -58,12 +58,15 @@ class TiffPicture:
         What OME-XML says of it.
     plane
         Which position of the other axes is read, in words.
+    three_pages
+        Whether it is the first of three of which nothing says that they are channels.
     """
 
     series: tifffile.TiffPageSeries
     levels: tuple[tuple[Plane, ...], ...]
     pixels: ElementTree.Element | None
     plane: str
+    three_pages: bool = False
 
 
 def pictures_of(tif: tifffile.TiffFile, *, pages_as_channels: bool = False) -> list[Picture[TiffPicture]]:
@@ -95,6 +98,7 @@ def pictures_of(tif: tifffile.TiffFile, *, pages_as_channels: bool = False) -> l
             tuple(_planes(tif, level, axis) for level in levels),
             pixels,
             plane_in_words(_further_axes(levels[0], axis)),
+            axis == "C" and _channel_axis(levels[0], True) != "C",
         )
         name = levels[0].name if levels[0].kind in KINDS_WITH_LEVELS else ""
         pictures.append(Picture(_shape(levels[0]), picture, name))
