@@ -136,10 +136,13 @@ def test_where_the_file_says_nothing_it_is_asked(tmp_path, bright, extratags):
     """Also where it gives the largest value of the picture, or one that is exceeded."""
     path = rgb(tmp_path / "a.tif", bright, extratags=extratags)
     with open_slide(path) as slide:
-        assert "The largest seen is 4095, so it may be 4095" in slide.metadata.doubt
-        assert slide.metadata.doubt in dict(describe_in_full(slide))["Read as"]
+        assert "the largest seen is 4095, so it may be 4095" in slide.metadata.doubt
+        assert dict(describe_in_full(slide))["Read as"] == f"{slide.read_as}. {slide.mend}"
+        assert slide.read_as == f"RGB, 16 bit; {slide.metadata.doubt}"
         np.testing.assert_array_equal(whole(slide), np.rint(bright / 4095 * 255))  # it is shown so meanwhile
-        with pytest.raises(SlideError, match=r"cannot be used yet: .*--white 4095"):
+        with pytest.raises(
+            SlideError, match=r"cannot be used yet: .* SLIDE --white 4095, with \?white=4095 behind"
+        ):
             slide.check_decided()
     with pytest.raises(SlideError, match="cannot be used yet"):
         convert(ConvertConfig(slide=path, output=tmp_path / "o.ome.tif"), print, Control())
@@ -153,7 +156,7 @@ def test_floating_point_is_asked(tmp_path, bright):
     pixels = (bright / 4095).astype(np.float32)
     path = rgb(tmp_path / "a.tif", pixels)
     with open_slide(path) as slide:
-        assert "it may be 1:" in slide.metadata.doubt
+        assert "it may be 1" in slide.metadata.doubt
     with open_slide(f"{path}?white=1") as slide:
         np.testing.assert_array_equal(whole(slide), np.rint(pixels.astype(float) * 255))
     said = rgb(tmp_path / "b.tif", pixels, extratags=[(341, 11, 3, (1.0, 1.0, 1.0), True)])
@@ -235,7 +238,7 @@ def test_colours_that_are_not_read_are_named(tmp_path, write_tiff, bright):
         path = write_tiff(tmp_path / "a.tif", pixels, photometric=photometric, bits=8)
         with open_slide(path) as slide:
             assert slide.metadata.kind == "channels"
-            assert f"its colours are {name}, not read here" in slide.read_as
+            assert f"its colours are {name}, which is not read here" in slide.read_as
             with pytest.raises(SlideError, match=name):
                 slide.check_decided()
         with open_slide(f"{path}?as=channels") as slide:

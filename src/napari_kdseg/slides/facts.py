@@ -27,7 +27,7 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
         facts.append(("Channels", ", ".join(slide.channel_names)))
     if slide.metadata.picture:
         facts.append(("Picture", slide.metadata.picture))
-    facts.append(("Read as", slide.read_as))
+    facts.append(("Read as", f"{slide.read_as}. {slide.mend}" if slide.mend else slide.read_as))
     if slide.metadata.orientation:
         facts.append(("Lies", slide.metadata.orientation))
     if slide.plane:

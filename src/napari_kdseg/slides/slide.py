@@ -252,7 +252,22 @@ class Slide:
             If a person has to say it first.
         """
         if self.metadata.doubt:
-            raise SlideError(f"The pixels of {self.name} cannot be used yet: {self.metadata.doubt}.")
+            raise SlideError(
+                f"The pixels of {self.name} cannot be used yet: {self.metadata.doubt}. {self.mend}"
+            )
+
+    @property
+    def mend(self) -> str:
+        """How a person says what is not known of the numbers; empty if nothing has to be said."""
+        if not self.metadata.doubt:
+            return ""
+        white = self.metadata.white
+        option = "--as channels" if white is None else f"--white {white:g}"
+        what = "To use the numbers as they are stored, say so" if white is None else "Say it"
+        address = option.removeprefix("--").replace(" ", "=")
+        return (
+            f"{what} with kdseg info SLIDE {option}, with ?{address} behind its name, or in the Slide dock."
+        )
 
     @cached_property
     def background(self) -> tuple[int, ...]:

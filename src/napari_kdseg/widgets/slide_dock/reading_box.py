@@ -31,7 +31,6 @@ class ReadingBox(QWidget):
         self.kind.activated.connect(lambda _index: self._give(self._white()))
         self.note = Note()
         self.white = QDoubleSpinBox()
-        self.white.setDecimals(4)
         self.white.setRange(0.0, 2.0**32)
         self.white.setPrefix("white is ")
         self.white.setToolTip("The stored value that is white: 4095 of 12 bits, 65535 of 16")
@@ -56,9 +55,10 @@ class ReadingBox(QWidget):
             self.kind.setCurrentIndex(self.kind.findData(slide.asked.kind))
         self.form.setRowVisible(self.series, len(about.pictures) > 1)
         if about.doubt:
-            self.note.warn(f"{slide.read_as}. Until then it is not predicted on.")
+            self.note.warn(f"{slide.read_as}. Until you say it, the slide is shown but not predicted on.")
         else:
             self.note.say(slide.read_as)
+        self.white.setDecimals(0 if (about.white or 255) >= 2 else 4)  # 1.0 is that of floating point
         self.white.setValue(about.white or 255.0)
         self.form.setRowVisible(
             self.white_row, bool(about.white and about.doubt) or slide.asked.white is not None

@@ -227,9 +227,7 @@ def _grey(stored: Stored, asked: Asked, look: Look) -> Meaning:
         scale = _widened(stored)
         words[0] += f" x {255 // int(stored.top)}"
     if stored.inverted and stored.dtype.kind == "f":
-        doubt = (
-            "0 is white in it, and the file does not say which value is black: convert it to whole numbers"
-        )
+        doubt = "0 is white in it, and the file does not say which value is black"
         words.append(doubt)
     invert = _inverted(stored) if not doubt else None
     dtype = np.dtype(np.uint8) if stored.dtype == np.bool_ else stored.dtype
@@ -245,9 +243,7 @@ def _channels(stored: Stored, asked: Asked, look: Look) -> Meaning:
         words.append("on a bright ground: if it is a picture in colours, read it as RGB (?as=rgb)")
     doubt = ""
     if stored.unread and asked.kind is None:
-        doubt = (
-            f"its colours are {stored.unread}, not read here: convert it, or use its numbers (?as=channels)"
-        )
+        doubt = f"its colours are {stored.unread}, which is not read here"
         words.append(doubt)
     steps = chain(_inverted(stored), _widened(stored) if stored.dtype == np.bool_ else None)
     dtype = np.dtype(np.uint8) if stored.dtype == np.bool_ else stored.dtype

@@ -33,12 +33,10 @@ def white_of(stored: Stored, asked: Asked, look: Look) -> tuple[float, str, str]
     if stored.dtype.kind == "u" and stored.top / 2 < found:
         return stored.top, f"{said} / {stored.top / 255:g}", ""
     likely = _likely(found, stored)
-    return (
-        likely,
-        said,
-        f"the file does not say which value is white. The largest seen is {found:g}, so it may be {likely:g}: say it "
-        f"with kdseg info SLIDE --white {likely:g}, with ?white={likely:g} behind the name, or in the Slide dock",
+    doubt = (
+        f"the file does not say which value is white; the largest seen is {found:g}, so it may be {likely:g}"
     )
+    return likely, said, doubt
 
 
 def largest(stored: Stored, tiles: Sequence[np.ndarray]) -> float:
