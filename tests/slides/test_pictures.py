@@ -301,3 +301,30 @@ def test_a_stack_of_imagej_with_one_page(awkward, tmp_path):
     (tmp_path / "cut.tif").write_bytes(path.read_bytes()[:-70_000])
     with pytest.raises(SlideError, match="ends before the last of its 3 planes"):
         open_slide(tmp_path / "cut.tif")
+
+
+def test_a_file_missing_of_another_picture_does_no_harm(tmp_path, pixels):
+    """Of two images, the smaller lies in a file that is not there: the slide opens, the other is named."""
+    image = (
+        '<Image ID="Image:{0}" Name="{1}"><Pixels ID="Pixels:{0}" DimensionOrder="XYCZT" Type="uint8" SizeX="{2}" '
+        'SizeY="{3}" SizeC="2" SizeZ="1" SizeT="1"><Channel ID="Channel:{0}:0"/><Channel ID="Channel:{0}:1"/>'
+        '<TiffData FirstC="0" IFD="{4}" PlaneCount="1"/><TiffData FirstC="1" IFD="{5}" PlaneCount="1">{6}</TiffData>'
+        "</Pixels></Image>"
+    )
+    far = '<UUID FileName="gone.ome.tif">urn:uuid:9</UUID>'
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+        + image.format(0, "small", 96, 64, 0, 0, far)
+        + image.format(1, "scan", 192, 128, 1, 2, "")
+        + "</OME>"
+    )
+    path = tmp_path / "two.ome.tif"
+    with tifffile.TiffWriter(path) as tif:
+        planes = [pixels["level"][..., 0], pixels["slide"][..., 0], pixels["slide"][..., 1]]
+        for index, plane in enumerate(map(np.ascontiguousarray, planes)):
+            said = {"description": text} if index == 0 else {}
+            tif.write(plane, photometric="minisblack", metadata=None, contiguous=False, **said)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 0, *slide.shape), pixels["slide"][..., :2])
+    with pytest.raises(SlideError, match=r"not beside it: gone\.ome\.tif"):
+        open_slide(f"{path}?series=1")

@@ -29,7 +29,7 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
         facts.append(("Picture", slide.metadata.picture))
     facts.append(("Read as", f"{slide.read_as}. {slide.mend}" if slide.mend else slide.read_as))
     if slide.metadata.orientation:
-        facts.append(("Lies", slide.metadata.orientation))
+        facts.append(("Orientation", slide.metadata.orientation))
     if slide.plane:
         facts.append(("Shown", f"{slide.plane}; the others are not read"))
     facts.append(("Read by", slide.reader))

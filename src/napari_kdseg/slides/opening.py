@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from napari_kdseg.slides.address import Asked, join_address, split_address
 from napari_kdseg.slides.geometry import Pair
@@ -11,7 +11,7 @@ from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.readers.backend import Metadata
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.readers.synthetic_backend import SyntheticBackend
-from napari_kdseg.slides.sidecar import kept_mpp, kept_reading
+from napari_kdseg.slides.sidecar import believed_mpp, find_notes
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.synthetic.address import is_address
 
@@ -59,37 +59,31 @@ def open_slide(
             reopen=open_slide,
         )
     file, asked = split_address(path)
-    address = join_address(file, asked)
-
-    def opened(asked: Asked) -> Slide:
-        backend = choose_backend(file, asked)
-        try:
-            slide = Slide(
-                backend,
-                address,
-                name=_name(file, backend.metadata),
-                mpp=mpp,
-                cache=cache,
-                threads=threads,
-                reopen=open_slide,
-                asked=asked,
-            )
-            slide.check_readable()
-        except BaseException:
-            backend.close()
-            raise
-        return slide
-
-    slide = opened(asked)
+    options = {"mpp": mpp, "cache": cache, "threads": threads, "reopen": open_slide}
+    slide = _opened(file, asked, path=join_address(file, asked), **options)
     try:
-        kept = kept_reading(slide)
-        if asked.kind is None and asked.white is None and kept != Asked():
-            slide.close()
-            slide = opened(replace(kept, series=asked.series))
-        if mpp is None and (scale := kept_mpp(slide)) is not None:
-            slide.mpp = scale
+        notes = find_notes(slide)
+        if notes is not None:
+            said = asked.kind is not None or asked.white is not None
+            if not said and (notes.read_as is not None or notes.white is not None):
+                slide.close()
+                kept = Asked(asked.series, notes.read_as, notes.white)
+                slide = _opened(file, kept, path=slide.path, **options)
+            if mpp is None and (scale := believed_mpp(notes)) is not None:
+                slide.mpp = scale
     except BaseException:
         slide.close()
+        raise
+    return slide
+
+
+def _opened(file: Path, asked: Asked, **options: Any) -> Slide:
+    backend = choose_backend(file, asked)
+    try:
+        slide = Slide(backend, name=_name(file, backend.metadata), asked=asked, **options)
+        slide.check_readable()
+    except BaseException:
+        backend.close()
         raise
     return slide
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_kdseg.errors import OutputError, explain
 from napari_kdseg.files import results_folder, write_whole
-from napari_kdseg.slides.address import Asked, Kind
+from napari_kdseg.slides.address import Kind
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.scale import is_plausible
 from napari_kdseg.slides.slide import Slide
@@ -80,24 +80,19 @@ def write_sidecar(slide: Slide, notes: Sidecar) -> Path:
     return write_beside(slide, NOTES, (notes.model_dump_json(indent=2) + "\n").encode())
 
 
-def kept_mpp(slide: Slide) -> Pair | None:
-    """Return the size of a slide's pixels that a person gave, or ``None``; one that no slide has is not believed."""
-    notes = find_notes(slide)
-    if notes is None or notes.mpp is None or is_plausible(notes.mpp):
-        return None if notes is None else notes.mpp
-    warnings.warn(f"The pixel size kept for {slide.name}, {notes.mpp[1]:g} µm, was ignored.", stacklevel=2)
-    return None
+def believed_mpp(notes: Sidecar) -> Pair | None:
+    """Return the size of pixels that is in the notes on a slide, unless no slide has it."""
+    if notes.mpp is not None and not is_plausible(notes.mpp):
+        warnings.warn(
+            f"The pixel size kept for {notes.slide}, {notes.mpp[1]:g} µm, was ignored.", stacklevel=3
+        )
+        return None
+    return notes.mpp
 
 
 def keep_mpp(slide: Slide, mpp: Pair | None) -> Path:
     """Keep the size of a slide's pixels that a person gave; ``None`` forgets it."""
     return write_sidecar(slide, read_sidecar(slide).model_copy(update={"mpp": mpp}))
-
-
-def kept_reading(slide: Slide) -> Asked:
-    """Return what a person said that a slide's numbers mean; nothing, if nobody did."""
-    notes = find_notes(slide)
-    return Asked() if notes is None else Asked(kind=notes.read_as, white=notes.white)
 
 
 def keep_reading(slide: Slide, kind: Kind | None, white: float | None) -> Path:

@@ -5,28 +5,34 @@ Only the public page interface of tifffile is used: offsets, byte counts and ``T
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.address import Asked
 from napari_kdseg.slides.readers.backend import Level, Metadata, make_level, sampled
 from napari_kdseg.slides.readers.meaning.deciding import Meaning, decide
+from napari_kdseg.slides.readers.meaning.numbers import Convert
 from napari_kdseg.slides.readers.pictures import Picture, choose_picture, in_words, largest
 from napari_kdseg.slides.readers.tiff.check import check_tiff, damaged, quiet_tifffile
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 from napari_kdseg.slides.readers.tiff.metadata import properties, scale_of
 from napari_kdseg.slides.readers.tiff.ome import ome_channels, open_tiff, significant_bits
 from napari_kdseg.slides.readers.tiff.page import JPEG_IN_TIFFPAGE, PageTiles
-from napari_kdseg.slides.readers.tiff.pictures import Plane, TiffPicture, pictures_of
+from napari_kdseg.slides.readers.tiff.pictures import Plane, TiffPicture, pictures_of, planes_of
 from napari_kdseg.slides.readers.tiff.stored import DECODED_TO_RGB, stored_of
 
 MAX_CHANNELS = 64
 MAX_ASIDE_PIXELS = 2048**2
 """Other pictures of a file up to this size are shown beside the slide, as labels and macros are."""
+
+Aside = tuple[tifffile.TiffPageSeries, Convert | None]
+"""A series, and what makes RGB of its pixels."""
 
 
 class TiffBackend:
@@ -57,7 +63,8 @@ class TiffBackend:
                 self._pictures = pictures_of(self._tif, pages_as_channels=asked.kind == "rgb")
                 self._chosen = choose_picture(self._pictures, asked.series)
                 picture = self._pictures[self._chosen].content
-                self._pages = [[self._tiles_of(plane) for plane in planes] for planes in picture.levels]
+                levels = planes_of(self._tif, picture)
+                self._pages = [[self._tiles_of(plane) for plane in planes] for planes in levels]
                 meanings = self._meanings(picture, asked)
                 self._convert = [meaning.convert for meaning in meanings]
                 self._aside = _aside(self._pictures, self._chosen)
@@ -80,11 +87,10 @@ class TiffBackend:
 
     def read_associated(self, name: str) -> np.ndarray:
         """Read another picture of the file, in colours."""
-        series = self._aside[name].series
+        series, convert = self._aside[name]
         with self._asking:
             pixels = np.atleast_3d(series.asarray())
-        meaning = decide(stored_of(series.keyframe, pixels.shape[2]), Asked(kind="rgb"), lambda: [pixels])
-        return pixels if meaning.convert is None else meaning.convert(pixels)
+        return pixels if convert is None else convert(pixels)
 
     def close(self) -> None:
         """Close the file, and those that hold further pages of it."""
@@ -107,8 +113,8 @@ class TiffBackend:
         names, bits = ome_channels(picture.pixels), significant_bits(picture.pixels)
         meanings: dict[tuple[object, ...], Meaning] = {}
         found = []
-        for planes in picture.levels:
-            key = planes[0].page.keyframe
+        for level in picture.levels:
+            key = level.keyframe
             way = (key.photometric, key.compression in DECODED_TO_RGB + JPEG_IN_TIFFPAGE, key.extrasamples)
             if way not in meanings:
                 stored = stored_of(key, samples, names, bits, pages=picture.three_pages)
@@ -117,7 +123,7 @@ class TiffBackend:
         return found
 
     def _describe(self, picture: TiffPicture, meaning: Meaning) -> Metadata:
-        key = picture.series.keyframe
+        key = picture.key
         if not 1 <= meaning.channels <= MAX_CHANNELS:
             raise ValueError(f"{meaning.channels} channels cannot be shown")
         return Metadata(
@@ -140,7 +146,7 @@ class TiffBackend:
     @property
     def orientation(self) -> int:
         """The tag Orientation of the picture that is read: 1 if it lies as it is stored."""
-        tag = self._pictures[self._chosen].content.series.keyframe.tags.get("Orientation")
+        tag = self._pictures[self._chosen].content.key.tags.get("Orientation")
         return 1 if tag is None else int(tag.value)
 
     def _levels(self) -> tuple[Level, ...]:
@@ -148,13 +154,16 @@ class TiffBackend:
         return tuple(make_level(page.shape, first[0].shape, page.tile) for page in first)
 
 
-def _aside(pictures: list[Picture[TiffPicture]], chosen: int) -> dict[str, TiffPicture]:
-    """Return the small pictures that lie beside the slide, by their names."""
-    found: dict[str, TiffPicture] = {}
+def _aside(pictures: list[Picture[TiffPicture]], chosen: int) -> dict[str, Aside]:
+    """Return the small pictures that lie beside the slide and can be shown in colours, by their names."""
+    found: dict[str, Aside] = {}
     for index, each in enumerate(pictures):
-        series = each.content.series
-        plain = len(series.pages) == 1 and series.keyframe.planarconfig == 1
-        if index != chosen and plain and math.prod(each.shape) <= MAX_ASIDE_PIXELS:
+        series, key = each.content.levels[0], each.content.key
+        plain = len(series.pages) == 1 and key.planarconfig == 1
+        if index == chosen or not plain or math.prod(each.shape) > MAX_ASIDE_PIXELS:
+            continue
+        with contextlib.suppress(SlideError):  # a picture that cannot be shown is none
+            meaning = decide(stored_of(key, key.samplesperpixel), Asked(kind="rgb"), list)
             name = each.name.lower() or f"series {index + 1}"
-            found[name if name not in found else f"{name} {index + 1}"] = each.content
+            found[name if name not in found else f"{name} {index + 1}"] = series, meaning.convert
     return found

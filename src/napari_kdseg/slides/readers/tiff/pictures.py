@@ -50,10 +50,10 @@ class TiffPicture:
 
     Attributes
     ----------
-    series
-        Of tifffile: that of the finest level.
     levels
-        Planes of every level, one for each channel that has a page of its own.
+        Series of tifffile, from fine to coarse.
+    channel_axis
+        The axis whose every position is a channel with a page of its own.
     pixels
         What OME-XML says of it.
     plane
@@ -62,11 +62,16 @@ class TiffPicture:
         Whether it is the first of three of which nothing says that they are channels.
     """
 
-    series: tifffile.TiffPageSeries
-    levels: tuple[tuple[Plane, ...], ...]
+    levels: tuple[tifffile.TiffPageSeries, ...]
+    channel_axis: str
     pixels: ElementTree.Element | None
     plane: str
     three_pages: bool = False
+
+    @property
+    def key(self) -> tifffile.TiffPage:
+        """The page that describes the finest level."""
+        return self.levels[0].keyframe
 
 
 def pictures_of(tif: tifffile.TiffFile, *, pages_as_channels: bool = False) -> list[Picture[TiffPicture]]:
@@ -81,10 +86,8 @@ def pictures_of(tif: tifffile.TiffFile, *, pages_as_channels: bool = False) -> l
 
     Raises
     ------
-    SlideError
-        If pages lie in files that are missing.
     ValueError
-        If pages are missing from this file.
+        If there are none, or a stack is cut off.
     """
     _check_imagej(tif)
     groups = _groups(tif)
@@ -94,8 +97,8 @@ def pictures_of(tif: tifffile.TiffFile, *, pages_as_channels: bool = False) -> l
         levels = fine_to_coarse(group, _shape)
         axis = _channel_axis(levels[0], pages_as_channels)
         picture = TiffPicture(
-            levels[0],
-            tuple(_planes(tif, level, axis) for level in levels),
+            tuple(levels),
+            axis,
             pixels,
             plane_in_words(_further_axes(levels[0], axis)),
             axis == "C" and _channel_axis(levels[0], True) != "C",
@@ -169,6 +172,19 @@ def _leading(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
 def _further_axes(series: tifffile.TiffPageSeries, channel: str) -> dict[str, int]:
     """Return the axes, and their sizes, of which the first position is taken."""
     return {axis: size for axis, size in zip(*_leading(series), strict=True) if axis != channel}
+
+
+def planes_of(tif: tifffile.TiffFile, picture: TiffPicture) -> list[tuple[Plane, ...]]:
+    """Return the planes of every level, one for each channel that has a page of its own.
+
+    Raises
+    ------
+    SlideError
+        If pages lie in files that are missing.
+    ValueError
+        If pages are missing from this file.
+    """
+    return [_planes(tif, level, picture.channel_axis) for level in picture.levels]
 
 
 def _planes(tif: tifffile.TiffFile, level: tifffile.TiffPageSeries, channel: str) -> tuple[Plane, ...]:
