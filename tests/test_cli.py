@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_kdseg.cli import main
@@ -81,6 +82,24 @@ def test_info_of_slide_checkpoint_and_run(run):
     assert "3.00 x 2.50 mm" in done.stdout
     assert "enet" in done.stdout
     assert "finished" in done.stdout
+
+
+def test_info_keeps_what_a_person_says_of_a_slide(tmp_path):
+    path = tmp_path / "scan.tif"
+    pixels = np.random.default_rng(0).integers(3000, 4096, (64, 96, 3)).astype(np.uint16)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(32, 32), metadata=None)
+    done = kdseg("info", path, "--white", 4095, "--slide-mpp", 0.5)
+    assert "RGB, 16 bit, 4095 is white (you said so)" in done.stdout
+    assert "0.5 µm per pixel" in done.stdout
+    done = kdseg("convert", path, tmp_path / "copy.tif", "--compression", "deflate")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "copy.tif"), np.rint(pixels / 4095 * 255))
+    done = kdseg("info", path, "--as", "file")
+    assert "which value is white" in done.stdout
+    assert "kdseg info SLIDE --white 4095" in done.stdout
+    done = kdseg("info", path, "--slide-mpp", 499)
+    assert done.returncode
+    assert "499 nm are 0.499" in done.stderr
 
 
 def test_synth_convert_and_info(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,17 @@ from PIL import Image
 from napari_kdseg.slides import open_slide
 
 HEIGHT, WIDTH, MPP = 903, 1101, 0.5
+
+
+@pytest.fixture(scope="session")
+def write_tiff() -> Callable[..., Path]:
+    """Write a TIFF byte by byte (``tiff_by_hand.py``)."""
+    spec = importlib.util.spec_from_file_location("tiff_by_hand", Path(__file__).with_name("tiff_by_hand.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_tiff
 
 
 @pytest.fixture(scope="session")

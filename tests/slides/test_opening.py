@@ -131,7 +131,7 @@ def test_no_file_and_no_slide(tmp_path):
     with pytest.raises(SlideError, match="holds no slide"):
         open_slide(tmp_path / "empty")
     zarr.create_group(tmp_path / "bare.zarr")
-    with pytest.raises(SlideError, match="not an OME-Zarr image"):
+    with pytest.raises(SlideError, match="no OME-Zarr image"):
         open_slide(tmp_path / "bare.zarr")
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 40)
     with pytest.raises(SlideError):

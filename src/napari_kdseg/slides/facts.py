@@ -25,6 +25,11 @@ def describe(slide: Slide) -> list[tuple[str, str]]:
         facts.append(("Objective", f"{slide.objective_power:g}x"))
     if not slide.brightfield:
         facts.append(("Channels", ", ".join(slide.channel_names)))
+    if slide.metadata.picture:
+        facts.append(("Picture", slide.metadata.picture))
+    facts.append(("Read as", f"{slide.read_as}. {slide.mend}" if slide.mend else slide.read_as))
+    if slide.metadata.orientation:
+        facts.append(("Orientation", slide.metadata.orientation))
     if slide.plane:
         facts.append(("Shown", f"{slide.plane}; the others are not read"))
     facts.append(("Read by", slide.reader))
@@ -38,7 +43,8 @@ def describe_in_full(slide: Slide) -> list[tuple[str, str]]:
         y, x, height, width = slide.bounds
         facts.append(("Scanned", f"{width:,} x {height:,} pixels, from {x:,}, {y:,} on"))
     if slide.mpp is None:
-        facts.append(("Scale", "not in the file; give it with --slide-mpp, or in the Slide dock"))
+        said = f"not known. {slide.scale_doubt} Give" if slide.scale_doubt else "not in the file; give"
+        facts.append(("Scale", f"{said} it with kdseg info SLIDE --slide-mpp, or in the Slide dock"))
     for index, level in enumerate(slide.levels):
         height, width = level.shape
         computed = "" if index < len(slide.metadata.levels) else ", computed from the level before"

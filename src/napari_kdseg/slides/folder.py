@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.address import split_address
 from napari_kdseg.slides.formats import suffixes
 from napari_kdseg.slides.readers.zarr_backend import is_zarr
 from napari_kdseg.synthetic.address import is_address
@@ -30,7 +31,7 @@ def slides_in(path: str) -> list[str]:
     SlideError
         If a folder holds no slide.
     """
-    folder = Path(path).expanduser()
+    folder = split_address(path)[0]
     if is_address(path) or not folder.is_dir() or _is_slide(folder):
         return [path]
     found = [

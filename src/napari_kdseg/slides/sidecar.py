@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_kdseg.errors import OutputError, explain
 from napari_kdseg.files import results_folder, write_whole
+from napari_kdseg.slides.address import Kind
 from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.scale import is_plausible
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.synthetic.address import is_address
 
@@ -42,6 +44,8 @@ class Sidecar(BaseModel):
         Which slide they are about: its name, and the hash of its content.
     mpp
         Micrometres per level-0 pixel (y, x), given by a person.
+    read_as, white
+        What its numbers mean, and the value that is white, as a person said.
     tissue
         Present if a tissue mask was kept.
     """
@@ -52,6 +56,8 @@ class Sidecar(BaseModel):
     slide: str
     identity: str
     mpp: Pair | None = None
+    read_as: Kind | None = None
+    white: float | None = None
     tissue: TissueNotes | None = None
 
 
@@ -74,15 +80,24 @@ def write_sidecar(slide: Slide, notes: Sidecar) -> Path:
     return write_beside(slide, NOTES, (notes.model_dump_json(indent=2) + "\n").encode())
 
 
-def kept_mpp(slide: Slide) -> Pair | None:
-    """Return the size of a slide's pixels that a person gave, or ``None``."""
-    notes = find_notes(slide)
-    return None if notes is None else notes.mpp
+def believed_mpp(notes: Sidecar) -> Pair | None:
+    """Return the size of pixels that is in the notes on a slide, unless no slide has it."""
+    if notes.mpp is not None and not is_plausible(notes.mpp):
+        warnings.warn(
+            f"The pixel size kept for {notes.slide}, {notes.mpp[1]:g} µm, was ignored.", stacklevel=3
+        )
+        return None
+    return notes.mpp
 
 
 def keep_mpp(slide: Slide, mpp: Pair | None) -> Path:
     """Keep the size of a slide's pixels that a person gave; ``None`` forgets it."""
     return write_sidecar(slide, read_sidecar(slide).model_copy(update={"mpp": mpp}))
+
+
+def keep_reading(slide: Slide, kind: Kind | None, white: float | None) -> Path:
+    """Keep what a person said that a slide's numbers mean; ``None`` forgets it."""
+    return write_sidecar(slide, read_sidecar(slide).model_copy(update={"read_as": kind, "white": white}))
 
 
 def find_notes(slide: Slide) -> Sidecar | None:
@@ -124,8 +139,8 @@ def _kept_away(slide: Slide, suffix: str) -> Path:
 
 
 def _beside(slide: Slide, suffix: str) -> Path:
-    path = Path(slide.path)
-    return path.with_name(path.name + suffix)
+    series = f".series-{slide.metadata.series + 1}" if slide.is_chosen_series else ""
+    return slide.file.with_name(slide.file.name + series + suffix)
 
 
 def write_beside(slide: Slide, suffix: str, content: bytes) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.address import Asked, split_address
 from napari_kdseg.slides.fingerprint import fingerprint
 from napari_kdseg.slides.geometry import Pair, as_pair
 from napari_kdseg.slides.pixels.cache import TileCache, default_cache
@@ -21,9 +22,9 @@ from napari_kdseg.slides.pixels.progressive import PATIENCE, ArrivalSignal, Prog
 from napari_kdseg.slides.pixels.resample import nearest_finer, resample
 from napari_kdseg.slides.pixels.tiles import BadTile, Tiles
 from napari_kdseg.slides.readers.backend import Backend, block_of
-
-DARK = 60
-"""RGB slides whose median brightest channel is below this are fluorescence: H&E lies far above, on tissue too."""
+from napari_kdseg.slides.readers.meaning.deciding import is_bright
+from napari_kdseg.slides.scale import PLAUSIBLE_MPP, doubt, is_plausible
+from napari_kdseg.synthetic.address import is_address
 
 GREY = 128
 
@@ -43,7 +44,8 @@ class Slide:
     backend
         Reads the tiles.
     path
-        Where the slide comes from: a path or a ``synthetic:`` address.
+        Where the slide comes from: a path, with what is asked of the file (:mod:`.address`), or a ``synthetic:``
+        address.
     name
         For people; by default that of the file.
     mpp
@@ -56,6 +58,8 @@ class Slide:
         That decode the tiles of one region; by default as many as :func:`set_decode_threads` says.
     reopen
         ``reopen(path, mpp=...)`` opens the slide where it is unpickled; a slide without it is not pickled.
+    asked
+        What a person said of the file, as far as the backend was opened with it.
     """
 
     def __init__(
@@ -69,18 +73,21 @@ class Slide:
         bad_value: int = GREY,
         threads: int | None = None,
         reopen: Callable[..., Slide] | None = None,
+        asked: Asked | None = None,
     ):
         self._backend = backend
         self.metadata = backend.metadata
         self.path = str(path)
         self.name = Path(self.path).name if name is None else name
         self._reopen = reopen
+        self.asked = asked or Asked()
         self._cache = default_cache() if cache is None else cache
         self._tiles = Tiles(backend, self._cache, bad_value, threads)
         self._progressive = Progressive(self._tiles)
         self._views: list[Slide] = []
         self.levels = self._tiles.levels
-        self._mpp = self.metadata.mpp
+        said = self.metadata.mpp
+        self._mpp = said if said is None or is_plausible(said) else None
         if mpp is not None:
             self.mpp = mpp  # type: ignore[assignment]
 
@@ -100,6 +107,11 @@ class Slide:
     def __repr__(self) -> str:
         height, width = self.shape
         return f"Slide({self.name!r}, {width} x {height} px, {len(self.levels)} levels, mpp={self.mpp})"
+
+    @property
+    def file(self) -> Path:
+        """The file or folder, without what is asked of it."""
+        return Path(self.path) if is_address(self.path) else split_address(self.path)[0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -181,7 +193,10 @@ class Slide:
 
     @property
     def mpp(self) -> Pair | None:
-        """Micrometres per level-0 pixel (y, x); ``None`` until a person gives it, if the file does not know it."""
+        """Micrometres per level-0 pixel (y, x); ``None`` until a person gives it, if the file does not know it.
+
+        What no slide has (:data:`.PLAUSIBLE_MPP`) counts as not known, see :attr:`scale_doubt`.
+        """
         return self._mpp
 
     @mpp.setter
@@ -189,7 +204,18 @@ class Slide:
         pair = None if value is None else as_pair(value)
         if pair is not None and not all(math.isfinite(side) and side > 0 for side in pair):
             raise SlideError(f"The size of a pixel must be a positive number of micrometres, not {value}.")
+        if pair is not None and not is_plausible(pair):
+            raise SlideError(
+                f"A pixel of a slide is {PLAUSIBLE_MPP[0]:g} to {PLAUSIBLE_MPP[1]:g} µm wide, not {pair[1]:g}. Give it "
+                "in micrometres: 499 nm are 0.499."
+            )
         self._mpp = pair
+
+    @property
+    def scale_doubt(self) -> str:
+        """Why the scale that the file gives is not believed; empty if it is, or if there is none."""
+        said = self.metadata.mpp
+        return "" if said is None or is_plausible(said) else doubt(said)
 
     @property
     def size_um(self) -> Pair | None:
@@ -200,15 +226,48 @@ class Slide:
     def brightfield(self) -> bool:
         """Whether the slide is read as an H&E-like picture: RGB on a bright ground.
 
-        A file that does not say so is judged by a few of its tiles: the median of the brightest channel of a
-        fluorescence scan stored as RGB is nearly black.
+        A file that does not say so is judged by a few of its tiles (:func:`~.deciding.is_bright`).
         """
         if self.metadata.brightfield is not None:
             return self.metadata.brightfield
         if self.channels != 3 or self.dtype != np.uint8:
             return False
-        tiles = [tile.max(axis=2).ravel() for tile in self._tiles.samples()]
-        return bool(np.median(np.concatenate(tiles)) >= DARK)
+        return is_bright(self._tiles.samples())
+
+    @property
+    def read_as(self) -> str:
+        """What its numbers were taken for, and why, in a line."""
+        if self.metadata.brightfield is None and not self.brightfield:
+            return (
+                f"{self.metadata.read_as}; on a dark ground, so its 3 channels are shown as of fluorescence"
+            )
+        return self.metadata.read_as
+
+    def check_decided(self) -> None:
+        """See that it is known what its numbers mean, before they are used for more than to be looked at.
+
+        Raises
+        ------
+        SlideError
+            If a person has to say it first.
+        """
+        if self.metadata.doubt:
+            raise SlideError(
+                f"The pixels of {self.name} cannot be used yet: {self.metadata.doubt}. {self.mend}"
+            )
+
+    @property
+    def mend(self) -> str:
+        """How a person says what is not known of the numbers; empty if nothing has to be said."""
+        if not self.metadata.doubt:
+            return ""
+        white = self.metadata.white
+        option = "--as channels" if white is None else f"--white {white:g}"
+        what = "To use the numbers as they are stored, say so" if white is None else "Say it"
+        address = option.removeprefix("--").replace(" ", "=")
+        return (
+            f"{what} with kdseg info SLIDE {option}, with ?{address} behind its name, or in the Slide dock."
+        )
 
     @cached_property
     def background(self) -> tuple[int, ...]:
@@ -221,13 +280,20 @@ class Slide:
         """Hash of the content, for provenance.
 
         It is the quickhash of OpenSlide where there is one; otherwise BLAKE2 over the size of the file and samples of
-        1 MB spread over it, so that terabytes take no longer than megabytes.
+        1 MB spread over it, so that terabytes take no longer than megabytes. A picture of a file that is not its slide
+        by itself, but was chosen by a person, has the number of its series behind it.
         """
         return self._identity
 
     @cached_property
     def _identity(self) -> str:
-        return self.metadata.fingerprint or fingerprint(Path(self.path))
+        found = self.metadata.fingerprint or fingerprint(self.file)
+        return f"{found}#{self.metadata.series + 1}" if self.is_chosen_series else found
+
+    @property
+    def is_chosen_series(self) -> bool:
+        """Whether a person chose another picture of the file than the one that is the slide by itself."""
+        return self.metadata.series != self.metadata.default_series
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
         """Read a region of a level.

@@ -10,6 +10,7 @@ from napari import current_viewer
 
 from napari_kdseg.slides import open_slide
 from napari_kdseg.slides.formats import suffixes
+from napari_kdseg.slides.readers.tiff.check import MAX_PAGES
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.layers.placement import LayerTuple
 from napari_kdseg.widgets.layers.slide_layers import slide_layers
@@ -19,7 +20,7 @@ from napari_kdseg.widgets.state.background import wait_for
 def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerTuple]] | None:
     """Return a reader for ``path`` if it is a slide, ``None`` if it is not.
 
-    A TIFF is a slide when it is tiled or larger than 4096 px; smaller images stay with napari's own reader.
+    A TIFF is a slide when any picture in it is tiled or larger than 4096 px; others stay with napari's own reader.
     """
     if isinstance(path, list):
         if len(path) != 1:
@@ -37,8 +38,8 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerT
 def _is_slide_tiff(path: Path) -> bool:
     try:
         with tifffile.TiffFile(path) as tif:
-            page = tif.pages.first
-            return bool(page.is_tiled) or max(page.imagewidth, page.imagelength) > 4096
+            pages = (tif.pages[index].aspage() for index in range(min(len(tif.pages), MAX_PAGES)))
+            return any(page.is_tiled or max(page.imagewidth, page.imagelength) > 4096 for page in pages)
     except Exception:
         return False  # not a readable TIFF: let napari say so
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ from napari_kdseg.cli.options import options_of
 from napari_kdseg.errors import ConfigurationError, KdsegError
 from napari_kdseg.inference import CostConfig
 from napari_kdseg.networks.checkpoints.formats import is_checkpoint
+
+ReadAs = Literal["rgb", "channels", "grey", "file"]
 
 
 @app.command()
@@ -26,11 +28,25 @@ def info(
     cost: Annotated[bool, typer.Option(help="Measure what networks cost here; two are compared.")] = True,
     area: Annotated[float, typer.Option(help="Tissue that seconds are told for, in mm².")] = 100.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    read_as: Annotated[
+        ReadAs | None,
+        typer.Option(
+            "--as", help="What the numbers of a slide mean, kept with it; 'file' leaves it to the file."
+        ),
+    ] = None,
+    white: Annotated[
+        float | None,
+        typer.Option(help="The stored value that is white, kept with the slide: 4095 of 12 bits."),
+    ] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of a slide, kept with it.")
+    ] = None,
     allow_code: AllowCode = None,  # noqa: ARG001 - what is named is allowed while options are read
     *,
     settings: dict[str, Any],
 ) -> None:
     """Say what a slide, a run folder or a network is: levels, scale, reader, hash; classes; what it costs here."""
+    _keep(paths, read_as, white, slide_mpp)
     facts = {path: [] if _is_name(path) else _facts(path) for path in paths}
     networks = [path for path in paths if _is_name(path) or is_checkpoint(path)] if cost else []
     costs = measured(networks, **settings) if networks else None
@@ -48,6 +64,23 @@ def info(
             print_costs(costs, area)
     if costs is not None and costs.problems:
         raise KdsegError(" ".join(costs.problems.values()))
+
+
+def _keep(paths: list[str], read_as: ReadAs | None, white: float | None, mpp: float | None) -> None:
+    """Keep with every slide what a person says of it."""
+    if read_as is None and white is None and mpp is None:
+        return
+    from napari_kdseg.slides import open_slide
+    from napari_kdseg.slides.sidecar import keep_mpp, keep_reading
+
+    for path in paths:
+        with open_slide(path) as slide:
+            if read_as is not None or white is not None:
+                kind = slide.asked.kind if read_as is None else None if read_as == "file" else read_as
+                keep_reading(slide, kind, None if read_as == "file" else white or slide.asked.white)
+            if mpp is not None:
+                slide.mpp = mpp
+                keep_mpp(slide, slide.mpp)
 
 
 def _is_name(path: str) -> bool:

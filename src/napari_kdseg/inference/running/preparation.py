@@ -211,6 +211,7 @@ class Preparation:
             "device": self._device.type,
             "tissue_mask": None if self._tissue is None else self._tissue.record(),
             **({} if self._config.colours == "stored" else {"colours": self._config.colours}),
+            **_reading(self._stored),
         }
 
     def _say(self, sentence: str) -> None:
@@ -229,11 +230,19 @@ def _masks(config: PredictConfig, name: str, network: LoadedNetwork) -> list[Mas
     return masks
 
 
+def _reading(slide: Slide) -> dict[str, Any]:
+    """What a person said that the numbers of the slide mean, if anybody did: it decides what networks see."""
+    said = {"as": slide.asked.kind, "white": slide.asked.white}
+    told = {name: value for name, value in said.items() if value is not None}
+    return {"reading": told} if told else {}
+
+
 def _continues(begun: dict[str, Any], network: LoadedNetwork, slide: Slide, resolution: Resolution) -> bool:
     """Whether a mask that was begun so is of this network on this slide at this resolution."""
     return (
         begun.get("checkpoint", {}).get("sha256") == network.sha256
         and begun.get("slide") == slide.identity()
+        and begun.get("reading", {}) == _reading(slide).get("reading", {})
         and all(
             math.isclose(one, other)
             for one, other in zip(begun.get("downsample", (0, 0)), resolution.downsample, strict=True)

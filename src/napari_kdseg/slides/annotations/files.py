@@ -133,7 +133,9 @@ def find_annotation(slide: Slide) -> Path | None:
 
     GeoJSON goes before XML; ``None`` if there is none.
     """
-    file = Path(slide.path)
+    if slide.is_chosen_series:  # it lies on the slide, not on another picture of the file
+        return None
+    file = slide.file
     for suffix in BESIDE_A_SLIDE:
         for stem in (file.name, file.stem, file.name.partition(".")[0]):
             found = file.with_name(stem + suffix)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_kdseg.errors import SlideError
+from napari_kdseg.slides.address import Asked
 from napari_kdseg.slides.annotations.annotation import Annotation
 from napari_kdseg.slides.annotations.class_table import tiff_class_table, zarr_class_colours
 from napari_kdseg.slides.annotations.classes import NOT_ANNOTATED, class_colours
@@ -17,14 +18,18 @@ from napari_kdseg.slides.annotations.model import Colour
 from napari_kdseg.slides.geometry import Pair
 from napari_kdseg.slides.pixels.resample import nearest_finer
 from napari_kdseg.slides.readers.backend import make_level
-from napari_kdseg.slides.readers.choosing import choose_backend
-from napari_kdseg.slides.readers.image_backend import open_picture
+from napari_kdseg.slides.readers.choosing import choose_backend, turned
+from napari_kdseg.slides.readers.image_backend import open_picture, orientation_of
 from napari_kdseg.slides.readers.tiff.check import check_tiff, is_tiff
 from napari_kdseg.slides.readers.tiff_backend import TiffBackend
+from napari_kdseg.slides.readers.wrapped import upright
 from napari_kdseg.slides.readers.zarr_backend import is_zarr, label_names
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.synthetic.address import is_address
 from napari_kdseg.synthetic.slide import SyntheticSlide
+
+STORED = Asked(kind="channels")
+"""Classes are numbers: no palette is applied to them, nothing is scaled."""
 
 
 def open_mask(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
@@ -57,7 +62,7 @@ def open_mask(source: str | Path | np.ndarray, slide: Slide) -> Annotation:
     if path.is_dir() or is_tiff(path):
         return _from_pyramid(path, slide)
     picture = open_picture(path)
-    pixels = np.asarray(picture)
+    pixels = upright(np.asarray(picture), orientation_of(picture))
     return _from_array(_one_if_binary(_single_plane(pixels, path.name)), slide, str(path))
 
 
@@ -94,12 +99,12 @@ def _from_pyramid(path: Path, slide: Slide) -> Annotation:
     chosen: Mapping[int, Colour | None] = {}
     backend: Any
     if path.is_dir():
-        backend = choose_backend(path)
+        backend = choose_backend(path, STORED)
         if is_zarr(path):
             names, chosen = label_names(path), zarr_class_colours(path)
     else:
         check_tiff(path)
-        backend = TiffBackend(path)
+        backend = turned(TiffBackend(path, STORED))
         table = tiff_class_table(path)
         names = {index: name for index, (name, _) in table.items()}
         chosen = {index: colour for index, (_, colour) in table.items()}

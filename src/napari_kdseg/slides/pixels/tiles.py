@@ -181,8 +181,7 @@ class Tiles:
     def samples(self) -> list[np.ndarray]:
         """Return up to nine tiles spread over the coarsest level of the file."""
         level = len(self._backend.metadata.levels) - 1
-        spread = [sorted({int((i + 0.5) / 3 * count) for i in range(3)}) for count in self.levels[level].grid]
-        return [self.tile(level, row, column) for row in spread[0] for column in spread[1]]
+        return [self.tile(level, row, column) for row, column in self.levels[level].spread()]
 
     def close(self) -> None:
         """Wait for reads that are under way, then give the file and the memory back."""

@@ -6,12 +6,15 @@ shares one cache, one way to cut regions out of tiles and one way to live with d
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from napari_kdseg.slides.address import Kind
 from napari_kdseg.slides.geometry import Pair
 
 BLOCK = 512
@@ -45,6 +48,11 @@ class Level:
         """Pixels (height, width) of one tile, cut to the level."""
         height = min(self.tile[0], self.shape[0] - row * self.tile[0])
         return height, min(self.tile[1], self.shape[1] - column * self.tile[1])
+
+    def spread(self) -> list[tuple[int, int]]:
+        """Return the (row, column) of up to nine tiles spread over it."""
+        rows, columns = (sorted({int((i + 0.5) / 3 * count) for i in range(3)}) for count in self.grid)
+        return [(row, column) for row in rows for column in columns]
 
 
 def make_level(shape: tuple[int, int], level0: tuple[int, int], tile: tuple[int, int]) -> Level:
@@ -90,6 +98,14 @@ class Metadata:
         Identity of the content, where the reader computes one itself.
     plane
         Which of several planes is read, in words (:func:`plane_in_words`); empty where there is only one.
+    pictures, series, default_series
+        Titles of the pictures in the file, the index of the one that is read, and of the one that is by default.
+    picture
+        Which of them is the slide and why, in words (:mod:`.pictures`); empty where there is only one.
+    kind, read_as, doubt, white
+        What the numbers are taken for (:class:`~napari_kdseg.slides.readers.meaning.deciding.Meaning`).
+    orientation
+        How the slide was turned, in words.
     """
 
     reader: str
@@ -109,6 +125,15 @@ class Metadata:
     fingerprint: str | None = None
     bounds: tuple[int, int, int, int] | None = None
     plane: str = ""
+    pictures: tuple[str, ...] = ()
+    series: int = 0
+    default_series: int = 0
+    picture: str = ""
+    kind: Kind = "rgb"
+    read_as: str = "RGB, 8 bit"
+    doubt: str = ""
+    white: float | None = None
+    orientation: str = ""
 
 
 PLANE_AXES = {"z": "focus plane", "t": "time point", "c": "channel"}
@@ -123,6 +148,21 @@ def plane_in_words(sizes: dict[str, int]) -> str:
         (PLANE_AXES.get(axis.lower(), f"{axis} position"), size) for axis, size in sizes.items() if size > 1
     ]
     return ", ".join(f"{name} 1 of {size}" for name, size in many)
+
+
+def sampled(
+    read: Callable[[int, int, int], np.ndarray], levels: Sequence[Level]
+) -> Callable[[], list[np.ndarray]]:
+    """Return a function that reads tiles spread over the coarsest level, leaving out those that are damaged."""
+
+    def look() -> list[np.ndarray]:
+        found = []
+        for row, column in levels[-1].spread():
+            with contextlib.suppress(Exception):  # whether any can be read is said where the slide is opened
+                found.append(read(len(levels) - 1, row, column))
+        return found
+
+    return look
 
 
 class Backend(Protocol):

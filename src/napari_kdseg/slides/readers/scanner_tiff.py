@@ -13,12 +13,15 @@ import numpy as np
 import openslide
 import tifffile
 
+from napari_kdseg.slides.address import Asked
 from napari_kdseg.slides.readers.backend import make_level
+from napari_kdseg.slides.readers.meaning.deciding import decide
+from napari_kdseg.slides.readers.meaning.numbers import Convert
 from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
 from napari_kdseg.slides.readers.tiff.check import quiet_tifffile
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 from napari_kdseg.slides.readers.tiff.page import PageTiles
-from napari_kdseg.slides.readers.tiff_backend import plain_pixels
+from napari_kdseg.slides.readers.tiff.stored import stored_of
 
 VENDORS = ("aperio", "philips")
 WHITE = 255
@@ -51,7 +54,7 @@ class ScannerTiffBackend:
         try:
             with quiet_tifffile(), tifffile.TiffFile(path) as tif:
                 pages = _pages_of_levels(tif, [level.shape for level in described.metadata.levels])
-                self._keys = [page.keyframe for page in pages]
+                self._convert = [_to_rgb(page.keyframe) for page in pages]
                 self._pages = [
                     PageTiles(page, self._file, missing=WHITE, shape=level.shape)
                     for page, level in zip(pages, described.metadata.levels, strict=True)
@@ -69,7 +72,8 @@ class ScannerTiffBackend:
 
     def read_tile(self, level: int, row: int, column: int) -> np.ndarray:
         """Decode one tile."""
-        return plain_pixels(self._pages[level].read(row, column), self._keys[level])
+        pixels, convert = self._pages[level].read(row, column), self._convert[level]
+        return pixels if convert is None else convert(pixels)
 
     def read_associated(self, name: str) -> np.ndarray:
         """Read the label, macro or thumbnail through OpenSlide."""
@@ -103,6 +107,14 @@ class ScannerTiffBackend:
                 continue
             if not np.array_equal(self.read_tile(0, row, column), wanted):
                 raise NotDirectError("decoded directly, its pixels differ from those of OpenSlide")
+
+
+def _to_rgb(key: tifffile.TiffPage) -> Convert | None:
+    """Return what makes 8-bit RGB, as OpenSlide gives it, of the pixels of a page."""
+    meaning = decide(stored_of(key, key.samplesperpixel), Asked(kind="rgb"), list)
+    if meaning.doubt:
+        raise NotDirectError(meaning.doubt)
+    return meaning.convert
 
 
 def _pages_of_levels(tif: tifffile.TiffFile, shapes: list[tuple[int, int]]) -> list[Any]:

@@ -14,10 +14,11 @@ import numpy as np
 
 from napari_kdseg.errors import OutputError
 from napari_kdseg.jobs import Control, Emit, Message, Started
+from napari_kdseg.slides.address import split_address
 from napari_kdseg.slides.opening import open_slide
 from napari_kdseg.slides.pixels.cache import TileCache
 from napari_kdseg.slides.pixels.tiles import MAX_COMPUTED_PIXELS
-from napari_kdseg.slides.readers.backend import Backend, make_level
+from napari_kdseg.slides.readers.backend import Backend, Metadata, make_level
 from napari_kdseg.slides.readers.choosing import choose_backend
 from napari_kdseg.slides.slide import Slide
 from napari_kdseg.slides.writing.config import ConvertConfig
@@ -71,6 +72,7 @@ def convert(config: ConvertConfig, emit: Emit, control: Control) -> ConvertedSli
     output = config.output.expanduser().absolute()
     check_output(output, config.overwrite)
     with _open(config) as slide:
+        slide.check_decided()
         _check_fit(slide, config)
         _tell_losses(slide, config, emit)
         with scratch_beside(output) as scratch:
@@ -145,8 +147,8 @@ def _open(config: ConvertConfig) -> Slide:
     """Open the slide; one of a single enormous level, too, which is what most needs to be converted."""
     cache = TileCache(CACHE_BYTES)
     if not is_address(config.slide):
-        path = Path(config.slide).expanduser().absolute()
-        backend = choose_backend(path)
+        path, asked = split_address(config.slide)
+        backend = choose_backend(path, asked)
         if math.prod(backend.metadata.levels[-1].shape) > MAX_COMPUTED_PIXELS:
             return Slide(_WithoutOverview(backend), path, mpp=config.mpp, cache=cache)
         backend.close()
@@ -159,7 +161,7 @@ def _is_rgb(slide: Slide) -> bool:
 
 def _check_fit(slide: Slide, config: ConvertConfig) -> None:
     """Refuse what the format cannot hold."""
-    if Path(slide.path) == config.output.expanduser().absolute():
+    if slide.file == config.output.expanduser().absolute():
         raise OutputError("A slide cannot be written over itself. Choose another name.")
     if _is_rgb(slide) or config.format == "ome-zarr":
         return
@@ -173,7 +175,9 @@ def _check_fit(slide: Slide, config: ConvertConfig) -> None:
 
 
 def _tell_losses(slide: Slide, config: ConvertConfig, emit: Emit) -> None:
-    """Say what does not come along."""
+    """Say what does not come along, and what the numbers were taken for where that is not plain."""
+    if slide.read_as != Metadata.read_as and slide.metadata.kind == "rgb":
+        emit(Message(f"Its pixels are read as {slide.read_as}."))
     if slide.mpp is None:
         emit(
             Message(

@@ -109,6 +109,7 @@ def cut_tiles(
         )
     if annotation is None:
         annotation = _annotation_beside(slide)
+    slide.check_decided()
     downsample = _downsample(slide, mpp, emit)
     blocks = _possible(slide, annotation, downsample, size, stride or size, control)
     chosen = _choose(list(blocks), slide, downsample, size, count, foreground, seed)

@@ -26,6 +26,7 @@ from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.sample_data import ADDRESS
 from napari_kdseg.widgets.slide_dock.annotation_box import AnnotationBox
 from napari_kdseg.widgets.slide_dock.colour_box import ColourBox
+from napari_kdseg.widgets.slide_dock.reading_box import ReadingBox
 from napari_kdseg.widgets.slide_dock.scale_box import ScaleBox
 from napari_kdseg.widgets.slide_dock.slide_pictures import SlidePictures
 from napari_kdseg.widgets.slide_dock.thumbnail import Thumbnail
@@ -59,6 +60,7 @@ class SlideDock(Dock):
         self.facts = QFormLayout(self.facts_box)
         self.facts.setContentsMargins(0, 0, 0, 0)
         self.facts.setVerticalSpacing(2)
+        self.reading = ReadingBox(self.session)
         self.scale = ScaleBox()
         self.scale.given.connect(
             lambda mpp: self.session.give_scale((mpp, mpp), on_failed=self.scale.note.warn)
@@ -73,6 +75,7 @@ class SlideDock(Dock):
         self.pictures = SlidePictures()
         self.column.addWidget(self.thumbnail)
         self.column.addWidget(self.facts_box)
+        self.column.addWidget(self.reading)
         self._build_magnification()
         for widget in (self.scale, self.colours_fold, self.tissue, self.annotations_fold, self.pictures):
             self.column.addWidget(widget)
@@ -187,6 +190,7 @@ class SlideDock(Dock):
             self.facts_box,
             self.magnification_heading,
             self.magnification,
+            self.reading,
             self.scale,
             self.annotations_fold,
         ):
@@ -202,6 +206,7 @@ class SlideDock(Dock):
         self._remember(str(slide.path))
         self._show_facts(slide)
         self._show_presets(slide)
+        self.reading.show_slide(slide)
         self.scale.show_slide(slide)
         self._read_overview(slide)
         self._show_view()
@@ -213,8 +218,8 @@ class SlideDock(Dock):
         from napari_kdseg.slides import describe
 
         for name, text in describe(slide):
-            value = Note(text)
-            self.facts.addRow(f"{name}:", value)
+            if name not in ("Picture", "Read as"):  # they have a box of their own, where they can be changed
+                self.facts.addRow(f"{name}:", Note(text))
 
     def _show_damage(self) -> None:
         count = len(self.session.slide.bad_tiles) if self.session.slide is not None else 0

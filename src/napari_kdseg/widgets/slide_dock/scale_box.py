@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
 
+from napari_kdseg.slides.scale import PLAUSIBLE_MPP
 from napari_kdseg.widgets.parts.controls import button, combo, row
 from napari_kdseg.widgets.parts.note import Note
 
@@ -49,7 +50,7 @@ class ScaleBox(QWidget):
         self.change = button("Correct the scale …", "If the file is wrong about it", self._open)
         self.mpp = QDoubleSpinBox()
         self.mpp.setDecimals(4)
-        self.mpp.setRange(0.0, 50.0)
+        self.mpp.setRange(0.0, PLAUSIBLE_MPP[1])
         self.mpp.setSingleStep(0.01)
         self.mpp.setSpecialValueText("µm per pixel?")
         self.mpp.setSuffix(" µm per pixel")
@@ -90,8 +91,9 @@ class ScaleBox(QWidget):
         self.mpp.setValue(10 / power if power else 0.0)
         self.use.setEnabled(bool(power))
         hint = f" Its objective was {power:g}x, which often means {10 / power:g} µm." if power else ""
+        said = slide.scale_doubt or "This file does not say how large its pixels are."
         self.note.warn(
-            f"This file does not say how large its pixels are.{hint} Give it, and lengths are in µm and networks see "
+            f"{said}{hint} Give it, and lengths are in µm and networks see "
             "the magnification they were trained at. Until then lengths are in pixels."
         )
 

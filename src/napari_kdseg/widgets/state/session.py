@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from napari_kdseg.slides import Slide
+    from napari_kdseg.slides.address import Kind
     from napari_kdseg.slides.slide import BadTile
     from napari_kdseg.slides.views.colour import Colours
     from napari_kdseg.widgets.state.loaded_models import LoadedModel
@@ -164,15 +165,54 @@ class Session(QObject):
             return
         request = SlideRequest(slide.path, self.annotation, mpp, on_failed)
 
-        def keep() -> None:
+        def keep() -> SlideRequest:
             from napari_kdseg.slides.sidecar import keep_mpp
 
             try:
                 keep_mpp(slide, mpp)
             except OutputError as error:
                 show_warning(f"{error} It counts until you close the slide.")
+            return request
 
-        in_background(keep, lambda _kept: self.slide_wanted.emit(request), on_failed)
+        in_background(keep, self.slide_wanted.emit, on_failed)
+
+    def give_reading(self, kind: Kind | None, white: float | None, on_failed: OnFailed | None = None) -> None:
+        """Take what a person says that the slide's numbers mean, keep it for the next time, and show the slide anew.
+
+        Parameters
+        ----------
+        kind, white
+            As :class:`~napari_kdseg.slides.address.Asked` has them; ``None`` leaves it to the file.
+        on_failed
+            Receives the sentence of the notification, too.
+        """
+        slide = self.slide
+        if slide is None or not self.may_leave(self):
+            return
+
+        def keep() -> SlideRequest:
+            from napari_kdseg.slides.address import Asked, join_address, split_address
+            from napari_kdseg.slides.sidecar import keep_reading
+
+            series = split_address(slide.path)[1].series
+            asked = Asked(series)
+            try:
+                keep_reading(slide, kind, white)
+            except OutputError as error:
+                show_warning(f"{error} It counts until you close the slide.")
+                asked = Asked(series, kind, white)
+            return SlideRequest(join_address(slide.file, asked), self.annotation, given_mpp(slide), on_failed)
+
+        in_background(keep, self.slide_wanted.emit, on_failed)
+
+    def show_series(self, series: int, on_failed: OnFailed | None = None) -> None:
+        """Show another picture of the slide's file, counted from 0, as its slide."""
+        from napari_kdseg.slides.address import Asked, join_address
+
+        slide = self.slide
+        if slide is not None:
+            chosen = None if series == slide.metadata.default_series else series + 1
+            self.open_slide(join_address(slide.file, Asked(chosen)), on_failed=on_failed)
 
     def set_slide(self, slide: Slide) -> None:
         """Take ``slide``, which is shown now, as the slide of this viewer; nothing of the one before counts for it."""

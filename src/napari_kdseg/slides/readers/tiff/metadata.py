@@ -1,4 +1,4 @@
-"""What a TIFF says of its scale and its channels: OME-XML, or resolution tags where they can be believed."""
+"""What a TIFF says of its scale: OME-XML, ImageJ's unit, or resolution tags; and the tags that are worth showing."""
 
 from __future__ import annotations
 
@@ -8,60 +8,48 @@ from xml.etree import ElementTree
 import tifffile
 
 from napari_kdseg.slides.geometry import Pair
+from napari_kdseg.slides.readers.tiff.ome import ome_mpp
+from napari_kdseg.slides.scale import length_um
 
-PLAUSIBLE_MPP = (0.05, 20.0)
-"""Micrometres per pixel that resolution tags are believed: others are print resolutions, 72 dpi being 352.8 um."""
-
-LENGTHS_UM = {
-    "nm": 1e-3,
-    "µm": 1.0,
-    "μm": 1.0,
-    "um": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-    "Å": 1e-4,
-    "in": 25400.0,
-}
+NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
 
 
-def ome_pixels(tif: tifffile.TiffFile) -> ElementTree.Element | None:
-    """Return the Pixels element of the first image of an OME-TIFF, if its XML can be read."""
-    if not tif.is_ome or not tif.ome_metadata or "<!ENTITY" in tif.ome_metadata:
-        return None
-    try:
-        return ElementTree.fromstring(tif.ome_metadata.encode()).find(".//{*}Pixels")
-    except ElementTree.ParseError:
-        return None
+def scale_of(
+    tif: tifffile.TiffFile, key: tifffile.TiffPage, pixels: ElementTree.Element | None
+) -> Pair | None:
+    """Return micrometres per pixel (y, x) as the file says them, believable or not."""
+    if pixels is not None:
+        return ome_mpp(pixels)
+    return _imagej_mpp(tif, key) or _resolution_mpp(key)
 
 
-def ome_mpp(pixels: ElementTree.Element) -> Pair | None:
-    """Return micrometres per pixel (y, x), if both are said in a known unit."""
+def _imagej_mpp(tif: tifffile.TiffFile, key: tifffile.TiffPage) -> Pair | None:
+    """Return the scale of ImageJ: its resolution tags count pixels per the unit of its description."""
+    said = tif.imagej_metadata or {} if tif.is_imagej else {}
+    unit = length_um(said.get("unit"))
+    sizes = _pixels_per_unit(key)
+    return None if unit is None or sizes is None else (unit / sizes[0], unit / sizes[1])
+
+
+def _resolution_mpp(key: tifffile.TiffPage) -> Pair | None:
+    units = {INCH: 25400.0, CENTIMETRE: 1e4}
+    tag = key.tags.get("ResolutionUnit")
+    sizes = _pixels_per_unit(key)
+    unit = None if tag is None else units.get(tag.value)
+    return None if unit is None or sizes is None else (unit / sizes[0], unit / sizes[1])
+
+
+def _pixels_per_unit(key: tifffile.TiffPage) -> Pair | None:
+    """Return YResolution and XResolution, if both are positive numbers."""
     sizes = []
-    for axis in "YX":
-        unit = LENGTHS_UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+    for name in ("YResolution", "XResolution"):
+        tag = key.tags.get(name)
         try:
-            size = float(pixels.get(f"PhysicalSize{axis}", "nan")) * (unit or math.nan)
-        except ValueError:
+            above, below = tag.value if tag is not None else (0, 1)
+            sizes.append(above / below)
+        except (TypeError, ValueError, ZeroDivisionError):
             return None
-        sizes.append(size)
     return (sizes[0], sizes[1]) if all(math.isfinite(size) and size > 0 for size in sizes) else None
-
-
-def ome_channels(pixels: ElementTree.Element | None, count: int) -> list[str]:
-    """Return a name for each channel."""
-    named = [] if pixels is None else [channel.get("Name") for channel in pixels.findall("{*}Channel")]
-    return [(named[i] if i < len(named) else None) or f"channel {i + 1}" for i in range(count)]
-
-
-def resolution_mpp(key: tifffile.TiffPage) -> Pair | None:
-    """Believe the resolution tags of a plain TIFF only where they are those of a microscope."""
-    if not {"XResolution", "YResolution", "ResolutionUnit"} <= {tag.name for tag in key.tags}:
-        return None
-    if key.tags["ResolutionUnit"].value not in (2, 3):
-        return None
-    x, y = (1 / value if value > 0 else math.inf for value in key.get_resolution(unit="micrometer"))
-    return (y, x) if all(PLAUSIBLE_MPP[0] <= side <= PLAUSIBLE_MPP[1] for side in (y, x)) else None
 
 
 def properties(key: tifffile.TiffPage) -> dict[str, str]:

@@ -15,7 +15,7 @@ BAND_BYTES = 2**21
 """Of the rows that are read at a time."""
 
 
-def open_page(page: tifffile.TiffPage, file: FileBytes) -> PageTiles:
+def open_page(page: tifffile.TiffPage, file: FileBytes, shift: int = 0) -> PageTiles:
     """Return what reads a page in pieces of a good size, however it is stored."""
     key = page.keyframe
     if (
@@ -24,16 +24,16 @@ def open_page(page: tifffile.TiffPage, file: FileBytes) -> PageTiles:
         or key.rowsperstrip < key.imagelength
         or key.imagelength <= BLOCK
     ):
-        return PageTiles(page, file)
+        return PageTiles(page, file, shift=shift)
     plain = key.compression == 1 and key.bitspersample % 8 == 0 and key.fillorder == 1
-    return RowsOfAPage(page, file) if plain else DecodedPage(page, file)
+    return (RowsOfAPage if plain else DecodedPage)(page, file, shift=shift)
 
 
 class RowsOfAPage(PageTiles):
     """An uncompressed strip: any number of its rows is one read of the file."""
 
-    def __init__(self, page: tifffile.TiffPage, file: FileBytes):
-        super().__init__(page, file)
+    def __init__(self, page: tifffile.TiffPage, file: FileBytes, shift: int = 0):
+        super().__init__(page, file, shift=shift)
         order = page.keyframe.parent.byteorder
         self._stored = np.dtype(page.keyframe.dtype).newbyteorder(order)
         self._row_bytes = self.shape[1] * self.samples * self._stored.itemsize
@@ -51,8 +51,8 @@ class RowsOfAPage(PageTiles):
 class DecodedPage(PageTiles):
     """A compressed strip: decoded when it is first looked at, and held in memory, as a PNG is."""
 
-    def __init__(self, page: tifffile.TiffPage, file: FileBytes):
-        super().__init__(page, file)
+    def __init__(self, page: tifffile.TiffPage, file: FileBytes, shift: int = 0):
+        super().__init__(page, file, shift=shift)
         self.tile = (BLOCK, BLOCK)
         self._decoding = threading.Lock()
         self._pixels: np.ndarray | None = None

@@ -13,10 +13,11 @@ import numpy as np
 import tifffile
 
 from napari_kdseg.slides.readers.backend import BLOCK
+from napari_kdseg.slides.readers.meaning.numbers import ycbcr_to_rgb
+from napari_kdseg.slides.readers.refusals import DamagedError
 from napari_kdseg.slides.readers.tiff.file_bytes import FileBytes
 from napari_kdseg.slides.readers.tiff.jpeg import JPEG, JpegTiles, check_jpeg
 from napari_kdseg.slides.readers.tiff.tile_check import check_compression, check_tile
-from napari_kdseg.slides.readers.tiff.ycbcr import ycbcr_to_rgb
 
 JPEG_IN_TIFFPAGE = (6, 7, 33007, 34892)
 """Compressions for which ``TiffPage.decode`` takes tables and headers."""
@@ -36,6 +37,8 @@ class PageTiles:
         Value of the pixels of a tile that was never written; by default that of the page.
     shape
         Pixels (height, width), where the page is padded beyond its picture.
+    shift
+        Bytes by which all pixels lie behind those of the page, in a stack of planes that has one page.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class PageTiles:
         file: FileBytes,
         missing: int | None = None,
         shape: tuple[int, int] | None = None,
+        shift: int = 0,
     ):
         key = page.keyframe
         check_compression(key.compression)
@@ -52,7 +56,8 @@ class PageTiles:
         self.shape = (key.imagelength, key.imagewidth) if shape is None else shape
         self.samples = key.samplesperpixel
         self.tile = _tile_of(key)
-        self._offsets, self._counts = page.dataoffsets, page.databytecounts
+        offsets, self._counts = page.dataoffsets, page.databytecounts
+        self._offsets = [offset + shift for offset in offsets] if shift else offsets
         self._across = math.ceil(key.imagewidth / key.tilewidth) if key.is_tiled else 1
         self._step = key.tilelength if key.is_tiled else min(key.rowsperstrip, key.imagelength)
         self._options: dict[str, Any] = {}
@@ -93,7 +98,7 @@ class PageTiles:
         else:
             return self._put_together(row * self.tile[0], column, height, width)
         if pixels.shape[0] < height or pixels.shape[1] < width:
-            raise ValueError(
+            raise DamagedError(
                 f"a tile of {pixels.shape[1]} x {pixels.shape[0]} px where {width} x {height} are due"
             )
         return pixels[:height, :width]
