@@ -76,7 +76,7 @@ class DistilDock(Dock):
         self._build_progress()
         self.column.addStretch(1)
         self.session.job_started.connect(self._on_job)
-        self.session.annotation_changed.connect(lambda _source: self._offer_cutting())
+        self.session.annotation_changed.connect(self._offer_cutting)
         self._offer_cutting()
         if "distil" in self.session.jobs:
             self._on_job(self.session.jobs["distil"])
@@ -197,7 +197,7 @@ class DistilDock(Dock):
 
         in_background(work, self.data_note.say, self.data_note.warn)
 
-    def _offer_cutting(self) -> None:
+    def _offer_cutting(self, _source: str | None = None) -> None:
         self.cut.setVisible(self.session.slide is not None and self.session.annotation is not None)
 
     def cut_tiles(self) -> None:

@@ -114,6 +114,7 @@ class Session(QObject):
         self.corrected_view = "stage"
         self.network_colours: Colours = "stored"
         self._told_damage: int | None = None
+        self._window_gone = False
         self._damaged.connect(self._on_damage, Qt.ConnectionType.QueuedConnection)
         self.predictions = PredictionQueue(self)
         self.predictions.begun.connect(self._on_prediction)
@@ -121,8 +122,15 @@ class Session(QObject):
 
     @property
     def closed(self) -> bool:
-        """Whether the viewer is gone; what comes back from the background asks this first."""
-        return self._viewer() is None
+        """Whether the window is gone; what comes back from the background asks this first."""
+        return self._window_gone or self._viewer() is None
+
+    def end(self) -> None:
+        """Stop everything: the window is gone, though its viewer may still be in somebody's hands."""
+        self._window_gone = True
+        self.predictions.stop()
+        for job in self.jobs.values():
+            job.cancel()
 
     @property
     def viewer(self) -> Viewer:
@@ -238,7 +246,8 @@ class Session(QObject):
 
     def refresh_masks(self) -> None:
         """Have the masks of this slide shown as they are on disk now."""
-        self.masks_changed.emit()
+        if not self.closed:
+            self.masks_changed.emit()
 
     def start(self, kind: str, title: str, job: str, config: Config) -> JobHandle[Config] | None:
         """Start a job of this kind, unless one of the same kind is still running.
