@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from napari_kdseg.cli.costs import measured, print_costs
 from napari_kdseg.cli.options import options_of
 from napari_kdseg.errors import ConfigurationError, KdsegError
 from napari_kdseg.inference import CostConfig
+from napari_kdseg.slides.annotations.files import is_annotation_file
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx")
 
@@ -70,7 +72,9 @@ def _is_checkpoint(place: Path) -> bool:
 
 def _facts(path: str) -> list[tuple[str, str]]:
     place = Path(path)
-    if (place / "config.json").is_file():
+    if is_annotation_file(place):
+        return _annotation_facts(place)
+    if (place / "config.json").is_file() and not _is_checkpoint(place):
         return _run_facts(place)
     if _is_checkpoint(place):
         from napari_kdseg.networks import count_parameters, load
@@ -85,6 +89,21 @@ def _facts(path: str) -> list[tuple[str, str]]:
 
     with open_slide(path) as slide:
         return describe_in_full(slide)
+
+
+def _annotation_facts(place: Path) -> list[tuple[str, str]]:
+    from napari_kdseg.slides import read_annotations
+
+    shapes = read_annotations(place)
+    kinds = Counter(shape.class_name or "no class" for shape in shapes)
+    xml = place.name.lower().endswith((".xml", ".annotations"))
+    corner = "slide" if xml else "scanned area where its slide has one, as in QuPath, else of the slide"
+    return [
+        ("objects", f"{len(shapes):,}, {sum(shape.has_area for shape in shapes):,} with an area"),
+        ("classes", ", ".join(f"{name} ({count:,})" for name, count in kinds.items()) or "none"),
+        ("counts from", f"the corner of the {corner}"),
+        *((f"note {number}", note) for number, note in enumerate(shapes.notes, start=1)),
+    ]
 
 
 def _run_facts(folder: Path) -> list[tuple[str, str]]:

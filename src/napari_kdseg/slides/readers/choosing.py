@@ -8,6 +8,7 @@ import openslide
 
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.readers.backend import Backend
+from napari_kdseg.slides.readers.dicom_folder import slide_instance
 from napari_kdseg.slides.readers.image_backend import read_picture
 from napari_kdseg.slides.readers.openslide_backend import OpenSlideBackend
 from napari_kdseg.slides.readers.scanner_tiff import VENDORS, NotDirectError, ScannerTiffBackend
@@ -37,12 +38,12 @@ def choose_backend(path: Path) -> Backend:
 def _folder_backend(path: Path) -> Backend:
     if is_zarr(path):
         return ZarrBackend(path)
-    instances = sorted(path.glob("*.dcm"))
-    if instances:
-        return OpenSlideBackend(instances[0])
+    instance = slide_instance(path)
+    if instance is not None:
+        return OpenSlideBackend(instance)
     raise SlideError(
         f"The folder {path.name} holds no slide. Choose a slide file, an OME-Zarr folder, or a "
-        f"folder of DICOM (.dcm) files."
+        f"folder of DICOM files."
     )
 
 

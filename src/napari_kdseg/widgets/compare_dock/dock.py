@@ -162,6 +162,7 @@ class CompareDock(Dock):
             slide_mpp=given_mpp(slide),
             colours=self.session.network_colours,
             annotation=session.annotation,
+            annotation_bounds=session.annotation_bounds,
             teacher=teacher.path,
             false_pixel_assistant=paths.get("false_pixel_assistant"),
             boundary_assistant=paths.get("boundary_assistant"),

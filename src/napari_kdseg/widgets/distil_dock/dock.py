@@ -204,6 +204,7 @@ class DistilDock(Dock):
         """Cut a training folder from the annotated slide, then look at it."""
         session = self.session
         slide, source, colours = session.slide, session.annotation, session.network_colours
+        bounds = session.annotation_bounds
         if slide is None or source is None:
             return
         folder = preferences().runs_folder.parent / "tiles" / f"{Path(slide.name).stem}-{_now()}"
@@ -213,7 +214,8 @@ class DistilDock(Dock):
             from napari_kdseg.slides import open_annotation, with_colours
             from napari_kdseg.training.tiles.patches import cut_tiles
 
-            cut_tiles(with_colours(slide, colours), open_annotation(source, slide), folder)
+            annotation = open_annotation(source, slide, bounds=bounds)
+            cut_tiles(with_colours(slide, colours), annotation, folder)
             return folder
 
         in_background(work, lambda made: self.look_at_data(str(made)), self.data_note.warn)

@@ -58,6 +58,25 @@ class SlideRequest:
     on_failed: OnFailed | None = None
 
 
+@dataclass(frozen=True)
+class AnnotationChoice:
+    """An annotation of the slide that is shown.
+
+    Attributes
+    ----------
+    source
+        A mask, outlines, or a ``synthetic:`` address.
+    bounds
+        Whether a person said that its outlines count from the corner of the scanned area; ``None``: as usual.
+    notes
+        What was decided on reading it.
+    """
+
+    source: str
+    bounds: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
 class Session(QObject):
     """The state of one viewer. Its signals are emitted in the GUI thread.
 
@@ -108,6 +127,8 @@ class Session(QObject):
         self.slide_identity: str | None = None
         self.store: Path | None = None
         self.annotation: str | None = None
+        self.annotation_bounds: bool | None = None
+        self.annotation_notes: tuple[str, ...] = ()
         self.models: dict[str, LoadedModel] = {}
         self.jobs: dict[str, JobHandle[Any]] = {}
         self.outline = True
@@ -187,7 +208,7 @@ class Session(QObject):
         self.slide = slide
         self.slide_identity = None
         self.store = None
-        self.annotation = None
+        self.annotation, self.annotation_bounds, self.annotation_notes = None, None, ()
         self.network_colours = "stored"
         slide.on_bad_tile(emitting(self, "_damaged", id(slide)))
         self.slide_changed.emit(slide)
@@ -203,10 +224,11 @@ class Session(QObject):
 
         in_background(slide.identity, found)
 
-    def set_annotation(self, source: str | None) -> None:
-        """Take ``source`` (a mask file or a ``synthetic:`` address) as the annotation of this slide."""
-        self.annotation = source
-        self.annotation_changed.emit(source)
+    def set_annotation(self, choice: AnnotationChoice) -> None:
+        """Take an annotation that is shown as the annotation of this slide."""
+        self.annotation, self.annotation_bounds = choice.source, choice.bounds
+        self.annotation_notes = choice.notes
+        self.annotation_changed.emit(choice.source)
 
     def _on_damage(self, slide: int, bad: BadTile) -> None:
         """Say once of a slide that parts of it cannot be read."""
