@@ -25,7 +25,7 @@ def button(text: str, tooltip: str, action: Callable[[], object]) -> QPushButton
 
 def bounds_box() -> QCheckBox:
     """A box to tick for outlines that count from the corner of the scanned area; hidden where there is none."""
-    made = QCheckBox("Outlines count from the scanned area, as in QuPath")
+    made = QCheckBox("Outlines count from the scanned area")
     made.setToolTip(
         "This slide says which part of it was scanned. QuPath shows that part only, and counts from its corner"
     )
