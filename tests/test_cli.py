@@ -291,3 +291,33 @@ def test_networks_is_a_command():
     done = kdseg("networks", "--no-measure", "--json")
     assert done.returncode == 0
     assert {"transunet", "enet", "unet/resnet34"} <= {network["name"] for network in json.loads(done.stdout)}
+
+
+def test_info_of_annotations_says_what_is_decided(tmp_path, capsys, monkeypatch):
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]]}
+    odd = {"type": "Polygon", "coordinates": []}
+    features = [
+        {"type": "Feature", "geometry": geometry, "properties": {"type": name}}
+        for geometry, name in ((square, "Tumor"), (square, "Stroma"), (square, "Tumor"), (odd, "Tumor"))
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    monkeypatch.setattr(sys, "argv", ["kdseg", "info", str(tmp_path / "a.geojson")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    said = capsys.readouterr().out
+    for part in ("3, 3 with an area", "Tumor (2), Stroma (1)", "scanned area", "number 4", "property 'type'"):
+        assert part in said
+
+
+def test_info_of_a_folder_of_smp_describes_its_network(tmp_path, capsys, monkeypatch):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    small = {"encoder_depth": 3, "decoder_channels": (16, 8, 8)}
+    smp.Unet("resnet18", encoder_weights=None, classes=2, **small).save_pretrained(tmp_path / "net")
+    monkeypatch.setattr(sys, "argv", ["kdseg", "info", "--no-cost", str(tmp_path / "net")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert "unet/resnet18" in said
+    assert "finished" not in said

@@ -136,3 +136,22 @@ def test_a_cancelled_conversion_leaves_no_file(outlines, tmp_path):
     with pytest.raises(JobCancelled):
         convert(outlines, tmp_path / "mask.tif", lambda event: control.cancel(), control, slide=SLIDE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.geojson"]
+
+
+@pytest.mark.parametrize("wanted", [None, False])
+def test_conversions_know_the_scanned_area(tmp_path, wanted):
+    """GeoJSON counts from its corner, a mask and XML from that of the slide; each may be told otherwise."""
+    scanned = "synthetic:600x500?mpp=0.5&bounds=120,80,400,300"
+    write_annotations(tmp_path / "a.geojson", [AnnotationShape(shapely.box(50, 50, 150, 150), "a")])
+    said: list[object] = []
+    convert(tmp_path / "a.geojson", tmp_path / "a.tif", said.append, slide=scanned, source_bounds=wanted)
+    dx, dy = (120, 80) if wanted is None else (0, 0)
+    mask = tifffile.imread(tmp_path / "a.tif")
+    assert mask.sum() == mask[50 + dy : 150 + dy, 50 + dx : 150 + dx].sum() == 100 * 100
+    assert any("counting from the corner" in getattr(event, "text", "") for event in said)
+    convert(tmp_path / "a.geojson", tmp_path / "a.xml", slide=scanned, source_bounds=wanted)
+    (moved,) = read_annotations(tmp_path / "a.xml")
+    assert moved.geometry.bounds == (50 + dx, 50 + dy, 150 + dx, 150 + dy)
+    convert(tmp_path / "a.tif", tmp_path / "b.geojson", slide=scanned, target_bounds=wanted)
+    (back,) = read_annotations(tmp_path / "b.geojson")
+    assert back.geometry.bounds == (50, 50, 150, 150)

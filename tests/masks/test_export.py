@@ -120,18 +120,38 @@ def test_annotations_or_detections_and_compressed(made, tmp_path):
         )
 
 
-def test_outlines_may_count_from_the_scanned_area(made, tmp_path, monkeypatch):
+def boxes(file):
+    return [
+        shapely.geometry.shape(each["geometry"]).bounds for each in json.loads(file.read_bytes())["features"]
+    ]
+
+
+def test_outlines_count_from_the_scanned_area(made, tmp_path):
+    """As QuPath counts, by default: told by the slide, or by the store that was made of it."""
     store, *_ = made
-    monkeypatch.setattr("napari_kdseg.masks.export.masks.bounds_origin", lambda slide: (30.0, 12.0))  # (y, x)
-    plain, _ = run(store, tmp_path / "a", kinds=("geojson",), slide=ADDRESS)
-    moved, _ = run(store, tmp_path / "b", kinds=("geojson",), slide=ADDRESS, bounds=True)
-    for one, other in zip(
-        *(json.loads(files[0].read_bytes())["features"] for files in (plain, moved)), strict=True
-    ):
-        first, second = (shapely.geometry.shape(feature["geometry"]).bounds for feature in (one, other))
-        assert second == pytest.approx(np.subtract(first, (12, 30, 12, 30)))
+    scanned = f"{ADDRESS}&bounds=12,30,300,200"
+    (plain, *_), _ = run(store, tmp_path / "a", kinds=("geojson",), slide=scanned, bounds=False)
+    wanted = np.subtract(boxes(plain), (12, 30, 12, 30))
+    (moved, *_), _ = run(store, tmp_path / "b", kinds=("geojson",), slide=scanned)
+    np.testing.assert_allclose(boxes(moved), wanted)
+    (same, *_), _ = run(store, tmp_path / "c", kinds=("geojson",))
+    assert boxes(same) == boxes(plain), "its slide says nothing"
+    about = json.loads((store / "zarr.json").read_bytes())
+    about["attributes"]["kdseg"]["slide"]["bounds"] = [30, 12, 200, 300]
+    (store / "zarr.json").write_text(json.dumps(about))
+    (told, *_), _ = run(store, tmp_path / "d", kinds=("geojson",))
+    np.testing.assert_allclose(boxes(told), wanted)
+
+
+def test_a_store_that_does_not_know_what_was_scanned_says_so(made, tmp_path):
+    store, *_ = made
+    about = json.loads((store / "zarr.json").read_bytes())
+    del about["attributes"]["kdseg"]["slide"]["bounds"]
+    (store / "zarr.json").write_text(json.dumps(about))
+    _, said = run(store, tmp_path / "a", kinds=("geojson",))
+    assert any("give the slide" in getattr(event, "text", "") for event in said)
     with pytest.raises(ConfigurationError, match="scanned area is known by the slide"):
-        run(store, tmp_path / "c", bounds=True)
+        run(store, tmp_path / "b", bounds=True)
 
 
 def test_a_folder_of_stores_makes_one_table(made, tmp_path):

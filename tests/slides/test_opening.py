@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import openslide
 import pytest
 import tifffile
 import zarr
 
-from napari_kdseg.slides import SlideError, open_slide
+from napari_kdseg.slides import SlideError, open_slide, slides_in
 from napari_kdseg.slides.readers.openslide_backend import _bounds
 
 REAL = {
@@ -63,6 +65,23 @@ def test_tiles_are_put_where_they_belong(real_data):
     with open_slide(real_data / "slides" / "XYC-coordinate-grid-jpeg.ome.tiff") as slide:
         wanted = tifffile.imread(real_data / "slides" / "XYC-coordinate-grid-jpeg.ome.tiff")
         np.testing.assert_array_equal(slide.read(0, 100, 60, 300, 400), wanted[100:400, 60:460])
+
+
+@pytest.mark.parametrize("name", ["{}.DCM", "{}", "I{:.5}"])
+def test_files_of_a_dicom_slide_may_be_called_otherwise(real_data, tmp_path, name):
+    """Upper case, or no ending at all, as archives give them out; with what is no slide beside them."""
+    source = real_data / "slides" / "dicom-cmu-1-small-region"
+    for number, file in enumerate(sorted(source.glob("*.dcm"))):
+        shutil.copyfile(file, tmp_path / name.format(f"{number}.{file.stem}"))
+    other = (next(source.glob("*.dcm"))).read_bytes()[:132]
+    (tmp_path / "0").write_bytes(other)  # DICOM, but nothing that can be read
+    (tmp_path / "0.dcm").write_bytes(other)
+    (tmp_path / "README").write_text("from the archive")
+    assert slides_in(str(tmp_path)) == [str(tmp_path)]
+    with open_slide(tmp_path) as slide, openslide.OpenSlide(next(source.glob("*.dcm"))) as wanted:
+        assert slide.shape == wanted.dimensions[::-1]
+        region = np.asarray(wanted.read_region((500, 700), 0, (64, 48)))[..., :3]
+        np.testing.assert_array_equal(slide.read(0, 700, 500, 48, 64), region)
 
 
 @pytest.mark.parametrize("member", ["largest", "smallest"])

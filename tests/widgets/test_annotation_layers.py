@@ -244,3 +244,26 @@ def test_layers_in_a_window(viewer, drawn, tmp_path: Path):
     layer = viewer.add_shapes(data, **options)
     again = layer_to_shapes(layer, MPP)
     assert again == drawn
+
+
+def test_a_nucleus_is_dragged_with_its_cell(tmp_path):
+    ring = [[50, 50], [150, 50], [150, 150], [50, 150], [50, 50]]
+    polygon = {"type": "Polygon", "coordinates": [ring]}
+    cell = {
+        "type": "Feature",
+        "geometry": polygon,
+        "nucleusGeometry": polygon,
+        "properties": {"objectType": "cell"},
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps(cell))
+    data, options, _ = shapes_to_layer(read_annotations(tmp_path / "a.geojson"), (0.5, 0.5))
+    layer = Shapes(data, **options)
+    layer.data = [corners + (7, 3) for corners in layer.data]  # (y, x) in pixels
+    (shape,) = layer_to_shapes(layer, (0.5, 0.5))
+    wanted = np.array(ring) + (3, 7)
+    np.testing.assert_allclose(np.array(shape.extra["feature"]["nucleusGeometry"]["coordinates"][0]), wanted)
+    layer.data = [
+        corners * (1, 1.5) for corners in layer.data
+    ]  # drawn otherwise: the nucleus is where it was
+    (shape,) = layer_to_shapes(layer, (0.5, 0.5))
+    assert shape.extra["feature"]["nucleusGeometry"] == polygon

@@ -21,6 +21,11 @@ class CorrectConfig(SlideSettings):
         "Path of a mask or of outlines (GeoJSON, XML) on the slide, or 'synthetic:...'.",
         min_length=1,
     )
+    annotation_bounds: bool | None = setting(
+        None,
+        "From the scanned area",
+        "Outlines count from the corner of the scanned area (MRXS). Default: those in GeoJSON, as QuPath's.",
+    )
     teacher: Path = setting(..., "Teacher", "Checkpoint of the teacher.")
     false_pixel_assistant: Path | None = setting(
         None, "False-pixel-aware assistant", "Its checkpoint. Empty: the step is left out."

@@ -101,7 +101,9 @@ def correct(config: CorrectConfig, emit: Emit, control: Control) -> CorrectResul
     """
     with contextlib.closing(open_slide(config.slide, mpp=config.slide_mpp)) as stored, blocks_kept():
         slide = with_colours(stored, config.colours)
-        annotation = open_annotation(config.annotation, stored)
+        annotation = open_annotation(config.annotation, stored, bounds=config.annotation_bounds)
+        for note in annotation.notes:
+            emit(Message(note, "warning"))
         team = _load_team(config)
         spec = team["teacher"].spec
         check_network_fits(slide, spec, config.teacher)
@@ -265,6 +267,7 @@ def _made_by(
         "downsample": resolution.downsample,
         "tile": config.tile,
         "halo": config.halo,
+        **({} if slide.bounds is None else {"annotation_bounds": config.annotation_bounds}),
         **({} if config.colours == "stored" else {"colours": config.colours}),
     }
 

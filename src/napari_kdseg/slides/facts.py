@@ -41,7 +41,12 @@ def describe_in_full(slide: Slide) -> list[tuple[str, str]]:
     facts = [(name, text) for name, text in describe(slide) if name not in ("Channels", "Read by")]
     if slide.bounds is not None:
         y, x, height, width = slide.bounds
-        facts.append(("Scanned", f"{width:,} x {height:,} pixels, from {x:,}, {y:,} on"))
+        facts.append(
+            (
+                "Scanned",
+                f"{width:,} x {height:,} pixels, from {x:,}, {y:,} on, where QuPath counts from",
+            )
+        )
     if slide.mpp is None:
         said = f"not known. {slide.scale_doubt} Give" if slide.scale_doubt else "not in the file; give"
         facts.append(("Scale", f"{said} it with kdseg info SLIDE --slide-mpp, or in the Slide dock"))

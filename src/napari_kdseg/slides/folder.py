@@ -8,6 +8,7 @@ from pathlib import Path
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.address import split_address
 from napari_kdseg.slides.formats import suffixes
+from napari_kdseg.slides.readers.dicom_folder import dicom_files
 from napari_kdseg.slides.readers.zarr_backend import is_zarr
 from napari_kdseg.synthetic.address import is_address
 
@@ -49,7 +50,7 @@ def _looks_so(path: Path) -> bool:
 
 
 def _is_slide(folder: Path) -> bool:
-    return is_zarr(folder) or any(folder.glob("*.dcm"))
+    return is_zarr(folder) or bool(dicom_files(folder))
 
 
 def _is_mask_store(folder: Path) -> bool:

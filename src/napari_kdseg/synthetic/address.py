@@ -2,19 +2,21 @@
 
 ``synthetic:100000x80000?seed=0&mpp=0.25`` names one: width x height in pixels, the seed, and micrometres per pixel.
 ``stain=3`` stains it in another laboratory; ``folds=0``, ``pen=0`` and ``blur=0`` leave out what goes wrong in one.
+``bounds=x,y,width,height`` has it say, as MRXS does, which part was scanned.
 ``mask=tissue|gland|tumour|classes`` chooses what the ground truth tells; ``classes=3`` is short for ``mask=classes``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from napari_kdseg.errors import SlideError
 
 SCHEME = "synthetic:"
+Bounds = tuple[int, int, int, int]
 DEFAULT_SIZE = "100000x80000"
 
 MASKS = {
@@ -40,6 +42,8 @@ class Look:
         Number of the laboratory that stained it; 0 is the standard one, others differ in strength and hue.
     folds, pen, blur
         Whether there are folds of the tissue, strokes of a pen on the glass, and fields out of focus.
+    bounds
+        The part that the file says was scanned, (y, x, height, width) in level-0 pixels; ``None``: it says nothing.
     """
 
     seed: int = 0
@@ -48,6 +52,7 @@ class Look:
     folds: bool = True
     pen: bool = True
     blur: bool = True
+    bounds: Bounds | None = field(default=None, repr=False)  # no pixel depends on it
 
 
 def is_address(path: str | Path) -> bool:
@@ -75,6 +80,7 @@ def parse_address(address: str) -> tuple[tuple[int, int], Look, str]:
             mpp=float(options.pop("mpp", 0.25)),
             stain=int(options.pop("stain", 0)),
             **{name: _switch(options.pop(name, "1")) for name in ("folds", "pen", "blur")},
+            bounds=_bounds(options.pop("bounds", ""), (height, width)),
         )
         sizes = 0 < width <= 2**24 and 0 < height <= 2**24 and 0.01 <= look.mpp <= 100
         if not sizes or classes not in (2, 3) or mask not in MASKS or look.stain < 0 or options:
@@ -90,8 +96,22 @@ def parse_address(address: str) -> tuple[tuple[int, int], Look, str]:
 def format_address(shape: tuple[int, int], look: Look, mask: str) -> str:
     """Write the address that :func:`parse_address` reads."""
     options = {name: int(value) if isinstance(value, bool) else value for name, value in asdict(look).items()}
+    if look.bounds is None:
+        del options["bounds"]
+    else:
+        y, x, height, width = look.bounds
+        options["bounds"] = f"{x},{y},{width},{height}"
     query = "&".join(f"{name}={value}" for name, value in {**options, "mask": mask}.items())
     return f"{SCHEME}{shape[1]}x{shape[0]}?{query}"
+
+
+def _bounds(text: str, shape: tuple[int, int]) -> Bounds | None:
+    if not text:
+        return None
+    x, y, width, height = (int(value) for value in text.split(","))
+    if min(x, y) < 0 or min(width, height) < 1 or x + width > shape[1] or y + height > shape[0]:
+        raise ValueError(text)
+    return y, x, height, width
 
 
 def _switch(text: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers._multiscale_data import MultiScaleData
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari.viewer import Viewer
 
@@ -32,6 +32,11 @@ def real_viewer(viewer: Viewer) -> Viewer:
     Needed as a dictionary key: a proxy dies with the widget that was given it, the viewer does not.
     """
     return getattr(viewer, "__wrapped__", viewer)
+
+
+def when_window_closes(viewer: Viewer, action: Callable[[], object]) -> None:
+    """Have ``action``, a method of a QObject, called once the window of ``viewer`` is gone. napari tells nobody."""
+    viewer.window._qt_window.destroyed.connect(action)
 
 
 def napari_is_slicing() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from napari_kdseg.cli.options import options_of
 from napari_kdseg.errors import ConfigurationError, KdsegError
 from napari_kdseg.inference import CostConfig
 from napari_kdseg.networks.checkpoints.formats import is_checkpoint
+from napari_kdseg.slides.annotations.suffixes import is_annotation_file
 
 ReadAs = Literal["rgb", "channels", "grey", "file"]
 
@@ -98,6 +100,8 @@ def _is_name(path: str) -> bool:
 
 def _facts(path: str) -> list[tuple[str, str]]:
     file = Path(path)
+    if is_annotation_file(file):
+        return _annotation_facts(file)
     if is_checkpoint(file):
         from napari_kdseg.networks import count_parameters, load
 
@@ -113,6 +117,21 @@ def _facts(path: str) -> list[tuple[str, str]]:
 
     with open_slide(path) as slide:
         return describe_in_full(slide)
+
+
+def _annotation_facts(place: Path) -> list[tuple[str, str]]:
+    from napari_kdseg.slides import read_annotations
+
+    shapes = read_annotations(place)
+    kinds = Counter(shape.class_name or "no class" for shape in shapes)
+    xml = place.name.lower().endswith((".xml", ".annotations"))
+    corner = "slide" if xml else "scanned area where its slide has one, as in QuPath, else of the slide"
+    return [
+        ("objects", f"{len(shapes):,}, {sum(shape.has_area for shape in shapes):,} with an area"),
+        ("classes", ", ".join(f"{name} ({count:,})" for name, count in kinds.items()) or "none"),
+        ("counts from", f"the corner of the {corner}"),
+        *((f"note {number}", note) for number, note in enumerate(shapes.notes, start=1)),
+    ]
 
 
 def _run_facts(folder: Path) -> list[tuple[str, str]]:

@@ -142,7 +142,7 @@ def _stem(slide: str) -> str:
 @options_of(
     ExportConfig,
     without=("stores", "output", "names"),
-    flags={"kinds": "--as", "compress": "--gzip", "bounds": "--bounds"},
+    flags={"kinds": "--as", "compress": "--gzip", "bounds": "--bounds/--no-bounds"},
 )
 def export(
     paths: Annotated[

@@ -62,7 +62,10 @@ def synth(
 @annotation_commands.command("convert")
 @options_of(
     ConvertAnnotationsConfig,
-    flags={"source_bounds": "--source-bounds", "target_bounds": "--target-bounds"},
+    flags={
+        "source_bounds": "--source-bounds/--no-source-bounds",
+        "target_bounds": "--target-bounds/--no-target-bounds",
+    },
 )
 def convert_annotations(
     source: Annotated[

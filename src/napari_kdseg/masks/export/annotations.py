@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from napari_kdseg.errors import ConfigurationError, InTheWayError
-from napari_kdseg.jobs import Control, Emit, Step
+from napari_kdseg.jobs import Control, Emit, Message, Step
 from napari_kdseg.masks.export.class_tiff import TILE, write_class_tiff
 from napari_kdseg.masks.export.config import ConvertAnnotationsConfig
 from napari_kdseg.masks.tiling import mask_shape, plan_tiles
@@ -22,14 +23,13 @@ from napari_kdseg.slides import (
     AnnotationShape,
     Slide,
     annotation_to_shapes,
-    bounds_origin,
     open_annotation,
     open_slide,
     read_annotations,
     write_annotations,
 )
+from napari_kdseg.slides.annotations.model import Outlines
 from napari_kdseg.slides.annotations.suffixes import is_annotation_file
-from napari_kdseg.slides.geometry import Pair
 
 OUTLINE_TILE = 2048
 SMALLEST = 1024
@@ -81,21 +81,21 @@ def convert_annotations(
         slide = None
         if config.slide is not None or not outlines:
             slide = stack.enter_context(open_slide(config.slide or config.source))  # a mask is a picture too
-        origins = [
-            _origin(slide) if wanted else (0.0, 0.0)
-            for wanted in (config.source_bounds, config.target_bounds)
-        ]
+        if slide is None and (config.source_bounds or config.target_bounds):
+            raise ConfigurationError("The scanned area is known by the slide: say which one with --slide.")
         if outlines and is_annotation_file(target):
-            shapes = read_annotations(config.source, origin=origins[0])
+            shapes = read_annotations(config.source, slide=slide, bounds=config.source_bounds)
+            _tell(shapes.notes, emit)
         else:
             assert slide is not None
-            annotation = _annotation(config, slide, origins[0])
+            annotation = _annotation(config, slide)
+            _tell(annotation.notes, emit)
             if not is_annotation_file(target):
                 _write_mask(config, annotation, slide, emit, control)
                 return ConvertedAnnotations(target, annotation.classes, None)
-            shapes = _outlined(annotation, emit, control)
+            shapes = Outlines(_outlined(annotation, emit, control))
         mpp = None if slide is None else slide.mpp
-        write_annotations(target, shapes, origin=origins[1], xml=config.xml, mpp=mpp)
+        write_annotations(target, shapes, slide=slide, bounds=config.target_bounds, xml=config.xml, mpp=mpp)
     return ConvertedAnnotations(
         target, tuple(dict.fromkeys(shape.class_name or "" for shape in shapes)), len(shapes)
     )
@@ -113,13 +113,13 @@ def _outlined(annotation: Annotation, emit: Emit, control: Control) -> list[Anno
     return annotation_to_shapes(annotation, tile=OUTLINE_TILE, check=check)
 
 
-def _origin(slide: Slide | None) -> Pair:
-    if slide is None:
-        raise ConfigurationError("The scanned area is known by the slide: say which one with --slide.")
-    return bounds_origin(slide)
+def _tell(notes: Sequence[str], emit: Emit) -> None:
+    """Say what was decided on reading."""
+    for note in notes:
+        emit(Message(note, "warning"))
 
 
-def _annotation(config: ConvertAnnotationsConfig, slide: Slide, origin: Pair) -> Annotation:
+def _annotation(config: ConvertAnnotationsConfig, slide: Slide) -> Annotation:
     if not is_annotation_file(config.source):
         annotation = open_annotation(config.source, slide)
         if config.classes is not None:
@@ -131,7 +131,7 @@ def _annotation(config: ConvertAnnotationsConfig, slide: Slide, origin: Pair) ->
         classes=config.classes,
         outside=config.outside,
         overlap=config.overlap,
-        origin=origin,
+        bounds=config.source_bounds,
     )
 
 

@@ -40,10 +40,10 @@ class ExportConfig(BaseModel):
     slide: str | None = setting(
         None, "Slide", "The slide they lie on: needed for dicom; adds the share of the tissue to csv."
     )
-    bounds: bool = setting(
-        False,
+    bounds: bool | None = setting(
+        None,
         "From the scanned area",
-        "Outlines count from the corner of the scanned area, as QuPath shows MRXS; needs the slide.",
+        "Outlines count from the corner of the scanned area, as QuPath shows MRXS. Default: yes, where it is known.",
     )
     overwrite: bool = setting(False, "Replace", "Replace files that are there.")
 
@@ -68,10 +68,14 @@ class ConvertAnnotationsConfig(BaseModel):
         "smaller", "Overlap", "Which of two overlapping outlines lies on top."
     )
     xml: XmlFlavour = setting("asap", "XML", "The program that an *.xml is for.")
-    source_bounds: bool = setting(
-        False, "From the scanned area", "The source counts from the corner of the scanned area (MRXS)."
+    source_bounds: bool | None = setting(
+        None,
+        "From the scanned area",
+        "The source counts from the corner of the scanned area (MRXS). Default: if it is GeoJSON, as QuPath's.",
     )
-    target_bounds: bool = setting(False, "To the scanned area", "The result shall count from there.")
+    target_bounds: bool | None = setting(
+        None, "To the scanned area", "The result shall count from there. Default: if it is GeoJSON."
+    )
     downsample: float = setting(
         1.0, "Downsample", "Width of a pixel of a mask in pixels of the slide.", ge=1, allow_inf_nan=False
     )

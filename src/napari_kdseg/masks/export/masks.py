@@ -83,7 +83,7 @@ def export_masks(config: ExportConfig, emit: Emit, control: Control) -> list[Pat
     failed: list[KdsegError] = []
     for store in stores:
         try:
-            sources, facts = _sources(config, store), _facts(config, store)
+            sources, facts = _sources(config, store), _facts(config, store, emit)
             for source in sources:
                 made, rows = _export_one(config, source, facts, emit, control)
                 files += made
@@ -134,8 +134,6 @@ def _stores_below(folder: Path) -> Iterator[Path]:
 def _check_settings(config: ExportConfig, stores: list[Path]) -> None:
     if "dicom" in config.kinds and config.slide is None:
         raise ConfigurationError("A DICOM segmentation belongs to its slide: say which one with --slide.")
-    if config.bounds and config.slide is None:
-        raise ConfigurationError("The scanned area is known by the slide: say which one with --slide.")
     if config.slide is not None and len(stores) > 1:
         raise ConfigurationError("A slide belongs to one mask store: export its masks alone.")
     names = [store.name for store in stores]
@@ -200,19 +198,37 @@ def _export_one(
     return list(files.values()), rows
 
 
-def _facts(config: ExportConfig, store: Path) -> _Facts:
+def _facts(config: ExportConfig, store: Path, emit: Emit) -> _Facts:
     """What the slide tells, if it is given; it must be the slide of the masks."""
+    known = read_attributes(store)["kdseg"]["slide"]
     if config.slide is None:
-        return _Facts()
+        return _Facts(_noted_origin(config, known, store.name, emit))
     with open_slide(config.slide) as slide:
-        known = read_attributes(store)["kdseg"]["slide"]
         if known["identity"] != slide.identity():
             raise ConfigurationError(f"{store.name} holds masks of another slide ({known['name']}).")
-        origin = bounds_origin(slide) if config.bounds else (0.0, 0.0)
+        origin = (0.0, 0.0) if config.bounds is False else bounds_origin(slide)
         if "csv" not in config.kinds:
             return _Facts(origin)
         tissue = tissue_of(slide)
         return _Facts(origin, float(tissue.mask.sum() * tissue.downsample[0] * tissue.downsample[1]))
+
+
+def _noted_origin(config: ExportConfig, known: dict[str, Any], name: str, emit: Emit) -> Pair:
+    """Return the corner of the scanned area that a store noted of its slide; older stores did not."""
+    if config.bounds is False or "geojson" not in config.kinds:
+        return 0.0, 0.0
+    if "bounds" in known:
+        return (0.0, 0.0) if known["bounds"] is None else (known["bounds"][0], known["bounds"][1])
+    if config.bounds:
+        raise ConfigurationError("The scanned area is known by the slide: say which one with --slide.")
+    emit(
+        Message(
+            f"{name} does not say which part of its slide was scanned: outlines count from the corner of the slide. If "
+            "QuPath shows only a part of it, give the slide.",
+            "warning",
+        )
+    )
+    return 0.0, 0.0
 
 
 def _write_tiff(file: Path, source: _Source, emit: Emit, control: Control) -> None:

@@ -190,7 +190,12 @@ class MaskStore:
         }
         about = {
             "format": FORMAT,
-            "slide": {"name": self._slide.name, "identity": self._slide.identity(), "shape": [height, width]},
+            "slide": {
+                "name": self._slide.name,
+                "identity": self._slide.identity(),
+                "shape": [height, width],
+                "bounds": self._slide.bounds,
+            },
             "overview_downsample": downsample,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,7 @@ class Annotation:
         self._sample = sample
         self._slide_shape = slide_shape
         self.source = source
+        self.notes: tuple[str, ...] = ()  # what was decided on reading a file of outlines
         self.colours: tuple[Colour, ...] = tuple(colours)
         self.name_classes(classes)
         self.pyramid: tuple[Level, ...] = _pyramid(slide_shape, shape)

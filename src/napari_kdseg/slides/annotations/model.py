@@ -6,20 +6,37 @@ the outline of pixel 0 runs from 0 to 1. Napari counts from pixel centres: ``geo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import shapely
+from shapely.geometry import mapping
+from shapely.geometry import shape as make_geometry
 from shapely.geometry.base import BaseGeometry
 
 from napari_kdseg.errors import SlideError
 
 Colour = tuple[int, int, int]
+PLACED = ("Polygon", "MultiPolygon", "LineString", "MultiLineString", "Point", "MultiPoint")
+"""Types of what lies somewhere."""
 
 MAX_VERTICES = 10_000_000
 """More corners than this are refused: outlines of whole slides have thousands, all cells of a slide a few million."""
+
+
+class Outlines(list["AnnotationShape"]):
+    """The annotations of a file, and what was decided on reading it.
+
+    Attributes
+    ----------
+    notes
+        Sentences for people: where classes were found, what was left out, from where the file counts.
+    """
+
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,23 @@ def moved(shapes: Sequence[AnnotationShape], dy: float, dx: float) -> list[Annot
     """Move shapes by level-0 pixels."""
     if dy == 0 and dx == 0:
         return list(shapes)
+
+    def move(geometry: BaseGeometry) -> BaseGeometry:
+        return shapely.transform(geometry, lambda xy: xy + (dx, dy))
+
     return [
-        replace(shape, geometry=shapely.transform(shape.geometry, lambda xy: xy + (dx, dy)))
-        for shape in shapes
+        replace(shape, geometry=move(shape.geometry), extra=_moved(shape.extra, move)) for shape in shapes
     ]
+
+
+def _moved(item: Any, move: Callable[[BaseGeometry], BaseGeometry]) -> Any:
+    """Move the geometries among what else a feature said, such as the nucleus of a cell."""
+    if not isinstance(item, Mapping):
+        return item
+    if item.get("type") in PLACED and item.get("coordinates"):
+        with contextlib.suppress(ValueError, TypeError, shapely.errors.ShapelyError):  # not one after all
+            return dict(item) | mapping(move(make_geometry(item)))
+    return {key: _moved(value, move) for key, value in item.items()}
 
 
 def areal_or_less(points: np.ndarray) -> BaseGeometry:

@@ -35,7 +35,8 @@ def open_annotation(
     classes: Classes | None = None,
     outside: int | None = None,
     overlap: Overlap = "smaller",
-    origin: Pair = (0.0, 0.0),
+    bounds: bool | None = None,
+    origin: Pair | None = None,
 ) -> Annotation:
     """Open an annotation of a slide.
 
@@ -57,8 +58,8 @@ def open_annotation(
         not tumour.
     overlap
         For outlines: ``"smaller"`` ones lie on top, or ``"later"`` ones.
-    origin
-        For a file of outlines: where its (0, 0) lies on the slide, see :func:`bounds_origin`.
+    bounds, origin
+        For a file of outlines: from where it counts, as for :func:`read_annotations`.
 
     Returns
     -------
@@ -74,9 +75,10 @@ def open_annotation(
     if isinstance(source, str | Path):
         if not is_annotation_file(source):
             return open_mask(source, slide)
-        return _rasterised(
-            read_annotations(source, origin=origin), slide, str(source), classes, outside, overlap
-        )
+        found = read_annotations(source, slide=slide, bounds=bounds, origin=origin)
+        annotation = _rasterised(found, slide, str(source), classes, outside, overlap)
+        annotation.notes = found.notes
+        return annotation
     return _rasterised(source, slide, "shapes", classes, outside, overlap)
 
 

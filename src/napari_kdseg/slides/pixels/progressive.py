@@ -154,14 +154,13 @@ class Progressive:
         try:
             self._tiles.tile(*index)
         except SlideError:
-            return  # closed meanwhile
-        except MemoryError:
-            _log.exception("there is no memory for a tile")
-        finally:
-            with self._changed:
-                self._decoding.discard(index)
-                self._wanted.pop(index, None)
-                self._changed.notify_all()
+            pass  # closed meanwhile
+        except Exception:  # no memory, or a damaged tile that a level is computed from: the others go on
+            _log.exception("a tile cannot be had")
+        with self._changed:
+            self._decoding.discard(index)
+            self._wanted.pop(index, None)
+            self._changed.notify_all()
         self._tell()
 
     # -- telling of them -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import openslide
 from napari_kdseg.errors import SlideError
 from napari_kdseg.slides.address import Asked
 from napari_kdseg.slides.readers.backend import Backend, sampled
+from napari_kdseg.slides.readers.dicom_folder import slide_instance
 from napari_kdseg.slides.readers.image_backend import read_picture
 from napari_kdseg.slides.readers.meaning.deciding import decide
 from napari_kdseg.slides.readers.meaning.stored import Stored
@@ -52,12 +53,12 @@ def _backend(path: Path, asked: Asked) -> Backend:
 def _folder_backend(path: Path, asked: Asked) -> Backend:
     if is_zarr(path):
         return ZarrBackend(path, asked)
-    instances = sorted(path.glob("*.dcm"))
-    if instances:
-        return _read_as(OpenSlideBackend(instances[0]), asked)
+    instance = slide_instance(path)
+    if instance is not None:
+        return _read_as(OpenSlideBackend(instance), asked)
     raise SlideError(
         f"The folder {path.name} holds no slide. Choose a slide file, an OME-Zarr folder, or a "
-        f"folder of DICOM (.dcm) files."
+        f"folder of DICOM files."
     )
 
 

@@ -28,10 +28,15 @@ class SyntheticBackend(SyntheticSlide):
             mpp=(self.look.mpp, self.look.mpp),
             background=GLASS,
             brightfield=True,
-            properties={f"synthetic.{name}": str(value) for name, value in asdict(self.look).items()},
+            properties={
+                f"synthetic.{name}": str(value)
+                for name, value in asdict(self.look).items()
+                if value is not None
+            },
             associated=("label", "macro"),
             reason="It is computed where it is looked at.",
             fingerprint=self.fingerprint,
+            bounds=self.look.bounds,
         )
 
     def read_tile(self, level: int, row: int, column: int) -> np.ndarray:

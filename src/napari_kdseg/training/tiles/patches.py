@@ -61,6 +61,7 @@ def cut_tiles(
     stride: int | None = None,
     foreground: float = 0.8,
     seed: int = 0,
+    bounds: bool | None = None,
     emit: Emit = _silent,
     control: Control | None = None,
 ) -> Path:
@@ -87,6 +88,9 @@ def cut_tiles(
         Share of the tiles that show a foreground class, where there are enough; the others show tissue without one.
     seed
         Of the choice.
+    bounds
+        Whether the file beside the slide counts from the corner of the scanned area; see
+        :func:`~napari_kdseg.slides.open_annotation`.
     emit, control
         Progress, pause and cancel.
 
@@ -108,8 +112,10 @@ def cut_tiles(
             f"{slide.name} holds {slide.dtype} values, but networks here learn from 8 bits. Convert it first."
         )
     if annotation is None:
-        annotation = _annotation_beside(slide)
+        annotation = _annotation_beside(slide, bounds)
     slide.check_decided()
+    for note in annotation.notes:
+        emit(Message(note, "warning"))
     downsample = _downsample(slide, mpp, emit)
     blocks = _possible(slide, annotation, downsample, size, stride or size, control)
     chosen = _choose(list(blocks), slide, downsample, size, count, foreground, seed)
@@ -152,14 +158,14 @@ def _possible(
     return blocks
 
 
-def _annotation_beside(slide: Slide) -> Annotation:
+def _annotation_beside(slide: Slide, bounds: bool | None) -> Annotation:
     path = find_annotation(slide)
     if path is None:
         raise DataError(
             f"Nothing is drawn on {slide.name}: there is no annotation of its name beside it. Export one from QuPath "
             "as GeoJSON, or choose a mask."
         )
-    return open_annotation(path, slide)
+    return open_annotation(path, slide, bounds=bounds)
 
 
 def _downsample(slide: Slide, mpp: float | None, emit: Emit) -> tuple[float, float]:

@@ -65,8 +65,8 @@ class CompareDock(Dock):
         self.column.addStretch(1)
         self.session.overlays_changed.connect(self._show)
         self.session.overlays_restyled.connect(self._mirror)
-        self.session.models_changed.connect(lambda _role: self._show())
-        self.session.annotation_changed.connect(lambda _source: self._show())
+        self.session.models_changed.connect(self._show)
+        self.session.annotation_changed.connect(self._show)
         self.session.job_started.connect(self._on_job)
         if "correct" in self.session.jobs:
             self._on_job(self.session.jobs["correct"])
@@ -162,6 +162,7 @@ class CompareDock(Dock):
             slide_mpp=given_mpp(slide),
             colours=self.session.network_colours,
             annotation=session.annotation,
+            annotation_bounds=session.annotation_bounds,
             teacher=teacher.path,
             false_pixel_assistant=paths.get("false_pixel_assistant"),
             boundary_assistant=paths.get("boundary_assistant"),
@@ -216,7 +217,7 @@ class CompareDock(Dock):
 
     # -- showing -----------------------------------------------------------------------------------
 
-    def _show(self) -> None:
+    def _show(self, _changed: object = None) -> None:
         present = {group: overlays.layer_of(self.session, group) is not None for group in self.rows}
         for group, (box, slider) in self.rows.items():
             box.setEnabled(present[group])

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from napari_kdseg.jobs import Done, Failed, Terminal
-from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.controls import bounds_box, button, row
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
 if TYPE_CHECKING:
+    from napari_kdseg.slides import Slide
     from napari_kdseg.widgets.state.session import Session
 
 
@@ -39,12 +40,21 @@ class ExportBox(QWidget):
             self.kinds[kind].setToolTip(tip)
             self.kinds[kind].setChecked(wanted)
             self.kinds[kind].toggled.connect(self._on_choice)
+        self.bounds = bounds_box()
         self.note = Note()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(row(*self.kinds.values()))
+        layout.addWidget(self.bounds)
         layout.addWidget(self.export)
         layout.addWidget(self.note)
+        session.slide_changed.connect(self._show_slide)
+        self._show_slide(session.slide)
+
+    def _show_slide(self, slide: Slide | None) -> None:
+        """Ask from where outlines shall count only where it makes a difference."""
+        self.bounds.setVisible(slide is not None and slide.bounds is not None)
+        self.bounds.setChecked(True)
 
     def _chosen(self) -> tuple[str, ...]:
         return tuple(kind for kind, box in self.kinds.items() if box.isChecked())
@@ -67,10 +77,12 @@ class ExportBox(QWidget):
             self.note.warn("There are no masks of this slide yet. Segment it in 2 Models first.")
             return None
         kinds, slide = self._chosen(), self.session.slide
+        needed = slide is not None and ("dicom" in kinds or slide.bounds is not None)
         config = ExportConfig.model_validate(
             {
                 "stores": (store,), "output": folder, "kinds": kinds, "overwrite": True,
-                "slide": slide.path if "dicom" in kinds and slide is not None else None,
+                "slide": slide.path if slide is not None and needed else None,
+                "bounds": self.bounds.isChecked(),
             }
         )  # fmt: skip
         job = self.session.start("export", "export of masks", "napari_kdseg.masks:export_masks", config)

@@ -76,7 +76,7 @@ class DistilDock(Dock):
         self._build_progress()
         self.column.addStretch(1)
         self.session.job_started.connect(self._on_job)
-        self.session.annotation_changed.connect(lambda _source: self._offer_cutting())
+        self.session.annotation_changed.connect(self._offer_cutting)
         self._offer_cutting()
         if "distil" in self.session.jobs:
             self._on_job(self.session.jobs["distil"])
@@ -197,13 +197,14 @@ class DistilDock(Dock):
 
         in_background(work, self.data_note.say, self.data_note.warn)
 
-    def _offer_cutting(self) -> None:
+    def _offer_cutting(self, _source: str | None = None) -> None:
         self.cut.setVisible(self.session.slide is not None and self.session.annotation is not None)
 
     def cut_tiles(self) -> None:
         """Cut a training folder from the annotated slide, then look at it."""
         session = self.session
         slide, source, colours = session.slide, session.annotation, session.network_colours
+        bounds = session.annotation_bounds
         if slide is None or source is None:
             return
         folder = preferences().runs_folder.parent / "tiles" / f"{Path(slide.name).stem}-{_now()}"
@@ -213,7 +214,8 @@ class DistilDock(Dock):
             from napari_kdseg.slides import open_annotation, with_colours
             from napari_kdseg.training.tiles.patches import cut_tiles
 
-            cut_tiles(with_colours(slide, colours), open_annotation(source, slide), folder)
+            annotation = open_annotation(source, slide, bounds=bounds)
+            cut_tiles(with_colours(slide, colours), annotation, folder)
             return folder
 
         in_background(work, lambda made: self.look_at_data(str(made)), self.data_note.warn)

@@ -14,6 +14,7 @@ from napari_kdseg.slides.annotations.polygonise import outline
 from napari_kdseg.widgets._compat import as_multiscale
 from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.placement import ANNOTATION_KEY, ROLE_KEY, LayerTuple, placement, to_corner
+from napari_kdseg.widgets.state.session import AnnotationChoice
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -24,14 +25,23 @@ NOTHING = (0, 255)
 """Labels that show no class: background, and not annotated."""
 
 
-def annotation_layer(source: str, slide: Slide) -> LayerTuple:
-    """An annotation of ``slide`` as a napari layer tuple; outlines in black, so that masks stay readable."""
-    annotation = open_annotation(source, slide)
+def annotation_layer(source: str, slide: Slide, bounds: bool | None = None) -> LayerTuple:
+    """An annotation of ``slide`` as a napari layer tuple; outlines in black, so that masks stay readable.
+
+    Parameters
+    ----------
+    source, slide, bounds
+        As for :func:`~napari_kdseg.slides.open_annotation`.
+    """
+    annotation = open_annotation(source, slide, bounds=bounds)
     names = dict(enumerate(annotation.classes))
     options = {
         "name": "annotation",
         "multiscale": True,
-        "metadata": {ANNOTATION_KEY: source, ROLE_KEY: "annotation"},
+        "metadata": {
+            ANNOTATION_KEY: AnnotationChoice(source, bounds, annotation.notes),
+            ROLE_KEY: "annotation",
+        },
         "colormap": colours.label_colormap(dict.fromkeys(range(1, len(names)), colours.BLACK)),
         "opacity": 0.8,
         "features": {"index": list(names), "class": list(names.values())},

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from napari_kdseg.slides import AnnotationShape
 from napari_kdseg.slides.annotations.holes import cut_holes
-from napari_kdseg.slides.annotations.model import Colour, areal_or_less, rings_of
+from napari_kdseg.slides.annotations.model import Colour, areal_or_less, moved, rings_of
 from napari_kdseg.slides.geometry import Pair, corner_transform, units
 from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, to_corner
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SHAPES_KEY = "kdseg_shapes"
 ELLIPSE_CORNERS = 128
+DRAGGED = 0.1
+"""Pixels; napari keeps places with 32 bits, to a 64th of a pixel on slides of 200,000 pixels."""
 
 
 def shapes_to_layer(
@@ -173,11 +175,25 @@ def _rebuilt(rows: _Rows, there: dict[str, int], shape: AnnotationShape) -> Base
 
 def _edited(shape: AnnotationShape, geometry: BaseGeometry) -> AnnotationShape:
     """Give a shape other outlines; what was measured on the old ones is not true any more."""
-    extra = {where: dict(members) for where, members in shape.extra.items() if where != "geometry"}
+    dy, dx = _shift(shape.geometry, geometry)
+    extra = {
+        where: dict(members)
+        for where, members in moved([shape], dy, dx)[0].extra.items()
+        if where != "geometry"
+    }
     extra.get("properties", {}).pop("measurements", None)
     return replace(
         shape, geometry=geometry, extra={where: members for where, members in extra.items() if members}
     )
+
+
+def _shift(before: BaseGeometry, after: BaseGeometry) -> Pair:
+    """Return how far (y, x) a shape was dragged as a whole, and so what belongs to it; (0, 0) if it was changed."""
+    old, new = shapely.get_coordinates(before), shapely.get_coordinates(after)
+    if old.shape != new.shape or np.ptp(new - old, axis=0).max() > DRAGGED:
+        return 0.0, 0.0
+    dx, dy = (new - old).mean(axis=0)
+    return float(dy), float(dx)
 
 
 class _Rows:

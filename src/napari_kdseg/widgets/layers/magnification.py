@@ -58,9 +58,9 @@ class MagnificationText:
         self._session = session
         self._text = ""
         session.view_changed.connect(self.renew)
-        session.slide_changed.connect(lambda _slide: self.renew())
+        session.slide_changed.connect(self.renew)
 
-    def renew(self) -> None:
+    def renew(self, _slide: Slide | None = None) -> None:
         """Show the line as it is now."""
         viewer, slide = self._session.viewer, self._session.slide
         overlay = viewer.canvas.overlays.text

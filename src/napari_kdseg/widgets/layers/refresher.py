@@ -74,6 +74,8 @@ class LayerRefresher(QObject):
             callback = emitting(self, "_arrived", id(source))
             self._callbacks[id(source)] = (source, callback)
             source.arrivals.connect(callback)
+        # napari drew the layer before it told of it: what arrived meanwhile was told to nobody
+        self._arrived.emit(id(source))
 
     def _leave(self, layer: Layer) -> None:
         """Follow ``layer`` no longer."""

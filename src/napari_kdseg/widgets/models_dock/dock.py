@@ -22,6 +22,7 @@ from napari_kdseg.widgets.parts.form import SettingsForm
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.camera import Region, visible_region
+from napari_kdseg.widgets.state.connections import connect
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.loaded_models import ROLE_TITLES, ROLES
 from napari_kdseg.widgets.state.session import given_mpp
@@ -68,8 +69,8 @@ class ModelsDock(Dock):
         self._build_settings()
         self.column.addStretch(1)
         self.session.models_changed.connect(self._on_models)
-        self.session.slide_changed.connect(lambda _slide: self._on_models())
-        self.session.slide_identified.connect(lambda _slide: self._get_ready())
+        self.session.slide_changed.connect(self._on_models)
+        self.session.slide_identified.connect(self._get_ready)
         self._on_models()
 
     def _build_both(self) -> None:
@@ -109,7 +110,7 @@ class ModelsDock(Dock):
         advanced.content.addWidget(self.form.native)
         self.column.addWidget(advanced)
 
-    def _on_models(self, _role: str = "") -> None:
+    def _on_models(self, _changed: object = None) -> None:
         for card in self.cards.values():
             card.show_model()
         ready = [role for role in SHOWN if role in self.session.models]
@@ -180,7 +181,7 @@ class ModelsDock(Dock):
             **self.form.values(),
         )
 
-    def _get_ready(self) -> None:
+    def _get_ready(self, _slide: Slide | None = None) -> None:
         """Load and measure in the background what the first click would have to wait for."""
         roles = [role for role in SHOWN if role in self.session.models]
         if (
@@ -195,14 +196,12 @@ class ModelsDock(Dock):
         except ValidationError:
             return  # said when a mask is asked for
         handle = self.session.predictions.get_ready(config)
-        slide = self.session.slide
+        connect(handle.ended, self._show_ready, self.session.slide)
 
-        def show(end: Terminal) -> None:
-            if isinstance(end, Done) and self.session.slide is slide:
-                for role, ready in end.result.items():
-                    self.cards[role].show_plan(ready.plan, ready.seconds)
-
-        handle.ended.connect(show)
+    def _show_ready(self, slide: Slide, end: Terminal) -> None:
+        if isinstance(end, Done) and self.session.slide is slide:
+            for role, ready in end.result.items():
+                self.cards[role].show_plan(ready.plan, ready.seconds)
 
 
 def drawn_regions(viewer: Viewer, slide: Slide) -> tuple[Region, ...]:

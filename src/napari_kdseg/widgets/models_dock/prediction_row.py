@@ -12,6 +12,7 @@ from napari_kdseg.jobs import Event, Message, Paused, Resumed, Started, Step, Te
 from napari_kdseg.widgets.parts.controls import button, row
 from napari_kdseg.widgets.parts.questions import offer_replacing
 from napari_kdseg.widgets.parts.wording import duration
+from napari_kdseg.widgets.state.connections import connect
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.session import Session
 
@@ -62,8 +63,8 @@ class PredictionRow(QWidget):
         if self.role not in job.config.networks:
             return
         self.jobs.append(job)
-        job.events.connect(lambda events: self._on_events(job, events))
-        job.ended.connect(lambda end: self._on_end(job, end))
+        connect(job.events, self._on_events, job)
+        connect(job.ended, self._on_end, job)
         if self.job is job:
             self._show()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qtpy.QtGui import QColor, QPixmap
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QLayout, QPushButton, QWidget
 
 
 def heading(text: str) -> QLabel:
@@ -20,6 +20,16 @@ def button(text: str, tooltip: str, action: Callable[[], object]) -> QPushButton
     made = QPushButton(text)
     made.setToolTip(tooltip)
     made.clicked.connect(lambda _checked=False: action())
+    return made
+
+
+def bounds_box() -> QCheckBox:
+    """A box to tick for outlines that count from the corner of the scanned area; hidden where there is none."""
+    made = QCheckBox("Outlines count from the scanned area")
+    made.setToolTip(
+        "This slide says which part of it was scanned. QuPath shows that part only, and counts from its corner"
+    )
+    made.hide()
     return made
 
 

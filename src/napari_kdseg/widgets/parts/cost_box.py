@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 from napari_kdseg.jobs import Done, Failed, Terminal
 from napari_kdseg.widgets.parts.controls import clear
 from napari_kdseg.widgets.parts.note import Note
+from napari_kdseg.widgets.state.connections import connect
 from napari_kdseg.widgets.state.job_handle import JobHandle
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class CostBox(QWidget):
         self.job = job = JobHandle(
             "cost", title, "napari_kdseg.inference:measure_costs", self.config, parent=self
         )
-        job.ended.connect(lambda end: self._show(job, end))
+        connect(job.ended, self._show, job)
 
     def _show(self, job: JobHandle[CostConfig], end: Terminal) -> None:
         from napari_kdseg.inference.measuring.cost_figures import conditions, table

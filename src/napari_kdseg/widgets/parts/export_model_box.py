@@ -11,6 +11,7 @@ from napari_kdseg.jobs import Done, Event, Failed, Message, Terminal
 from napari_kdseg.widgets.parts.controls import button
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.questions import offer_replacing
+from napari_kdseg.widgets.state.connections import connect
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.remembered import last_folder, remember_folder
 
@@ -66,7 +67,7 @@ class ExportModelBox(QWidget):
         if job is not None:
             self.note.say("Exporting …")
             job.events.connect(self._on_events)
-            job.ended.connect(lambda end: self._on_end(job, end))
+            connect(job.ended, self._on_end, job)
         return job
 
     def _on_events(self, events: list[Event]) -> None:

@@ -17,7 +17,7 @@ from napari_kdseg.slides.annotations.suffixes import (
 )
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, LayerTuple, find, put_in_order
 from napari_kdseg.widgets.layers.unsaved import saved, watch_shapes
-from napari_kdseg.widgets.parts.controls import button, row
+from napari_kdseg.widgets.parts.controls import bounds_box, button, row
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.parts.path_row import PathRow
 from napari_kdseg.widgets.state.background import in_background
@@ -58,26 +58,40 @@ class AnnotationBox(QWidget):
         self.save = button(
             "Save…", "Write shapes, or a painted mask, for QuPath, ASAP or ImageScope", self._browse_save
         )
+        self.bounds = bounds_box()
+        self.bounds.clicked.connect(self._count_otherwise)
         self.note = Note()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.path)
         column.addWidget(row(self.edit, self.draw, self.save))
+        column.addWidget(self.bounds)
         column.addWidget(self.note)
         self.show_annotation(session.annotation)
 
     def show_annotation(self, source: str | None) -> None:
         """Show which annotation the slide has."""
         self.path.set_path(source or "")
-        self.edit.setEnabled(source is not None and is_annotation_file(source))
+        outlines = source is not None and is_annotation_file(source)
+        self.edit.setEnabled(outlines)
+        slide, given = self.session.slide, self.session.annotation_bounds
+        self.bounds.setVisible(slide is not None and slide.bounds is not None and (outlines or not source))
+        self.bounds.setChecked(not str(source).lower().endswith(".xml") if given is None else given)
         self.note.say(
-            ""
+            " ".join(self.session.annotation_notes)
             if source
             else "None. With one, Compare shows how the teacher team corrects the soft labels here."
         )
 
-    def open(self, path: str) -> None:
-        """Lay the annotation ``path`` over the slide, in place of the present one."""
+    def _count_otherwise(self, scanned: bool) -> None:
+        """Read the present file as counting from the other corner; without one, write the next so."""
+        if self.session.annotation is None:
+            self.session.annotation_bounds = scanned
+        else:
+            self.open(self.session.annotation, bounds=scanned)
+
+    def open(self, path: str, bounds: bool | None = None) -> None:
+        """Lay the annotation ``path`` over the slide, in place of the present one (see ``open_annotation``)."""
         slide, viewer = self.session.slide, self.session.viewer
         if slide is None:
             return
@@ -92,11 +106,11 @@ class AnnotationBox(QWidget):
             put_in_order(viewer)
 
         self.note.say("Reading …")
-        in_background(lambda: annotation_layer(path, slide), show, self.note.warn)
+        in_background(lambda: annotation_layer(path, slide, bounds), show, self.note.warn)
 
     def edit_shapes(self) -> None:
         """Show the polygons of the present annotation as a Shapes layer."""
-        slide, source = self.session.slide, self.session.annotation
+        slide, source, bounds = self.session.slide, self.session.annotation, self.session.annotation_bounds
         if slide is None or source is None:
             return
 
@@ -104,7 +118,9 @@ class AnnotationBox(QWidget):
             from napari_kdseg.slides import read_annotations
             from napari_kdseg.widgets.layers.annotation_shapes import shapes_to_layer
 
-            return shapes_to_layer(read_annotations(source), slide.mpp, name=SHAPES)
+            return shapes_to_layer(
+                read_annotations(source, slide=slide, bounds=bounds), slide.mpp, name=SHAPES
+            )
 
         self.note.say("Reading …")
         in_background(work, self._show_shapes, self.note.warn)
@@ -148,7 +164,7 @@ class AnnotationBox(QWidget):
 
     def save_to(self, path: str, *, xml: XmlFlavour = "asap") -> None:
         """Write the shapes of the selected layer, else of ours, to ``path``."""
-        slide, layer = self.session.slide, self._layer_to_save()
+        slide, layer, bounds = self.session.slide, self._layer_to_save(), self.session.annotation_bounds
         if slide is None:
             return
         if layer is None:
@@ -167,14 +183,14 @@ class AnnotationBox(QWidget):
                 if isinstance(layer, Shapes)
                 else labels_to_shapes(layer, slide)
             )
-            write_annotations(path, shapes, xml=xml, mpp=slide.mpp)
+            write_annotations(path, shapes, slide=slide, bounds=bounds, xml=xml, mpp=slide.mpp)
             return f"{len(shapes):,} shapes of {layer.name!r} saved in {Path(path).name}."
 
         def done(sentence: str) -> None:
             saved(layer)
             self.note.say(sentence)
             if layer.metadata.get(ROLE_KEY) == "shapes" and self.session.slide is slide:
-                self.open(path)  # what was drawn is the annotation of this slide from now on
+                self.open(path, bounds)  # what was drawn is the annotation of this slide from now on
 
         self.note.say("Saving …")
         in_background(work, done, self.note.warn)

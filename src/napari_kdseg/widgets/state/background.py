@@ -41,7 +41,6 @@ def in_background(
             return False, explain(error)
 
     def deliver(outcome: tuple[bool, Any]) -> None:
-        _PENDING.discard(worker)
         succeeded, value = outcome
         try:
             (on_done if succeeded else report)(value)
@@ -51,6 +50,7 @@ def in_background(
 
     worker = create_worker(work, _start_thread=False)
     worker.returned.connect(deliver)
+    worker.finished.connect(lambda: _PENDING.discard(worker))  # also if napari gave it up with its window
     _PENDING.add(worker)
     worker.start()
 

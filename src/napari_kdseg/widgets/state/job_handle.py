@@ -76,6 +76,9 @@ class JobHandle(QObject, Generic[Config]):
         start = start_in_process if self._in_process else start_in_thread
         self.running = start(DeferredJob(self.job), self.config, self._queue.append)
         self._watch = _Watch(self.running, self.title)
+        self.destroyed.connect(
+            self.running.control.cancel
+        )  # with its window or its dock: nobody waits for it
         self._timer.start(REFRESH_MS)
 
     @property

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, Signal
 
+from napari_kdseg.widgets.state.connections import connect
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.preferences import preferences
 
 if TYPE_CHECKING:
     from napari_kdseg.inference import PredictConfig
+    from napari_kdseg.jobs import Terminal
     from napari_kdseg.widgets.state.camera import Region
 
 PREDICTION = "predict"
@@ -50,7 +52,7 @@ class PredictionQueue(QObject):
             parent=self,
             begin=False,
         )
-        handle.ended.connect(lambda _end: self._leave(handle))
+        connect(handle.ended, self._leave, handle)
         self.jobs.append(handle)
         self.added.emit(handle)
         self._begin_next()
@@ -86,7 +88,7 @@ class PredictionQueue(QObject):
             self.jobs[0].begin()
             self.begun.emit(self.jobs[0])
 
-    def _leave(self, handle: JobHandle[PredictConfig]) -> None:
+    def _leave(self, handle: JobHandle[PredictConfig], _end: Terminal) -> None:
         if handle in self.jobs:
             self.jobs.remove(handle)
         self._begin_next()

@@ -59,6 +59,25 @@ class SlideRequest:
     on_failed: OnFailed | None = None
 
 
+@dataclass(frozen=True)
+class AnnotationChoice:
+    """An annotation of the slide that is shown.
+
+    Attributes
+    ----------
+    source
+        A mask, outlines, or a ``synthetic:`` address.
+    bounds
+        Whether a person said that its outlines count from the corner of the scanned area; ``None``: as usual.
+    notes
+        What was decided on reading it.
+    """
+
+    source: str
+    bounds: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
 class Session(QObject):
     """The state of one viewer. Its signals are emitted in the GUI thread.
 
@@ -109,12 +128,15 @@ class Session(QObject):
         self.slide_identity: str | None = None
         self.store: Path | None = None
         self.annotation: str | None = None
+        self.annotation_bounds: bool | None = None
+        self.annotation_notes: tuple[str, ...] = ()
         self.models: dict[str, LoadedModel] = {}
         self.jobs: dict[str, JobHandle[Any]] = {}
         self.outline = True
         self.corrected_view = "mended_by"
         self.network_colours: Colours = "stored"
         self._told_damage: int | None = None
+        self._window_gone = False
         self._damaged.connect(self._on_damage, Qt.ConnectionType.QueuedConnection)
         self.predictions = PredictionQueue(self)
         self.predictions.begun.connect(self._on_prediction)
@@ -122,8 +144,15 @@ class Session(QObject):
 
     @property
     def closed(self) -> bool:
-        """Whether the viewer is gone; what comes back from the background asks this first."""
-        return self._viewer() is None
+        """Whether the window is gone; what comes back from the background asks this first."""
+        return self._window_gone or self._viewer() is None
+
+    def end(self) -> None:
+        """Stop everything: the window is gone, though its viewer may still be in somebody's hands."""
+        self._window_gone = True
+        self.predictions.stop()
+        for job in self.jobs.values():
+            job.cancel()
 
     @property
     def viewer(self) -> Viewer:
@@ -219,7 +248,7 @@ class Session(QObject):
         self.slide = slide
         self.slide_identity = None
         self.store = None
-        self.annotation = None
+        self.annotation, self.annotation_bounds, self.annotation_notes = None, None, ()
         self.network_colours = "stored"
         slide.on_bad_tile(emitting(self, "_damaged", id(slide)))
         self.slide_changed.emit(slide)
@@ -235,10 +264,11 @@ class Session(QObject):
 
         in_background(slide.identity, found)
 
-    def set_annotation(self, source: str | None) -> None:
-        """Take ``source`` (a mask file or a ``synthetic:`` address) as the annotation of this slide."""
-        self.annotation = source
-        self.annotation_changed.emit(source)
+    def set_annotation(self, choice: AnnotationChoice) -> None:
+        """Take an annotation that is shown as the annotation of this slide."""
+        self.annotation, self.annotation_bounds = choice.source, choice.bounds
+        self.annotation_notes = choice.notes
+        self.annotation_changed.emit(choice.source)
 
     def _on_damage(self, slide: int, bad: BadTile) -> None:
         """Say once of a slide that parts of it cannot be read."""
@@ -278,7 +308,8 @@ class Session(QObject):
 
     def refresh_masks(self) -> None:
         """Have the masks of this slide shown as they are on disk now."""
-        self.masks_changed.emit()
+        if not self.closed:
+            self.masks_changed.emit()
 
     def start(self, kind: str, title: str, job: str, config: Config) -> JobHandle[Config] | None:
         """Start a job of this kind, unless one of the same kind is still running.

@@ -15,7 +15,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from napari_kdseg.errors import SlideError
-from napari_kdseg.slides.annotations.model import AnnotationShape, Colour, VertexCount
+from napari_kdseg.slides.annotations.formats.said_classes import classes_elsewhere, classification, text
+from napari_kdseg.slides.annotations.model import AnnotationShape, VertexCount
 
 OLD_TYPES = {
     "PathAnnotationObject": "annotation",
@@ -26,9 +27,12 @@ OLD_TYPES = {
     "PathRootObject": "root",
 }
 GEOMETRIES = ("Polygon", "MultiPolygon", "LineString", "MultiLineString", "Point", "MultiPoint")
+COLLECTION = "GeometryCollection"
+MOST_NAMED = 5
+"""Features that are left out are named up to so many."""
 
 
-def parse_geojson(content: bytes, name: str) -> list[AnnotationShape]:
+def parse_geojson(content: str, name: str, notes: list[str]) -> list[AnnotationShape]:
     """Read the features of a GeoJSON document.
 
     Parameters
@@ -37,11 +41,13 @@ def parse_geojson(content: bytes, name: str) -> list[AnnotationShape]:
         The document.
     name
         Of the file, for messages.
+    notes
+        What was decided, and which features were left out, is added to it.
 
     Raises
     ------
     SlideError
-        If it is no GeoJSON, or a feature in it is malformed.
+        If it is no GeoJSON, or no feature in it can be read.
     """
     try:
         document = json.loads(content)
@@ -50,17 +56,24 @@ def parse_geojson(content: bytes, name: str) -> list[AnnotationShape]:
             f"{name} is truncated or damaged: it is no JSON ({error}). Export it again."
         ) from error
     vertices = VertexCount(name)
-    shapes = []
+    shapes: list[AnnotationShape] = []
+    odd: list[tuple[int, Exception]] = []
+    number = 0
     for number, feature in enumerate(_features(document, name), start=1):
         try:
             shape = _shape(feature, vertices)
         except (LookupError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
-            raise SlideError(
-                f"Feature {number} of {name} is malformed ({error}). Export the file again."
-            ) from error
+            odd.append((number, error))
+            continue
         if shape is not None:
             shapes.append(shape)
-    return shapes
+    if odd and not shapes:
+        raise SlideError(f"Feature {odd[0][0]} of {name} is malformed ({odd[0][1]}). Export the file again.")
+    if odd:
+        named = "; ".join(f"number {where} ({error})" for where, error in odd[:MOST_NAMED])
+        more = f"; and {len(odd) - MOST_NAMED} more" if len(odd) > MOST_NAMED else ""
+        notes.append(f"{len(odd)} of {number} features of {name} left out: {named}{more}.")
+    return classes_elsewhere(shapes, name, notes)
 
 
 def _features(document: Any, name: str) -> Iterator[dict[str, Any]]:
@@ -78,8 +91,10 @@ def _features(document: Any, name: str) -> Iterator[dict[str, Any]]:
             properties = item.get("properties")
             if isinstance(properties, dict):
                 waiting.extend(reversed(properties.get("childObjects") or []))
-        elif kind in GEOMETRIES:
+        elif kind in GEOMETRIES or kind == COLLECTION:
             yield {"geometry": item}
+        elif item is not document and isinstance(document, dict):
+            yield {"geometry": {"type": kind, "coordinates": None}}  # one odd thing among features
         else:
             raise SlideError(
                 f"{name} is JSON, but no GeoJSON: a part of it is neither a feature nor a geometry. In QuPath, use "
@@ -96,8 +111,9 @@ def _shape(feature: dict[str, Any], vertices: VertexCount) -> AnnotationShape | 
     if object_type == "root" or feature.get("geometry") is None:
         return None
     described = dict(feature["geometry"])
-    geometry = _geometry(described.pop("type"), described.pop("coordinates"), vertices)
-    class_name, colour = _classification(properties.pop("classification", None))
+    parts = described.pop("geometries", None)
+    geometry = _geometry(described.pop("type"), described.pop("coordinates", parts), vertices)
+    class_name, colour = classification(properties.pop("classification", None))
     properties.pop("childObjects", None)
     known = ("type", "id", "geometry", "properties")
     rest = {key: value for key, value in feature.items() if key not in known}
@@ -106,7 +122,7 @@ def _shape(feature: dict[str, Any], vertices: VertexCount) -> AnnotationShape | 
         geometry=geometry,
         class_name=class_name,
         colour=colour,
-        name=_text(properties.pop("name", None)),
+        name=text(properties.pop("name", None)),
         object_type=str(object_type),
         locked=bool(properties.pop("isLocked", False)),
         identifier=None if old_type or identifier is None else str(identifier),
@@ -114,42 +130,44 @@ def _shape(feature: dict[str, Any], vertices: VertexCount) -> AnnotationShape | 
     )
 
 
-def _classification(item: Any) -> tuple[str | None, Colour | None]:
-    """Return name and colour of a class; a class derived from another has several names."""
-    if item is None or isinstance(item, str):
-        return item or None, None
-    name = _text(item.get("name") or ": ".join(item.get("names") or []) or None)
-    colour = item.get("color", item.get("colorRGB"))
-    if isinstance(colour, int):  # as Java packs it: alpha, red, green, blue, and usually negative
-        return name, ((colour >> 16) & 255, (colour >> 8) & 255, colour & 255)
-    if colour is None:
-        return name, None
-    red, green, blue = (int(value) & 255 for value in colour[:3])
-    return name, (red, green, blue)
-
-
-def _text(item: Any) -> str | None:
-    if item is not None and not isinstance(item, str):
-        raise TypeError("a name is no text")
-    return item
-
-
 def _geometry(kind: str, coordinates: Any, vertices: VertexCount) -> BaseGeometry:
     def points(item: Any) -> np.ndarray:
-        array = np.array(item, dtype=np.float64)[:, :2]  # a third coordinate is a height
+        array = np.array(item, dtype=np.float64).reshape(len(item), -1)[
+            :, :2
+        ]  # a third coordinate is a height
         vertices.add(len(array))
         if not np.isfinite(array).all():
             raise ValueError("a coordinate is no finite number")
         return array
 
     def polygon(rings: Any) -> shapely.Polygon:
+        if not rings:
+            raise ValueError("it is empty")
         outline, *holes = [points(ring) for ring in rings]
-        return shapely.Polygon(outline, holes)
+        made = shapely.Polygon(outline, holes)
+        if made.length == 0 or shapely.convex_hull(made).area == 0:
+            raise ValueError("it has no area")
+        return made
+
+    def collection(members: Any) -> BaseGeometry:
+        made = [_geometry(each["type"], each["coordinates"], vertices) for each in members]
+        flat = [part for each in made for part in shapely.get_parts(each)]
+        kinds = {part.geom_type for part in flat}
+        if len(kinds) != 1:
+            raise ValueError(f"a collection of {' and '.join(sorted(kinds)) or 'nothing'}")
+        many = {
+            "Polygon": shapely.MultiPolygon,
+            "LineString": shapely.MultiLineString,
+            "Point": shapely.MultiPoint,
+        }
+        return flat[0] if len(flat) == 1 else many[kinds.pop()](flat)
 
     match kind:
         case "Polygon":
             return polygon(coordinates)
         case "MultiPolygon":
+            if not coordinates:
+                raise ValueError("it is empty")
             return shapely.MultiPolygon([polygon(rings) for rings in coordinates])
         case "LineString":
             return shapely.LineString(points(coordinates))
@@ -159,6 +177,8 @@ def _geometry(kind: str, coordinates: Any, vertices: VertexCount) -> BaseGeometr
             return shapely.Point(points([coordinates])[0])
         case "MultiPoint":
             return shapely.MultiPoint(points(coordinates))
+        case "GeometryCollection":
+            return collection(coordinates)
     raise ValueError(f"geometries of type {kind!r} are not known here")
 
 

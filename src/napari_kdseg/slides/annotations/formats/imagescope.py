@@ -30,8 +30,10 @@ DEFAULT_COLOUR = (0, 255, 0)
 Region = tuple[BaseGeometry, str | None, bool]
 
 
-def parse_imagescope(content: bytes, name: str) -> list[AnnotationShape]:
+def parse_imagescope(content: bytes, name: str, notes: list[str]) -> list[AnnotationShape]:
     """Read the regions of a document whose root is ``Annotations``.
+
+    Where a layer has no name, but each of its regions a text, the text is the class, which is added to ``notes``.
 
     Raises
     ------
@@ -48,7 +50,9 @@ def parse_imagescope(content: bytes, name: str) -> list[AnnotationShape]:
                 regions.append(region)
             element.clear()
         elif event == "end" and element.tag == "Annotation":
-            shapes += _layer(element, regions, number=element.get("Id", str(len(shapes))))
+            shapes += _layer(
+                element, regions, number=element.get("Id", str(len(shapes))), name=name, notes=notes
+            )
             regions = []
             element.clear()
     return shapes
@@ -78,10 +82,12 @@ def _geometry(kind: str, points: np.ndarray) -> BaseGeometry:
     return areal_or_less(points)
 
 
-def _layer(element: Element, regions: list[Region], number: str) -> list[AnnotationShape]:
+def _layer(
+    element: Element, regions: list[Region], number: str, name: str, notes: list[str]
+) -> list[AnnotationShape]:
     """Put together the regions of one layer, whose elements are already read."""
     said = [item.get("Value") for item in element.iterfind("Attributes/Attribute")]
-    class_name = element.get("Name") or next((text for text in said if text), None) or f"layer {number}"
+    class_name = element.get("Name") or next((text for text in said if text), None)
     colour = _colour(element.get("LineColor"))
     drawn = [(geometry, text) for geometry, text, negative in regions if not negative]
     holes = [geometry for geometry, _, negative in regions if negative]
@@ -90,8 +96,16 @@ def _layer(element: Element, regions: list[Region], number: str) -> list[Annotat
         if holes
         else [geometry for geometry, _ in drawn]
     )
+    texts = [text for _, text in drawn]
+    by_text = class_name is None and bool(texts) and all(texts)
+    if by_text:
+        notes.append(f"Layer {number} of {name} has no name: the class of each region is its text.")
+    elif class_name is None and len(set(texts)) > 1:
+        notes.append(
+            f"Layer {number} of {name} has no name. Only some of its regions have a text: all are one class."
+        )
     return [
-        AnnotationShape(geometry, class_name, colour, text)
+        AnnotationShape(geometry, text if by_text else class_name or f"layer {number}", colour, text)
         for geometry, (_, text) in zip(cut, drawn, strict=True)
         if not geometry.is_empty
     ]
