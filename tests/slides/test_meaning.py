@@ -327,3 +327,16 @@ def test_a_network_is_refused_what_has_to_be_asked(tmp_path, bright):
         check_network_fits(slide, spec, tmp_path)
         with pytest.raises(ConfigurationError, match="would be enlarged 38-fold"):
             choose_resolution(slide, None, 0.5)
+
+
+def test_a_prediction_does_not_go_on_where_the_numbers_mean_something_else(tmp_path, bright):
+    """What a person said decides what networks see, so it is in the record of a mask."""
+    from napari_kdseg.inference.running.preparation import _reading
+
+    path = rgb(tmp_path / "a.tif", bright)
+    with open_slide(f"{path}?white=4095") as slide:
+        assert _reading(slide) == {"reading": {"white": 4095.0}}
+    with open_slide(f"{path}?white=16383&as=rgb") as slide:
+        assert _reading(slide) == {"reading": {"as": "rgb", "white": 16383.0}}
+    with open_slide(path) as slide:
+        assert _reading(slide) == {}

@@ -69,6 +69,25 @@ def test_a_png_of_one_bit(tmp_path):
         np.testing.assert_array_equal(slide.read(0, 0, 0, *slide.shape)[..., 0], pixels * 255)
 
 
+def test_the_numbers_of_a_picture_as_they_are_stored(tmp_path):
+    """Indices of a palette, inks, all 16 bits."""
+    path = tmp_path / "a.png"
+    path.write_bytes(_png("P", 4))
+    with open_slide(path) as slide:
+        assert slide.read_as == "RGB from a palette, 8 bit"
+    with open_slide(f"{path}?as=channels") as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 0, *slide.shape)[..., 0], np.asarray(Image.open(path)))
+    path.write_bytes(_png("RGB", 16))
+    with open_slide(f"{path}?as=channels") as slide:
+        wanted = imagecodecs.png_decode(path.read_bytes())
+        np.testing.assert_array_equal(slide.read(0, 0, 0, *slide.shape), wanted)
+    inks = np.random.default_rng(6).integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    Image.fromarray(inks, "CMYK").save(tmp_path / "a.jpg")
+    with open_slide(f"{tmp_path / 'a.jpg'}?as=channels") as slide:
+        wanted = np.asarray(Image.open(tmp_path / "a.jpg"))
+        np.testing.assert_array_equal(slide.read(0, 0, 0, *slide.shape), wanted)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG L", "JPEG RGB", "JPEG CMYK", "PNG RGB"])
 def test_orientation_of_pictures(tmp_path, form, orientation):

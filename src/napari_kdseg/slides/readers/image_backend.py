@@ -18,6 +18,9 @@ from napari_kdseg.slides.readers.refusals import damaged
 from napari_kdseg.slides.readers.tiff.jpeg import check_jpeg
 from napari_kdseg.slides.readers.wrapped import ORIENTATIONS, upright
 
+ORIGINS = {"P": "a palette", "PA": "a palette", "CMYK": "CMYK", "LAB": "CIELab"}
+"""Modes of Pillow that are made into RGB."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -86,16 +89,23 @@ def read_picture(path: Path, asked: Asked | None = None) -> ArrayBackend:
     image = open_picture(path)
     icc = image.info.get("icc_profile")
     turn = orientation_of(image)
-    if asked is not None and asked.kind == "channels" and image.mode != "1":
-        pixels = np.asarray(image)
-        stored = Stored(pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype, "other")
-    else:
-        deep = _deep_png(path)
-        pixels, stored = _plain(image) if deep is None else deep
+    raw = asked is not None and asked.kind == "channels" and image.mode != "1"
+    pixels, stored = _deep_png(path) or (_as_stored(image) if raw else _plain(image))
     backend = ArrayBackend(upright(pixels, turn), "pillow", icc, stored, asked)
+    about = backend.metadata
     if turn in ORIENTATIONS:
-        backend.metadata.orientation = f"turned upright, as its EXIF Orientation ({turn}) says"
+        about.orientation = f"turned upright, as its EXIF Orientation ({turn}) says"
+    if about.kind == "rgb" and image.mode in ORIGINS:
+        about.read_as = about.read_as.replace("RGB", f"RGB from {ORIGINS[image.mode]}", 1)
+    if stored.depth > 8 and "transparency" in image.info:
+        about.read_as += "; one value is said to be transparent, and is shown as it is stored"
     return backend
+
+
+def _as_stored(image: Image.Image) -> tuple[np.ndarray, Stored]:
+    """Return the numbers of a picture: indices of a palette, inks."""
+    pixels = np.asarray(image)
+    return pixels, Stored(pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype, "other")
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -109,9 +119,7 @@ def _plain(image: Image.Image) -> tuple[np.ndarray, Stored]:
     colours: Colours = "grey" if image.mode in ("1", "L", "LA") or deep else "rgb"
     opacity = image.mode in ("RGBA", "LA", "PA") or ("transparency" in image.info and not deep)
     if not deep:
-        image = image.convert(
-            {"grey": "LA", "rgb": "RGBA"}[colours] if opacity else {"grey": "L", "rgb": "RGB"}[colours]
-        )
+        image = image.convert(("L" if colours == "grey" else "RGB") + ("A" if opacity else ""))
     pixels = np.asarray(image)
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     return pixels, Stored(samples, pixels.dtype, colours, extra=(2,) if opacity else ())

@@ -54,6 +54,7 @@ class ReadingBox(QWidget):
             self.series.setCurrentIndex(about.series)
             self.kind.setCurrentIndex(self.kind.findData(slide.asked.kind))
         self.form.setRowVisible(self.series, len(about.pictures) > 1)
+        self.form.setRowVisible(self.kind, slide.reader != "synthetic")
         if about.doubt:
             self.note.warn(f"{slide.read_as}. Until you say it, the slide is shown but not predicted on.")
         else:

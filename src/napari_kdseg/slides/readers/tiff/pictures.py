@@ -102,7 +102,7 @@ def pictures_of(tif: tifffile.TiffFile, *, pages_as_channels: bool = False) -> l
             axis,
             pixels,
             plane_in_words(_further_axes(levels[0], axis)),
-            axis == "C" and _channel_axis(levels[0], True) != "C",
+            axis == "C" and _channel_axis(levels[0], True) not in "CZT",
         )
         name = levels[0].name if levels[0].kind in KINDS_WITH_LEVELS else ""
         pictures.append(Picture(_shape(levels[0]), picture, name))
