@@ -80,6 +80,7 @@ def _facts(path: str) -> list[tuple[str, str]]:
         return [
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
+            *(("decided", note) for note in checkpoint.notes),
         ]
     from napari_kdseg.slides import describe_in_full, open_slide
 

@@ -70,6 +70,7 @@ class OnnxNetwork(nn.Module):
         )
         self._one_by_one = batch == 1
         self._names = inputs[0].name, output.name
+        self.notes: tuple[str, ...] = ()
 
     def spec(self, expect: NetworkSpec | None) -> NetworkSpec:
         """Return its description: that in the file, else ``expect``.
