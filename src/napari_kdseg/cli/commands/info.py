@@ -1,4 +1,4 @@
-"""The command that says what something is: a slide, a run folder, a network."""
+"""The command that says what something is: a slide, a run folder, a network, a folder of tiles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".onnx")
 def info(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Slides, run folders, checkpoints, names of networks such as unet/resnet34."),
+        typer.Argument(help="Slides, runs, folders of tiles, checkpoints, networks such as unet/resnet34."),
     ],
     cost: Annotated[bool, typer.Option(help="Measure what networks cost here; two are compared.")] = True,
     area: Annotated[float, typer.Option(help="Tissue that seconds are told for, in mm².")] = 100.0,
@@ -31,7 +31,7 @@ def info(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Say what a slide, a run folder or a network is: levels, scale, reader, hash; classes; what it costs here."""
+    """Say what a slide, a run, a network or a folder of tiles is: scale, reader; classes; costs; what was decided."""
     facts = {path: [] if _is_name(path) else _facts(path) for path in paths}
     networks = [path for path in paths if _is_name(path) or _is_checkpoint(Path(path))] if cost else []
     costs = measured(networks, **settings) if networks else None
@@ -65,13 +65,20 @@ def _is_name(path: str) -> bool:
 
 
 def _is_checkpoint(place: Path) -> bool:
-    return place.suffix in CHECKPOINTS or (place / "model.safetensors").is_file()
+    return place.suffix in CHECKPOINTS or any(
+        (place / name).is_file() for name in ("model.safetensors", "pytorch_model.bin", "models/model.pt")
+    )
 
 
 def _facts(path: str) -> list[tuple[str, str]]:
     place = Path(path)
-    if (place / "config.json").is_file():
+    if (place / "config.json").is_file() and not _is_checkpoint(place):
         return _run_facts(place)
+    if (place / "images").is_dir() and (place / "masks").is_dir():
+        from napari_kdseg.training import DataConfig
+        from napari_kdseg.training.tiles.data import told
+
+        return list(told(DataConfig(folder=place)).items())
     if _is_checkpoint(place):
         from napari_kdseg.networks import count_parameters, load
 

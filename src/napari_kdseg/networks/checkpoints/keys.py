@@ -118,8 +118,7 @@ def fitting_names(
             )
     used = {chosen.taken_off + name[len(chosen.put_on) :] for name in tensors}
     used |= {one.taken_off + name[len(one.put_on) :] for one in networks for name in wanted}
-    elsewhere = tuple(one.taken_off for one in networks if one.taken_off)
-    beside = [key for key in state if state[key].ndim and key not in used and not key.startswith(elsewhere)]
+    beside = [key for key in state if state[key].ndim and key not in used]
     return NamedWeights(tensors, (*notes, *_left_out(beside)))
 
 

@@ -69,8 +69,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     kind = sniff(path)
     if kind is Format.SMP_FOLDER:
         return read_weights(smp_weights_file(path))
-    content = _read_torch(path) if kind is Format.TORCH else _read_safetensors(path)
-    return _state_dict(content, path)
+    return _state_dict(_read_torch(path), path) if kind is Format.TORCH else _read_safetensors(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
