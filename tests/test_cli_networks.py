@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from PIL import Image
 
 from napari_kdseg.cli import main
 from napari_kdseg.networks import create, inspect, load
@@ -56,6 +57,38 @@ def test_weights_are_adopted_once_and_open_everywhere(kdseg, tmp_path):
     assert code == 2
     assert "has 2 classes, the network asked for 3" in said
     assert kdseg(*adopt, "--classes", "a,b", "--mean", "red")[1].startswith("--mean wants numbers")
+
+
+def test_what_was_decided_of_a_file_is_said_a_line_each(kdseg, tmp_path):
+    state = create("enet").state_dict()
+    averaged = {
+        f"ema.{key}": value + 1 for key, value in state.items() if "running" not in key and value.ndim
+    }
+    torch.save({"state_dict": {**state, **averaged, "loss_fn.weight": torch.ones(2)}}, tmp_path / "x.ckpt")
+    code, said = kdseg(
+        "adopt", tmp_path / "x.ckpt", tmp_path / "x.safetensors", "--architecture", "enet", "--classes", "a,b"
+    )
+    assert code == 0, said
+    assert "The averaged weights (names behind 'state_dict.ema') are taken" in said
+    assert "buffers that they lack (statistics of normalisation) are those behind 'state_dict'" in said
+    assert "Left out, because it lies beside the network: state_dict.loss_fn.weight." in said
+
+
+def test_a_folder_of_tiles_is_described_and_what_is_wrong_with_it(kdseg, tmp_path):
+    for index in range(4):
+        for sub, mode in (("images", "RGB"), ("masks", "L")):
+            (tmp_path / sub).mkdir(exist_ok=True)
+            Image.new(mode, (16, 16), 1).save(tmp_path / sub / f"{index}.png")
+    code, said = kdseg("info", tmp_path)
+    assert code == 0, said
+    assert "4 tiles: 3 for training, 1 for validation" in said
+    assert "decided 1: Not every tile has a patient" in said
+    Image.new("L", (16, 16), 255).save(tmp_path / "masks" / "0.png")
+    code, said = kdseg("info", tmp_path)
+    assert (code, "Masks are written in two ways: 3 masks (1, 2, 3) with 1, 1 mask (0) with 255" in said) == (
+        2,
+        True,
+    )
 
 
 def test_a_folder_of_save_pretrained_is_a_network_and_no_run(kdseg, tmp_path):

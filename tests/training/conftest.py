@@ -28,6 +28,12 @@ def blob_tile(index: int, size: int = 32, classes: int = 2) -> tuple[np.ndarray,
 
 
 @pytest.fixture
+def blob() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Return the function that makes image and mask of a tile by its number."""
+    return blob_tile
+
+
+@pytest.fixture
 def make_tiles(tmp_path: Path) -> Maker:
     """Return a function that writes a training folder of ``count`` tiles."""
 

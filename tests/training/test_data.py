@@ -52,10 +52,13 @@ def test_black_and_white_masks_mean_class_one(make_tiles):
 
 def test_white_is_ignored_where_there_are_other_values(make_tiles):
     folder = make_tiles(8, white=True)
-    save_mask(folder, 3, np.eye(32, dtype=np.uint8))
+    both = np.eye(32, dtype=np.uint8)
+    both[0, 5:] = 255
+    save_mask(folder, 3, both)
     found = discover(DataConfig(folder=folder))
     assert not found.white_is_one
-    assert any("'not annotated'" in message for message in found.messages)
+    sentence = "The value 255 occurs in 8 masks and is taken as 'not annotated', 7 of them without any class."
+    assert sentence in found.messages
     assert found.target(found.train[0], np.array([[0, 1, 255]], np.uint8)).tolist() == [[0, 1, 255]]
 
 

@@ -20,9 +20,8 @@ def importable(monkeypatch):
 
 
 def test_weights_that_do_not_say_what_they_are_are_told_once(dock, qtbot, tmp_path):
-    torch.save(
-        {"state_dict": {f"model.{k}": v for k, v in create("enet").state_dict().items()}}, tmp_path / "x.ckpt"
-    )
+    state = {f"model.{k}": v for k, v in create("enet").state_dict().items()} | {"loss.weight": torch.ones(2)}
+    torch.save(state, tmp_path / "x.ckpt")
     card = dock("2 Models").cards["teacher"]
     card._load(str(tmp_path / "x.ckpt"))
     qtbot.waitUntil(card.weights.isVisible, timeout=WAIT)
@@ -43,6 +42,7 @@ def test_weights_that_do_not_say_what_they_are_are_told_once(dock, qtbot, tmp_pa
     assert inspect(model.path).classes == ("background", "tumour")
     assert model.spec.mpp == 0.5
     assert not card.weights.isVisible()
+    assert "Left out, because it lies beside the network: loss.weight." in card.facts.text()
 
 
 def test_code_is_run_after_the_button_and_not_before(dock, qtbot, tmp_path, importable, monkeypatch):

@@ -54,6 +54,13 @@ class DataConfig(_Settings):
         "0 and 255 mean class 1). 'class_index': the foreground of a tile takes the class_index that the "
         "manifest gives the tile.",
     )
+    value_255: Literal["auto", "class_1", "ignored"] = setting(
+        default="auto",
+        title="Value 255 in masks",
+        description="What 255 means: 'class_1' beside 0, or 'ignored' (nobody annotated these pixels). Default: "
+        "class 1 where all masks hold only 0 and 255, else ignored; refused where some masks hold 0 and 1, others "
+        "0 and 255, and none both.",
+    )
     input_size: int = setting(
         default=96,
         ge=32,

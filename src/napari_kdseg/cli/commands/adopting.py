@@ -58,6 +58,8 @@ def adopt(
         )
     checkpoint = load(weights, expect=spec)
     print(f"{save(target, checkpoint.module, checkpoint.spec)}: {checkpoint.spec.describe()}")
+    for note in checkpoint.notes:
+        print(f"  {note}")
 
 
 def _numbers(name: str, text: str | None) -> Any:

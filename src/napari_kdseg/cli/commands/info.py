@@ -1,4 +1,4 @@
-"""The command that says what something is: a slide, a run folder, a network."""
+"""The command that says what something is: a slide, a run folder, a network, a folder of tiles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ReadAs = Literal["rgb", "channels", "grey", "file"]
 def info(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Slides, run folders, checkpoints, names of networks such as unet/resnet34."),
+        typer.Argument(help="Slides, runs, folders of tiles, checkpoints, networks such as unet/resnet34."),
     ],
     cost: Annotated[bool, typer.Option(help="Measure what networks cost here; two are compared.")] = True,
     area: Annotated[float, typer.Option(help="Tissue that seconds are told for, in mm².")] = 100.0,
@@ -47,7 +47,7 @@ def info(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Say what a slide, a run folder or a network is: levels, scale, reader, hash; classes; what it costs here."""
+    """Say what a slide, a run, a network or a folder of tiles is: scale, reader; classes; costs; what was decided."""
     _keep(paths, read_as, white, slide_mpp)
     facts = {path: [] if _is_name(path) else _facts(path) for path in paths}
     networks = [path for path in paths if _is_name(path) or is_checkpoint(path)] if cost else []
@@ -102,6 +102,11 @@ def _facts(path: str) -> list[tuple[str, str]]:
     file = Path(path)
     if is_annotation_file(file):
         return _annotation_facts(file)
+    if (file / "images").is_dir() and (file / "masks").is_dir():
+        from napari_kdseg.training import DataConfig
+        from napari_kdseg.training.tiles.data import told
+
+        return list(told(DataConfig(folder=file)).items())
     if is_checkpoint(file):
         from napari_kdseg.networks import count_parameters, load
 
@@ -110,6 +115,7 @@ def _facts(path: str) -> list[tuple[str, str]]:
         return [
             *((n, str(v)) for n, v in spec.items()),
             ("parameters", f"{count_parameters(checkpoint.module):,}"),
+            *(("decided", note) for note in checkpoint.notes),
         ]
     if (file / "config.json").is_file():
         return _run_facts(file)

@@ -52,6 +52,7 @@ def describe_onnx(
     """Copy an ONNX file of another program with what is needed to predict with it: classes, mean, std, scale."""
     from napari_kdseg.inference.export import describe_onnx as describe
     from napari_kdseg.networks import NetworkSpec
+    from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
     spec = NetworkSpec(
         architecture="onnx",
@@ -64,6 +65,8 @@ def describe_onnx(
     facts = describe(source, output, spec, multiple, overwrite=overwrite)
     sees = "the whole image" if facts.radius is None else f"{facts.radius} px around every pixel"
     print(f"{output}: {spec.describe()}; sees {sees}")
+    for note in OnnxNetwork(output).notes:
+        print(f"  {note}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

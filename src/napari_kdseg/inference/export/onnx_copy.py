@@ -23,7 +23,7 @@ def describe_onnx(
     Parameters
     ----------
     source
-        An ONNX file; its first output are logits.
+        An ONNX file; its first output are logits or probabilities, of each class or of the second of two.
     output
         The copy.
     spec
@@ -48,8 +48,9 @@ def describe_onnx(
         raise InTheWayError(f"{output} is there already. Choose another name, or allow it to be replaced.")
     spec = spec.model_copy(update={"architecture": FOREIGN, "options": {"multiple": multiple}})
     network = OnnxNetwork(source)
-    network.described = None  # what is told now counts
+    network.described = network.facts = network.ending = None  # what is told now counts
     spec = network.spec(spec)
+    ending = network.settle(spec.in_channels, multiple)
     side = 4 * multiple
     with torch.inference_mode():
         shape = list(network(torch.zeros(1, spec.in_channels, side, side)).shape)
@@ -60,7 +61,13 @@ def describe_onnx(
             "or use a network whose output is as large as its input."
         )
     radius = receptive_field_radius(network, spec.in_channels, multiple)
-    facts = OnnxFacts(multiple=multiple, radius=radius, bytes_per_pixel=UNSEEN)
+    facts = OnnxFacts(
+        multiple=multiple,
+        radius=radius,
+        bytes_per_pixel=UNSEEN,
+        ends=ending.kind,
+        classes_last=ending.classes_last,
+    )
     try:
         write_whole(output, described(onnx.load(str(source)), spec, facts))
     except OSError as error:

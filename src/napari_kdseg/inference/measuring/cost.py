@@ -185,6 +185,6 @@ class _Measurement:
         times: list[float] = []
         while len(times) < RUNS and (not times or sum(times) < LONGEST_S):
             began = time.perf_counter()
-            self._engine.classify(batch, probability=False)()
+            self._engine.classify(batch, probability=False, checked=False)()
             times.append(time.perf_counter() - began)
         return min(times)

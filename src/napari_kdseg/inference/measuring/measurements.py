@@ -11,7 +11,7 @@ from napari_kdseg.inference.measuring.context import Context, measure_halo, meas
 from napari_kdseg.inference.measuring.receptive_field import LIMIT, receptive_field_radius
 from napari_kdseg.inference.measuring.samples import Samples
 from napari_kdseg.inference.measuring.tuning import Tuning, tune
-from napari_kdseg.inference.network.engine import Arithmetic, Engine
+from napari_kdseg.inference.network.engine import Arithmetic, Engine, decided
 from napari_kdseg.inference.network.loading import LoadedNetwork
 from napari_kdseg.inference.tiles.blending import blending_halo
 from napari_kdseg.inference.tiles.threads import tile_threads
@@ -94,7 +94,10 @@ class Measurements:
         return measure_seams(engine, samples.read, samples.centres, tile, blending_halo(tile, multiple))
 
     def agreement(self, arithmetic: Arithmetic) -> float:
-        """Return the share of pixels of the samples whose class in ``arithmetic`` is that of float32."""
+        """Return the share of pixels of the samples whose class in ``arithmetic`` is that of float32.
+
+        What is NaN or infinite has no class, and is like nothing.
+        """
         key = f"{arithmetic} {self._network.device.type} {self._samples.key}"
         found = self._known.agreements.get(key)
         if found is None:
@@ -110,7 +113,9 @@ class Measurements:
             batch = exact.collate(
                 [self._samples.read(round(y) - side // 2, round(x) - side // 2, side, side)]
             )
-            same += float((exact.logits(batch).argmax(1) == fast.logits(batch).argmax(1)).float().mean())
+            wanted, got = exact.logits(batch), fast.logits(batch)
+            exact.refuse_unless(bool(decided(wanted).all()))
+            same += float(((wanted.argmax(1) == got.argmax(1)) & decided(got)).float().mean())
         return same / len(self._samples.centres)
 
     def tuning(

@@ -56,6 +56,8 @@ class Engine:
         Where, and how precisely.
     compiled
         Compile it on first use (CUDA, many tiles of one size).
+    name
+        Begins the message where it puts out no numbers.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Engine:
         arithmetic: Arithmetic = "float32",
         *,
         compiled: bool = False,
+        name: str = "The network",
     ):
+        self._name = name
         self._type: torch.dtype = getattr(torch, arithmetic)
         if arithmetic != "float32":
             module = copy.deepcopy(module).to(self._type)
@@ -113,12 +117,39 @@ class Engine:
             return self._module(to_input(batch, self.spec, self.device).to(self._type))
 
     def probabilities(self, batch: Tensor, core: Core = WHOLE) -> Tensor:
-        """Return float32 probabilities ``[N, C, h, w]`` of the core, on the device."""
+        """Return float32 probabilities ``[N, C, h, w]`` of the core, on the device.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are none; see :meth:`refuse_unless`.
+        """
         with torch.inference_mode():
-            return torch.softmax(self.logits(batch)[(..., *core)].float(), dim=1)
+            logits = self.logits(batch)[(..., *core)].float()
+            self.refuse_unless(bool(decided(logits).all()))
+            return torch.softmax(logits, dim=1)
+
+    def refuse_unless(self, are_numbers: bool) -> None:
+        """Refuse logits by which no class is the most likely one: a mask of them would look like any other.
+
+        Raises
+        ------
+        ConfigurationError
+            In plain words.
+        """
+        if are_numbers:
+            return
+        if self.arithmetic == "float32":
+            why = "The training that made it may have diverged, or it was made for other images: choose another one."
+        else:
+            why = f"It was run in {self.arithmetic}, which may be too narrow for it: choose the precision float32."
+        raise ConfigurationError(
+            f"{self._name} puts out NaN or infinite values, from which no class follows, so no mask was written of "
+            f"them. {why}"
+        )
 
     def classify(
-        self, batch: Tensor, core: Core = WHOLE, *, probability: bool = True
+        self, batch: Tensor, core: Core = WHOLE, *, probability: bool = True, checked: bool = True
     ) -> Callable[[], Classified]:
         """Begin to predict the core of the windows of a batch.
 
@@ -130,37 +161,51 @@ class Engine:
             What of each window is wanted.
         probability
             Whether the probability of the predicted class is wanted, too.
+        checked
+            Whether logits that are no numbers are refused; where only time is measured they do no harm.
 
         Returns
         -------
         callable
-            Waits for the result where the device works on its own, and returns it.
+            Waits for the result where the device works on its own, and returns it or refuses it
+            (:meth:`refuse_unless`).
         """
         with torch.inference_mode():
             logits = self.logits(batch)[(..., *core)]
             # Plane by plane, in float32: exact, and compared many times as fast as what is shorter or interleaved.
             planes = [logits[:, index].float().contiguous() for index in range(logits.shape[1])]
             classes, most = _most_likely(planes)
+            numbers = torch.isfinite(most).all() if checked else torch.ones((), dtype=torch.bool)
             if not probability:
-                return self._to_host(classes, None)
+                return self._to_host(numbers, classes, None)
             total = torch.zeros_like(most)
             for plane in planes:
                 total += (plane - most).exp_()
-            return self._to_host(classes, total.reciprocal_())
+            return self._to_host(numbers, classes, total.reciprocal_())
 
-    def _to_host(self, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
-        if self.device.type != "cuda":
-            result = classes.numpy(), None if chance is None else chance.numpy()
-            return lambda: result
-        here = [_pinned_copy(tensor) for tensor in (classes, chance) if tensor is not None]
-        ready = torch.cuda.Event()
-        ready.record()
+    def _to_host(self, numbers: Tensor, classes: Tensor, chance: Tensor | None) -> Callable[[], Classified]:
+        here = [tensor for tensor in (numbers, classes, chance) if tensor is not None]
+        ready = None
+        if self.device.type == "cuda":
+            here = [_pinned_copy(tensor) for tensor in here]
+            ready = torch.cuda.Event()
+            ready.record()
 
         def wait() -> Classified:
-            ready.synchronize()
-            return here[0].numpy(), here[1].numpy() if len(here) > 1 else None
+            if ready is not None:
+                ready.synchronize()
+            self.refuse_unless(bool(here[0]))
+            return here[1].numpy(), here[2].numpy() if len(here) > 2 else None
 
         return wait
+
+
+def decided(logits: Tensor) -> Tensor:
+    """Return where the largest of logits ``[N, C, ...]`` is a number, bool ``[N, ...]``; none may be NaN.
+
+    Minus infinity, the logarithm of a probability of 0, is one as long as another class has more.
+    """
+    return torch.isfinite(logits.amax(dim=1))
 
 
 def _most_likely(planes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,14 @@ from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
 
 @dataclass(frozen=True)
 class NetworkHeader:
-    """A network as its file describes it; ``parameters`` is ``None`` where their number is not known."""
+    """A network as its file describes it; ``parameters`` is ``None`` where their number is not known.
+
+    ``notes`` say what was decided of a file of another program.
+    """
 
     spec: NetworkSpec
     parameters: int | None
+    notes: tuple[str, ...] = ()
 
 
 def read_header(path: str | Path) -> NetworkHeader:
@@ -74,4 +78,4 @@ def _header_of_other_programs(file: Path) -> NetworkHeader:
     checkpoint = load(file)
     facts = checkpoint.module.facts if isinstance(checkpoint.module, OnnxNetwork) else None
     parameters = count_parameters(checkpoint.module) or (facts.parameters if facts else None)
-    return NetworkHeader(checkpoint.spec, parameters)
+    return NetworkHeader(checkpoint.spec, parameters, checkpoint.notes)

@@ -76,7 +76,12 @@ class LoadedNetwork:
                 "'auto' or 'float32'."
             )
         return Engine(
-            self.running, self.spec, self.device, arithmetic, compiled=compiled and not self.by_onnxruntime
+            self.running,
+            self.spec,
+            self.device,
+            arithmetic,
+            compiled=compiled and not self.by_onnxruntime,
+            name=self.path.name,
         )
 
 

@@ -17,7 +17,7 @@ from napari_kdseg.inference.measuring.card import keep_measurements
 from napari_kdseg.inference.measuring.measurements import Measurements
 from napari_kdseg.inference.measuring.samples import take_samples
 from napari_kdseg.inference.network.class_colours import class_colours
-from napari_kdseg.inference.network.engine import choose_device
+from napari_kdseg.inference.network.engine import choose_device, decided
 from napari_kdseg.inference.network.fit import Resolution, check_network_fits, choose_resolution
 from napari_kdseg.inference.network.loading import LoadedNetwork, loaded_network
 from napari_kdseg.inference.provenance import versions
@@ -119,7 +119,7 @@ class Preparation:
         engine = network.engine(plan.arithmetic, self._config.compile)
         side = plan.tile + 2 * plan.context.halo
         window = np.zeros((side, side, network.spec.in_channels), np.uint8)
-        engine.classify(engine.collate([window], plan.batch_size))()
+        engine.classify(engine.collate([window], plan.batch_size), checked=False)()
         if plan.mpx_per_s is None:
             return Ready(plan, None)
         pixels = math.prod(mask_shape(self.slide.shape, resolution.downsample))
@@ -251,7 +251,7 @@ def _continues(begun: dict[str, Any], network: LoadedNetwork, slide: Slide, reso
 
 
 def _check_output(network: LoadedNetwork, path: Path) -> None:
-    """Refuse a network whose output is not one image of its classes, as large as its input.
+    """Refuse a network whose output is not one image of its classes, as large as its input, and of numbers.
 
     Raises
     ------
@@ -259,11 +259,14 @@ def _check_output(network: LoadedNetwork, path: Path) -> None:
         In plain words, with both shapes.
     """
     side, classes = 4 * network.multiple, len(network.spec.classes)
-    batch = torch.zeros(1, side, side, network.spec.in_channels, dtype=torch.uint8)
-    shape = tuple(network.engine("float32").logits(batch).shape)
+    engine = network.engine("float32")
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, network.spec.in_channels), np.uint8)
+    logits = engine.logits(engine.collate([noise]))
+    shape = tuple(logits.shape)
     if shape != (1, classes, side, side):
         raise ConfigurationError(
             f"{path.name} gives an output of shape {list(shape)} for an image of {side} x {side} pixels, but a mask "
             f"of its {classes} classes needs {[1, classes, side, side]}. Use a network whose output is as large as "
             "its input."
         )
+    engine.refuse_unless(bool(decided(logits.float()).all()))

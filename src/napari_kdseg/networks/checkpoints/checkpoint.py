@@ -36,8 +36,8 @@ from napari_kdseg.networks.checkpoints.formats import (
     sniff,
     weights_only_message,
 )
-from napari_kdseg.networks.checkpoints.keys import fitting_names
-from napari_kdseg.networks.checkpoints.misfit import spec_misfit, weights_misfit
+from napari_kdseg.networks.checkpoints.keys import NamedWeights, fitting_names
+from napari_kdseg.networks.checkpoints.misfit import refuse_not_finite, spec_misfit, weights_misfit
 from napari_kdseg.networks.checkpoints.smp_folder import with_background, without_image_head
 from napari_kdseg.networks.checkpoints.weights import read_weights
 from napari_kdseg.networks.foreign.onnx_network import OnnxNetwork
@@ -50,12 +50,14 @@ class Checkpoint:
     """A network read from disk: the module in evaluation mode, what it is, and where it came from.
 
     ``new_head`` names the weights that were not taken from the file because it has other classes; they are random.
+    ``notes`` say in sentences what was decided of what the file holds: averaged weights, what was left out.
     """
 
     module: nn.Module
     spec: NetworkSpec
     path: Path
     new_head: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def save(path: str | Path, module: nn.Module, spec: NetworkSpec) -> Path:
@@ -142,7 +144,8 @@ def load(
     Raises
     ------
     CheckpointError
-        If the file is missing or damaged, holds more than weights, or does not fit.
+        If the file is missing or damaged, holds more than weights, or does not fit, or its weights are NaN or
+        infinite.
     ConfigurationError
         If the device is not there, or ``expect`` names no network.
     """
@@ -151,7 +154,7 @@ def load(
     subject = f"This checkpoint ({file.name})"
     if sniff(file) is Format.ONNX:
         network = OnnxNetwork(file)
-        return Checkpoint(network.eval(), network.spec(expect), file)
+        return Checkpoint(network.eval(), network.spec(expect), file, notes=network.notes)
     own = read_spec(file)
     state = read_weights(file)
     spec = own or expect
@@ -171,13 +174,15 @@ def load(
         raise CheckpointError(f"The network described in {file} cannot be built. {error}") from error
     if own and expect and (problem := spec_misfit(own, expect, subject)):
         raise CheckpointError(problem)
+    notes: tuple[str, ...] = ()
     if own is None or file.is_dir():  # written by another program
-        state = _named_alike(state, module, subject)
+        named = _named_alike(state, module, subject)
+        state, notes = named.tensors, named.notes
         state = without_image_head(with_background(state, module))
         spec = expect or spec
     head = _replace_head(state, module, spec) if new_head is not None else ()
     _fill(module, state, spec, subject)
-    return Checkpoint(module.eval().to(target), spec, file, head)
+    return Checkpoint(module.eval().to(target), spec, file, head, notes)
 
 
 def with_classes(spec: NetworkSpec, classes: Sequence[str]) -> NetworkSpec:
@@ -205,11 +210,16 @@ def _replace_head(state: dict[str, Tensor], module: nn.Module, spec: NetworkSpec
     return ()
 
 
-def _named_alike(state: dict[str, Tensor], module: nn.Module, subject: str) -> dict[str, Tensor]:
+def _named_alike(state: dict[str, Tensor], module: nn.Module, subject: str) -> NamedWeights:
     if isinstance(module, TokenGrid):
-        state = fitting_names(from_transformers(state), _shapes(module.vit), subject)
-        state = as_timm(state, module)
-    return fitting_names(state, _shapes(module), subject)
+        inner = fitting_names(from_transformers(state), _shapes(module.vit), subject, _buffers(module.vit))
+        outer = fitting_names(as_timm(inner.tensors, module), _shapes(module), subject, _buffers(module))
+        return NamedWeights(outer.tensors, inner.notes + outer.notes)
+    return fitting_names(state, _shapes(module), subject, _buffers(module))
+
+
+def _buffers(module: nn.Module) -> set[str]:
+    return module.state_dict().keys() - {name for name, _ in module.named_parameters(remove_duplicate=False)}
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
@@ -224,6 +234,8 @@ def _fill(module: nn.Module, state: dict[str, Tensor], spec: NetworkSpec, subjec
         shapes = {key: tensor.shape for key, tensor in state.items()}
         problem = weights_misfit(shapes, module, spec, subject)
         raise CheckpointError(problem or f"{subject} cannot be loaded: {error}") from error
+    masks = {name for name in _buffers(module) if ".running_" not in f".{name}"}
+    refuse_not_finite(module.state_dict(), subject, masks)
 
 
 def _build(spec: NetworkSpec) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from torch import Tensor, nn
 from napari_kdseg.errors import CheckpointError, ConfigurationError
 from napari_kdseg.networks.anatomy.describe import unwrap
 from napari_kdseg.networks.checkpoints.formats import resolve
+from napari_kdseg.networks.checkpoints.keys import fitting_names
+from napari_kdseg.networks.checkpoints.misfit import refuse_not_finite
 from napari_kdseg.networks.checkpoints.weights import read_weights
 
 _SHOWN = 3
-_TRIED = 20
 
 
 def load_encoder(module: nn.Module, path: str | Path) -> nn.Module:
@@ -51,35 +51,36 @@ def load_encoder(module: nn.Module, path: str | Path) -> nn.Module:
     file = resolve(path)
     given = read_weights(file)
     wanted = encoder.state_dict()
-    found = _by_shortest_names(given, wanted)
+    found = _by_names(given, encoder, f"This file ({file.name})")
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
     missing = [key for key in wanted if key not in found and key not in counters]
     other = [key for key in found if found[key].shape != wanted[key].shape]
     if missing or other:
         raise CheckpointError(_misfit(file, type(encoder).__name__, wanted, missing, other, found))
+    refuse_not_finite(found, f"This file ({file.name})")
     encoder.load_state_dict({key: found.get(key, tensor) for key, tensor in wanted.items()}, strict=True)
     return module
 
 
-def _by_shortest_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _by_names(given: Mapping[str, Tensor], encoder: nn.Module, subject: str) -> dict[str, Tensor]:
     """Find each wanted weight under its name behind one common prefix; dots and underscores count alike.
 
     Timm writes ``stages.0`` for a classifier and ``stages_0`` for the same layers as an encoder.
     """
-    plain = {_plain(key): tensor for key, tensor in given.items()}
-    names = {key: _plain(key.removeprefix("model.")) for key in wanted}
-    tried = [name for key, name in names.items() if wanted[key].ndim > 0][:_TRIED]
-    prefixes = {key.removesuffix(name) for key in plain for name in tried if key.endswith(name)}
-    best: dict[str, Tensor] = {}
-    for prefix in sorted(prefixes, key=len):
-        found = {key: plain[prefix + name] for key, name in names.items() if prefix + name in plain}
-        if len(found) > len(best):
-            best = found
-    return best
+    wanted = encoder.state_dict()
+    names = {_dotted(key.removeprefix("model.")): key for key in wanted}
+    parameters = {key for key, _ in encoder.named_parameters()}
+    found = fitting_names(
+        {_dotted(key): tensor for key, tensor in given.items()},
+        {name: wanted[key].shape for name, key in names.items()},
+        subject,
+        [name for name, key in names.items() if key not in parameters],
+    ).tensors
+    return {names[name]: tensor for name, tensor in found.items() if name in names}
 
 
-def _plain(key: str) -> str:
-    return re.sub(r"[._]", "", key)
+def _dotted(key: str) -> str:
+    return key.replace("_", ".")
 
 
 def _misfit(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from napari_kdseg.errors import CheckpointError
 from napari_kdseg.networks.build import canonical_name
 from napari_kdseg.networks.spec import NetworkSpec
 
@@ -88,6 +90,39 @@ def weights_misfit(
     }
     table = "\n".join(f"  {label} ({len(keys)}): {_first(keys)}" for label, keys in rows.items() if keys)
     return f"{subject} {_reason(have, want, spec)}\n  network: {spec.describe()}\n{table}"
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], subject: str, free: Collection[str] = ()) -> None:
+    """Refuse weights that are not a number or infinite: what a network makes of them is no result.
+
+    Parameters
+    ----------
+    state
+        Name -> weights.
+    subject
+        Begins the message: ``"This checkpoint (a.pth)"``.
+    free
+        Names of those that may be infinite, as a mask of attention is; not a number may none be.
+
+    Raises
+    ------
+    CheckpointError
+        With the first names and the count.
+    """
+    bad = [key for key, tensor in state.items() if not _is_finite(tensor, infinite=key in free)]
+    if bad:
+        raise CheckpointError(
+            f"{subject} holds numbers that are NaN or infinite in {len(bad)} of its {len(state)} weights "
+            f"({_first(bad)}), so the network puts out nothing that means anything. The training that wrote it "
+            "diverged, or the file is damaged: choose an earlier checkpoint."
+        )
+
+
+def _is_finite(tensor: Tensor, *, infinite: bool) -> bool:
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    low, high = (float(end) for end in torch.aminmax(tensor))  # both are NaN if any number is
+    return not math.isnan(low) if infinite else math.isfinite(low) and math.isfinite(high)
 
 
 def _reason(have: Mapping[str, torch.Size], want: Mapping[str, torch.Size], spec: NetworkSpec) -> str:

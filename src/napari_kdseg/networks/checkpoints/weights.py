@@ -6,8 +6,9 @@ import argparse
 import errno
 import pathlib
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,8 @@ from torch import Tensor
 from napari_kdseg.errors import CheckpointError, explain, is_out_of_memory
 from napari_kdseg.networks.checkpoints.formats import Format, damaged_message, smp_weights_file, sniff
 
-# Where programs keep weights, the averaged ones first: they are what is meant to be used.
-_NESTS = (
-    *("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema"),
-    *(
-        "state_dict",
-        "model_state_dict",
-        "model_state",
-        "model",
-        "net",
-        "network",
-        "weights",
-        "params",
-        "module",
-    ),
-)
+# What training programs keep beside weights under the weights' own names (momenta), which is no network.
+_NO_NETWORK = re.compile("optim|.*scheduler")
 _SCALAR = np.float64(0).__reduce__()[0]
 # Plain values that training programs keep beside weights. None can run anything.
 _HARMLESS: list[Any] = [
@@ -70,7 +58,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Returns
     -------
     dict
-        Name -> tensor, as the file names them; nesting is taken off, and averaged weights are taken before others.
+        Name -> tensor, as the file names them, behind the names they are nested under: ``state_dict.conv.weight``.
+        Those of an optimiser are left out.
 
     Raises
     ------
@@ -80,8 +69,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     kind = sniff(path)
     if kind is Format.SMP_FOLDER:
         return read_weights(smp_weights_file(path))
-    content = _read_torch(path) if kind is Format.TORCH else _read_safetensors(path)
-    return _state_dict(content, path)
+    return _state_dict(_read_torch(path), path) if kind is Format.TORCH else _read_safetensors(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -125,19 +113,23 @@ def _code_message(path: Path) -> str:
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     state = _tensors(content)
-    if state is None:
+    if not any(tensor.ndim > 1 for tensor in state.values()):
         raise CheckpointError(
-            f"{path} holds no weights of a network (looked for under {', '.join(_NESTS)}). "
-            "Save model.state_dict() and choose that file."
+            f"{path} holds no weights of a network. Save model.state_dict() and choose that file."
         )
     return state
 
 
-def _tensors(content: Any) -> dict[str, Tensor] | None:
-    """Look for a mapping of tensors, under the usual names."""
-    if not isinstance(content, Mapping) or not content:
-        return None
-    if all(isinstance(value, Tensor) for value in content.values()):
-        return {str(key): tensor for key, tensor in content.items()}
-    found = (_tensors(content.get(key)) for key in _NESTS)
-    return next((state for state in found if state is not None), None)
+def _tensors(content: Any, before: str = "") -> dict[str, Tensor]:
+    """Find the tensors in nested dictionaries and lists; names are joined by dots."""
+    if isinstance(content, Mapping):
+        items: Iterable[tuple[Any, Any]] = content.items()
+    else:
+        items = enumerate(content) if isinstance(content, list | tuple) else ()
+    found: dict[str, Tensor] = {}
+    for key, value in items:
+        if isinstance(value, Tensor):
+            found[f"{before}{key}"] = value
+        elif not _NO_NETWORK.match(str(key)):
+            found |= _tensors(value, f"{before}{key}.")
+    return found

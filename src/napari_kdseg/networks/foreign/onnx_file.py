@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,6 +37,11 @@ class OnnxFacts(BaseModel):
         Their number; ``None`` where it is not known.
     largest_difference
         Of a logit from PyTorch's, on the images it was compared on; ``None`` for a file of another program.
+    ends
+        What its output is (:class:`~napari_kdseg.networks.foreign.onnx_ending.OnnxEnding`); ``None`` where nobody
+        looked.
+    classes_last
+        Whether its output is ``[N, H, W, classes]``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +51,8 @@ class OnnxFacts(BaseModel):
     bytes_per_pixel: float
     parameters: int | None = None
     largest_difference: float | None = None
+    ends: Literal["logits", "softmax", "sigmoid"] | None = None
+    classes_last: bool = False
 
 
 def onnx_package(name: str) -> Any:

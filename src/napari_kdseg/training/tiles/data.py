@@ -9,19 +9,22 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from napari_kdseg.errors import DataError, explain
 from napari_kdseg.training.settings import DataConfig
+from napari_kdseg.training.tiles.files import pictures_below, spelled_otherwise
 from napari_kdseg.training.tiles.manifest import ManifestRow, find_manifest, read_manifest
-from napari_kdseg.training.tiles.pictures import SUFFIXES, PictureError, picture_header, read_mask
+from napari_kdseg.training.tiles.mask_values import IGNORE, mask_values, refuse_values, white_is_class_1
+from napari_kdseg.training.tiles.pictures import (
+    PictureError,
+    PictureHeader,
+    picture_header,
+    refuse_image,
+)
 from napari_kdseg.training.tiles.split import divide
-from napari_kdseg.training.tiles.tile import Tile, refuse, stable_hash
-
-IGNORE = 255
-"""The value of a pixel that nobody annotated."""
+from napari_kdseg.training.tiles.tile import Tile, listed, refuse, stable_hash
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class TileCollection:
     channels
         Channels of the images: 1 or 3, or more for a multi-channel TIFF.
     white_is_one
-        Masks hold only 0 and 255, and 255 means class 1.
+        255 means class 1, as 1 does.
+    turned
+        Pictures that an orientation tag turns or mirrors.
     by_class_index
         The foreground of a tile takes the tile's ``class_index``.
     mpp
@@ -52,6 +57,7 @@ class TileCollection:
     classes: tuple[str, ...]
     channels: int = 3
     white_is_one: bool = False
+    turned: int = 0
     by_class_index: bool = False
     mpp: float | None = None
     messages: tuple[str, ...] = ()
@@ -64,7 +70,8 @@ class TileCollection:
     @property
     def fingerprint(self) -> str:
         """A hash of names, sizes, splits and classes: a run is resumed on the same data only."""
-        lines = [f"{self.classes} {self.channels} {self.white_is_one} {self.by_class_index}"]
+        turned = f" {self.turned} turned" if self.turned else ""
+        lines = [f"{self.classes} {self.channels} {self.white_is_one} {self.by_class_index}{turned}"]
         for split in ("train", "val", "test"):
             lines += [f"{split} {tile.name} {tile.size} {tile.class_index}" for tile in getattr(self, split)]
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
@@ -72,7 +79,7 @@ class TileCollection:
     def target(self, tile: Tile, mask: np.ndarray) -> np.ndarray:
         """Turn the values of a mask as stored into classes (``uint8``, 255 ignored)."""
         if self.white_is_one:
-            mask = (mask == 255).astype(np.uint8)
+            mask = np.where(mask == 255, np.uint8(1), mask)
         if self.by_class_index:
             mask = np.where((mask != 0) & (mask != IGNORE), np.uint8(tile.class_index or 0), mask).astype(
                 np.uint8
@@ -96,18 +103,16 @@ def discover(config: DataConfig, check: Callable[[], None] = lambda: None) -> Ti
         If anything is missing, unpaired, unreadable or contradictory.
     """
     tiles, messages, names = _pair(config)
-    tiles, channels = _check_sizes(tiles, check)
-    values = _mask_values(tiles, check)
+    tiles, channels, turned = _check_pictures(tiles, check)
+    values, about_palettes = mask_values({tile.name: tile.mask for tile in tiles}, check)
+    white_is_one, about_white = white_is_class_1(config, values)
+    messages += [*_about_turned(turned), *about_palettes, *about_white]
     used = set().union(*values.values())
-    white_is_one = used <= {0, 255} and 255 in used
     if white_is_one:
         used = {0, 1}
-    elif IGNORE in used:
-        ignoring = sum(IGNORE in found for found in values.values())
-        messages.append(f"The value 255 occurs in {ignoring} masks and is taken as 'not annotated'.")
     classes = _classes(config, tiles, used, names)
     if config.labels == "mask" and not white_is_one:
-        _refuse_values(tiles, values, len(classes))
+        refuse_values(values, len(classes))
     train, val, test, about_split = divide(tiles, config)
     collection = TileCollection(
         train=_limited(train, config),
@@ -116,6 +121,7 @@ def discover(config: DataConfig, check: Callable[[], None] = lambda: None) -> Ti
         classes=classes,
         channels=channels,
         white_is_one=white_is_one,
+        turned=len(turned),
         by_class_index=config.labels == "class_index",
         mpp=config.mpp or _one({tile.mpp for tile in tiles}),
         messages=(*messages, *about_split),
@@ -129,16 +135,25 @@ def discover(config: DataConfig, check: Callable[[], None] = lambda: None) -> Ti
 
 def describe(config: DataConfig) -> str:
     """Say what a folder of tiles holds, in a few sentences for people; raises as :func:`discover`."""
+    return " ".join(told(config).values())
+
+
+def told(config: DataConfig) -> dict[str, str]:
+    """Say what a folder of tiles holds and what was decided of it, a sentence a line, by what it is about.
+
+    Raises
+    ------
+    DataError
+        As :func:`discover`.
+    """
     collection = discover(config)
     counts = collection.counts
-    return " ".join(
-        [
-            f"{sum(counts.values())} tiles: {counts['train']} for training, {counts['val']} for validation, "
-            f"{counts['test']} for the test.",
-            f"Classes: {', '.join(collection.classes)}.",
-            *collection.messages,
-        ]
+    tiles = (
+        f"{sum(counts.values())} tiles: {counts['train']} for training, {counts['val']} for validation, "
+        f"{counts['test']} for the test."
     )
+    decided = {f"decided {number}": text for number, text in enumerate(collection.messages, start=1)}
+    return {"tiles": tiles, "classes": f"Classes: {', '.join(collection.classes)}.", **decided}
 
 
 def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
@@ -148,7 +163,7 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
         raise DataError(
             f"The data folder {folder} does not exist. Choose the folder that holds '{config.images}'."
         )
-    images, masks = _files(folder, config.images), _files(folder, config.masks)
+    images, masks = pictures_below(folder, config.images), pictures_below(folder, config.masks)
     messages: list[str] = []
     manifest = find_manifest(config)
     rows: dict[str, ManifestRow] = {}
@@ -170,8 +185,8 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
         )
     refuse(
         sorted(set(images) - set(masks)),
-        f"{{count}} {{has}} no mask of the same name in '{config.masks}': {{names}}. Add the masks, or remove the "
-        "images.",
+        f"{{count}} {{has}} no mask of the same name in '{config.masks}': {{names}}. "
+        f"{spelled_otherwise(set(images) - set(masks), set(masks) - set(images))}Add the masks, or remove the images.",
         "image",
     )
     unused = len(set(masks) - set(images))
@@ -186,51 +201,36 @@ def _pair(config: DataConfig) -> tuple[list[Tile], list[str], dict[int, str]]:
     return tiles, messages, names
 
 
-def _files(folder: Path, sub: str) -> dict[str, Path]:
-    """Pictures below ``folder / sub`` by stem, or by relative path where stems occur more than once."""
-    root = folder / sub
-    if not root.is_dir():
-        raise DataError(
-            f"There is no folder '{sub}' in {folder}. Choose another folder, or name the one that is meant."
-        )
-    paths = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not paths:
-        raise DataError(
-            f"The folder '{sub}' in {folder} holds no PNG, TIFF or JPEG file. Choose another folder."
-        )
-    relative = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
-    doubles = [name for name, count in Counter(relative).items() if count > 1]
-    refuse(
-        doubles,
-        f"{{count}} in '{sub}' {{is_}} there more than once, with different suffixes: {{names}}. Keep one.",
-    )
-    stems = [path.stem for path in paths]
-    keys = stems if len(set(stems)) == len(stems) else relative
-    return dict(zip(keys, paths, strict=True))
-
-
-def _check_sizes(tiles: Sequence[Tile], check: Callable[[], None]) -> tuple[list[Tile], int]:
-    """Compare every image with its mask; return the tiles with their sizes, and the number of channels."""
-    unreadable, different, checked, channels = [], [], [], Counter[int]()
+def _check_pictures(tiles: Sequence[Tile], check: Callable[[], None]) -> tuple[list[Tile], int, list[str]]:
+    """Look at every image and its mask; return the tiles with their sizes, the number of channels, what is turned."""
+    unreadable, unusable, different = [], [], []
+    checked: list[Tile] = []
+    channels, turned = Counter[int](), list[str]()
     for tile in tiles:
         check()
         try:
-            size, count = picture_header(tile.image)
-            mask_size, _ = picture_header(tile.mask)
+            image, mask = picture_header(tile.image), picture_header(tile.mask)
         except PictureError as error:
             unreadable.append(str(error))
             continue
-        if size != mask_size:
-            different.append(
-                f"{tile.name} (image {size[1]} x {size[0]}, mask {mask_size[1]} x {mask_size[0]})"
-            )
-        channels[count] += 1
-        checked.append(replace(tile, size=size))
+        try:
+            refuse_image(tile.image, image)
+        except PictureError as error:
+            unusable.append(str(error))
+        if image.size != mask.size:
+            different.append(f"{tile.name} (image {_size(image)}, mask {_size(mask)})")
+        pictures = ((tile.image, image), (tile.mask, mask))
+        for path, header in pictures:
+            if header.orientation != 1:
+                turned.append(f"{path.parent.name}/{path.name}: {header.orientation}")
+        channels[image.channels] += 1
+        checked.append(replace(tile, size=image.size))
     refuse(unreadable, "{count} cannot be read: {names}. Replace or remove {them}.")
+    refuse(
+        unusable,
+        "{count} cannot be trained on: {names}. Save all in the same way, or remove {them}.",
+        "image",
+    )
     refuse(
         different,
         "{count} {has} another size than the image: {names}. Export image and mask at the same size.",
@@ -241,31 +241,21 @@ def _check_sizes(tiles: Sequence[Tile], check: Callable[[], None]) -> tuple[list
         raise DataError(
             f"The images have different numbers of channels ({found}). Train on images of one kind."
         )
-    return checked, max(channels)
+    return checked, max(channels), turned
 
 
-def _mask_values(tiles: Sequence[Tile], check: Callable[[], None]) -> dict[Tile, set[int]]:
-    """Values that occur in each mask."""
-    values, unreadable = {}, []
-    for tile in tiles:
-        check()
-        try:
-            values[tile] = {int(value) for value in np.unique(read_mask(tile.mask))}
-        except PictureError as error:
-            unreadable.append(str(error))
-    refuse(unreadable, "{count} cannot be used: {names}. Replace or remove {them}.", "mask")
-    return values
+def _size(header: PictureHeader) -> str:
+    tag = f" as its orientation {header.orientation} turns it" if header.orientation != 1 else ""
+    return f"{header.size[1]} x {header.size[0]}{tag}"
 
 
-def _refuse_values(tiles: Sequence[Tile], values: dict[Tile, set[int]], classes: int) -> None:
-    """Refuse masks that hold anything but the numbers of classes and 255."""
-    extra = {tile: sorted(values[tile] - {*range(classes), IGNORE}) for tile in tiles}
-    refuse(
-        [f"{tile.name} ({', '.join(map(str, found[:3]))})" for tile, found in extra.items() if found],
-        f"{{count}} {{has}} values that are none of the {classes} classes 0 to {classes - 1}: {{names}}. "
-        "Correct the masks, or name all classes.",
-        "mask",
-    )
+def _about_turned(turned: Sequence[str]) -> list[str]:
+    if not turned:
+        return []
+    return [
+        f"{listed(turned, 'picture')} are turned or mirrored as their orientation tag (EXIF, TIFF) says and viewers "
+        "show them; images and masks are taken to fit like that."
+    ]
 
 
 def _classes(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_kdseg.errors import DataError
 from napari_kdseg.training.settings import DataConfig
-from napari_kdseg.training.tiles.tile import refuse
+from napari_kdseg.training.tiles.tile import composed, refuse
 
 SPLITS = {
     "train": "train",
@@ -124,5 +124,5 @@ def _scale(line: dict[str, str]) -> float | None:
 
 
 def _text(line: dict[str, str], column: str) -> str | None:
-    """Return the stripped text of a cell, or ``None`` where it is empty or missing."""
-    return (line.get(column) or "").strip() or None
+    """Return the stripped text of a cell in composed characters, or ``None`` where it is empty or missing."""
+    return composed((line.get(column) or "").strip()) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,17 @@ def stable_hash(*parts: object) -> int:
     """Hash ``parts`` to 63 bits, the same on every machine and in every process."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def composed(name: str) -> str:
+    """Write a name in composed characters (NFC): macOS and its archives hold ``ü`` as ``u`` and two dots (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def listed(names: Sequence[str], noun: str = "file") -> str:
+    """Count files and name the first few: ``"3 masks (a, b, c)"``."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({', '.join(names[:SHOWN])}{more})"
 
 
 def refuse(names: Sequence[str], sentence: str, noun: str = "file") -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from napari.viewer import Viewer
 
-DATA_FIELDS = ("labels", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
+DATA_FIELDS = ("labels", "value_255", "input_size", "validation_fraction", "test_fraction", "mpp", "limit")
 RUN_FIELDS = (
     "teacher_epochs",
     "epochs",

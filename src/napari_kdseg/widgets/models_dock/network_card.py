@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,7 @@ class NetworkCard(QFrame):
         self.running.ended.connect(self._on_end)
         self.column.addWidget(self.running)
 
-    def _load(self, path: str) -> None:
+    def _load(self, path: str, notes: tuple[str, ...] = ()) -> None:
         self.problem.say("")
         self.question.hide()
         self.weights.hide()
@@ -117,7 +118,7 @@ class NetworkCard(QFrame):
             if not isinstance(model, LoadedModel):
                 self._ask(path, model)
                 return
-            self.session.set_model(self.role, model)
+            self.session.set_model(self.role, replace(model, notes=(*notes, *model.notes)))
             sentence = misfit(self.session, self.role, model)
             if sentence:
                 show_warning(sentence)
@@ -137,9 +138,10 @@ class NetworkCard(QFrame):
         self.weights.say("Reading the weights …")
         folder = preferences().networks_folder
 
-        def adopted(kept: Path) -> None:
+        def adopted(result: tuple[Path, tuple[str, ...]]) -> None:
+            kept, notes = result
             self.path.set_path(kept)
-            self._load(str(kept))
+            self._load(str(kept), notes)
 
         in_background(lambda: adopt_weights(path, spec, folder), adopted, self.weights.warn)
 

@@ -24,11 +24,12 @@ CHECKPOINT_PATTERNS = f"Checkpoints ({' '.join(f'*{suffix}' for suffix in SUFFIX
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A checkpoint chosen for a role: where it is, what its header says, and its size if that is known."""
+    """A checkpoint chosen for a role: where it is, what its header says, its size if known, what was decided of it."""
 
     path: Path
     spec: NetworkSpec
     parameters: int | None
+    notes: tuple[str, ...] = ()
 
 
 def read_model(path: Path) -> LoadedModel:
@@ -36,11 +37,16 @@ def read_model(path: Path) -> LoadedModel:
     from napari_kdseg.inference.network.header import read_header
 
     header = read_header(path)
-    return LoadedModel(path, header.spec, header.parameters)
+    return LoadedModel(path, header.spec, header.parameters, header.notes)
 
 
-def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> Path:
+def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Keep weights of another program with what they are, as a checkpoint in ``folder`` (off the GUI thread).
+
+    Returns
+    -------
+    Path, tuple of str
+        The checkpoint, and what was decided of what the file holds.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def adopt_weights(path: Path, spec: NetworkSpec, folder: Path) -> Path:
     from napari_kdseg.networks import load, save
 
     checkpoint = load(path, expect=spec)
-    return save(folder / f"{path.stem}.safetensors", checkpoint.module, checkpoint.spec)
+    return save(folder / f"{path.stem}.safetensors", checkpoint.module, checkpoint.spec), checkpoint.notes
 
 
 def code_to_allow(choices: Iterable[NetworkChoice]) -> list[str]:
@@ -73,9 +79,9 @@ def code_to_allow(choices: Iterable[NetworkChoice]) -> list[str]:
 
 
 def describe(model: LoadedModel) -> str:
-    """The facts of a network in one or two lines."""
+    """The facts of a network in one or two lines, and what was decided of its file."""
     spec = model.spec
     mpp = f"trained at {spec.mpp:g} µm per pixel" if spec.mpp else "no training scale recorded"
     scores = [f"validation Dice {spec.metrics['val_dice']:.3f}"] if "val_dice" in spec.metrics else []
     size = [f"{model.parameters / 1e6:.2f} M parameters"] if model.parameters else []
-    return ", ".join([spec.architecture, *size, mpp, *scores])
+    return "\n".join([", ".join([spec.architecture, *size, mpp, *scores]), *model.notes])
