@@ -113,7 +113,11 @@ def sample_nearest(
     rows, columns = rows[inside_rows], columns[inside_columns]
     if rows.size and columns.size:
         block = np.asarray(level[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-        out[np.ix_(inside_rows, inside_columns)] = block[np.ix_(rows - rows[0], columns - columns[0])]
+        if block.shape != (rows.size, columns.size):
+            block = block[np.ix_(rows - rows[0], columns - columns[0])]
+        if block.shape == out.shape:
+            return block
+        out[np.ix_(inside_rows, inside_columns)] = block
     return out
 
 
