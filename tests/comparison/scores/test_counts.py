@@ -148,7 +148,7 @@ def test_calibration_is_that_of_single_pixels():
 
 
 def test_a_journal_keeps_figures():
-    figures = {"a/b:x": np.array([[0, 3], [2**40, 0]]), "a:y": np.zeros((2, 2, 2), np.int64)}
+    figures = {"a/b:x": np.array([[0, 3], [2**40, 0]]), "a:y": np.arange(3 * 2 * 4098).reshape(3, 2, 4098)}
     again = from_note(as_note(figures))
     assert again.keys() == figures.keys()
     for key, counts in figures.items():

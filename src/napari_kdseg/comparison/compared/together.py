@@ -78,7 +78,7 @@ class Together:
         """Return the mask of a role."""
         return next((mask for mask in self.masks if mask.role == role), None)
 
-    def read(self, y: int, x: int, height: int, width: int) -> dict[Role, np.ndarray]:
+    def read(self, y: int, x: int, height: int, width: int) -> dict[str, np.ndarray]:
         """Read a block of the grid, which may reach beyond the slide.
 
         Returns
@@ -88,7 +88,7 @@ class Together:
             compared.
         """
         box = (y, x, height, width)
-        blocks = {mask.role: mask.read(self.downsample, *box) for mask in self.masks}
+        blocks: dict[str, np.ndarray] = {m.role: m.read(self.downsample, *box) for m in self.masks}
         left_out = None
         if self.within is not None:
             inside = self.within.read_own(self.downsample, *box)

@@ -5,12 +5,16 @@ Keys are ``"<first>/<second>:<what>"`` for two masks and ``"<role>:<what>"`` for
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 Figures = dict[str, np.ndarray]
+#: Up to as many counts are kept as a list.
+LISTED = 128
 
 
 def add_figures(many: Iterable[Figures]) -> Figures:
@@ -23,12 +27,14 @@ def add_figures(many: Iterable[Figures]) -> Figures:
 
 
 def as_note(figures: Figures) -> dict[str, Any]:
-    """Return figures as JSON that leaves out zeros."""
+    """Return figures as JSON: small ones as lists that can be read, large ones, mostly zeros, compressed."""
     note = {}
     for key, counts in figures.items():
-        flat = counts.ravel()
-        where = np.flatnonzero(flat)
-        note[key] = {"shape": counts.shape, "at": where.tolist(), "counts": flat[where].tolist()}
+        if counts.size <= LISTED:
+            note[key] = {"shape": counts.shape, "counts": counts.ravel().tolist()}
+        else:
+            content = zlib.compress(np.ascontiguousarray(counts, "<i8").tobytes(), 1)
+            note[key] = {"shape": counts.shape, "zlib": base64.b64encode(content).decode()}
     return note
 
 
@@ -36,8 +42,10 @@ def from_note(note: Mapping[str, Any]) -> Figures:
     """Return what :func:`as_note` wrote."""
     figures = {}
     for key, kept in note.items():
-        counts = np.zeros(int(np.prod(kept["shape"])), np.int64)
-        counts[np.asarray(kept["at"], np.intp)] = kept["counts"]
+        if "counts" in kept:
+            counts = np.array(kept["counts"], np.int64)
+        else:
+            counts = np.frombuffer(zlib.decompress(base64.b64decode(kept["zlib"])), "<i8").astype(np.int64)
         figures[key] = counts.reshape(kept["shape"])
     return figures
 
