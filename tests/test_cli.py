@@ -67,6 +67,7 @@ def test_help_names_every_command():
             "distill",
             "predict",
             "correct",
+            "compare",
             "export",
             "view",
             "annotations",

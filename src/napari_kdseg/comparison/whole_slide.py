@@ -33,7 +33,7 @@ from napari_kdseg.comparison.config import CompareConfig
 from napari_kdseg.comparison.regions.finding import find_regions, from_masks
 from napari_kdseg.comparison.regions.objects import objects_of
 from napari_kdseg.comparison.regions.table import Compared, RegionTable
-from napari_kdseg.comparison.scores.figures import Figures, add_figures, as_note, from_note
+from napari_kdseg.comparison.scores.figures import Figures, add_figures, as_note, from_note, pair_key
 from napari_kdseg.comparison.scores.table import PairScores
 from napari_kdseg.comparison.scores.tile import Counter
 from napari_kdseg.errors import DataError
@@ -115,11 +115,9 @@ def compare(
         for note in masks.notes:
             emit(Message(note))
         counter = counter_of(masks, config)
-        area = area_of(masks, config)
-        tiles = plan_tiles(masks.shape, area, TILE, counter.margin)
-        emit(Started(f"comparison on {slide.name}", len(tiles)))
-        figures, kept = _map(config, slide, masks, counter, tiles, emit, control)
-        area = area or (0, 0, *masks.shape)
+        emit(Started(f"comparison on {slide.name}"))
+        figures, done, kept = map_disagreement(config, slide, masks, counter, emit, control)
+        area = area_of(masks, config) or (0, 0, *masks.shape)
         regions = _regions(config, masks, area, emit, control)
         objects = _objects(masks, area, regions.about, emit, control) if config.scores else {}
         scores = tuple(scores_of(figures, masks, pair, config) for pair in counter.pairs)
@@ -131,7 +129,7 @@ def compare(
             objects=objects,
             tolerance=config.tolerance,
             reach=counter.reach,
-            tiles_done=len(tiles) - kept,
+            tiles_done=done,
             tiles_kept=kept,
         )
         emit(Checkpointed(config.output))
@@ -157,16 +155,33 @@ def _about(mask: ComparedMask) -> dict[str, Any]:
     return {"name": mask.name, "classes": sorted(mask.mapping.items()), **mask.made_by}
 
 
-def _map(
+def map_disagreement(
     config: CompareConfig,
     slide: Slide,
     masks: Together,
     counter: Counter,
-    tiles: list[Tile],
     emit: Emit,
     control: Control,
-) -> tuple[Figures, int]:
-    """Write the map of the disagreement; return the counts of the region and how many tiles were there before."""
+) -> tuple[Figures, int, int]:
+    """Write the map of the disagreement of the first pair, and count all pairs.
+
+    Parameters
+    ----------
+    config, slide, masks, counter, emit, control
+        As :func:`compare` has them.
+
+    Returns
+    -------
+    figures, done, kept
+        The counts of the region; how many tiles were compared now, and how many were there before.
+
+    Raises
+    ------
+    KdsegError
+        If the map cannot be written, or no pixel is known to both masks.
+    """
+    area = area_of(masks, config)
+    tiles = plan_tiles(masks.shape, area, TILE, counter.margin)
     first, second = (mask.role for mask in masks.pair)
     names = {Difference.ONLY_TEACHER: f"only the {first}", Difference.ONLY_STUDENT: f"only the {second}"}
     words = tuple(names.get(code, meaning.name) for code, meaning in DIFFERENCES.items())
@@ -196,13 +211,20 @@ def _map(
         control.check()
         writer.finish(config.region, pack=False)
         notes = {index: note["figures"] for index, note in writer.done.items()}
-    figures = add_figures(_figures_in(tile, notes, masks, counter, area_of(masks, config)) for tile in tiles)
-    if not sum(int(counts.sum()) for key, counts in figures.items() if key.endswith(":confusion")):
-        raise DataError(
-            "No pixel of the slide is known to both masks here: nothing can be compared. Choose a region that both "
-            "cover, or wait until they have grown."
-        )
-    return figures, kept
+    figures = add_figures(_figures_in(tile, notes, masks, counter, area) for tile in tiles)
+    _check_known(figures, counter, emit)
+    return figures, len(todo), kept
+
+
+def _check_known(figures: Figures, counter: Counter, emit: Emit) -> None:
+    """Refuse to compare where nothing is known of the mapped pair; say it of others."""
+    for first, second in counter.pairs:
+        if figures[pair_key(first, second, "confusion")].any():
+            continue
+        sentence = f"No pixel is known to both the {first} and the {second} here: nothing can be compared."
+        if (first, second) == counter.pairs[0]:
+            raise DataError(f"{sentence} Choose a region that both cover, or wait until they have grown.")
+        emit(Message(sentence, "warning"))
 
 
 def _figures_in(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,11 @@ def open_dicom_seg(path: Path, slide: Slide) -> Annotation:
         raise ConfigurationError(
             "DICOM segmentations need the package highdicom. Install it with: pip install 'napari-kdseg[dicom]'."
         ) from error
+    thread = ThreadPoolExecutor(
+        1, thread_name_prefix="kdseg-dicom"
+    )  # highdicom reads in the thread that opened it
     try:
-        segmentation = highdicom.seg.segread(path)
+        segmentation = thread.submit(highdicom.seg.segread, path).result()
         shape = (int(segmentation.TotalPixelMatrixRows), int(segmentation.TotalPixelMatrixColumns))
         numbers = list(segmentation.segment_numbers)
         names = [segmentation.get_segment_description(number).segment_label for number in numbers]
@@ -56,7 +60,7 @@ def open_dicom_seg(path: Path, slide: Slide) -> Annotation:
     def sample(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         down, across = pixel_of(rows, factor[0], shape[0]), pixel_of(columns, factor[1], shape[1])
         box = (int(down[0]), int(down[-1]) + 1, int(across[0]), int(across[-1]) + 1)
-        block = _read(segmentation, numbers, box)
+        block = thread.submit(_read, segmentation, numbers, box).result()
         return block[np.ix_(down - down[0], across - across[0])]
 
     classes = ("background", *names)
