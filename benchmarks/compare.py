@@ -44,7 +44,7 @@ from napari_kdseg.masks.tiling import mask_shape
 from napari_kdseg.memory import keep_memory
 from napari_kdseg.slides import open_annotation, open_slide
 
-WHOLE, QUICK = "synthetic:100000x80000?seed=1&mpp=0.25", "synthetic:48000x36000?seed=1&mpp=0.25"
+WHOLE, QUICK = "synthetic:100000x80000?seed=1&mpp=0.25", "synthetic:32000x24000?seed=1&mpp=0.25"
 DOWNSAMPLE = (4.0, 4.0)
 MASK_TILE = 512
 REGION_SIDE, REGION_STEP = 8192, 36

@@ -10,7 +10,14 @@ import pytest
 import shapely
 from scipy import ndimage
 
-from napari_kdseg.comparison import CompareConfig, compare, write_results
+from napari_kdseg.comparison import (
+    CompareConfig,
+    cell_levels,
+    compare,
+    difference_levels,
+    mask_levels,
+    write_results,
+)
 from napari_kdseg.comparison import areas as areas_module
 from napari_kdseg.comparison import whole_slide as job_module
 from napari_kdseg.comparison.areas import open_together, region_scores
@@ -321,3 +328,44 @@ def test_a_reference_that_is_elsewhere_is_said_and_the_others_are_compared(tmp_p
     expected = naive_confusion(given["teacher"], given["student"])
     np.testing.assert_array_equal(result.scores[0].confusion, expected)
     assert any("known to both the reference and the teacher" in text for text in messages)
+
+
+def under_the_centres(block, values, downsample):
+    """The class under the centre of each pixel; of a centre on the edge of two pixels, theirs that ``block`` has."""
+    out = np.full(block.shape, 256)
+    for nudge_y in (-1e-6, 1e-6):
+        for nudge_x in (-1e-6, 1e-6):
+            for y, x in np.ndindex(block.shape):
+                row = int((y + 0.5) * downsample[0] / DOWNSAMPLE[0] + nudge_y)
+                column = int((x + 0.5) * downsample[1] / DOWNSAMPLE[1] + nudge_x)
+                inside = row < SHAPE[0] and column < SHAPE[1]
+                value = values[row, column] if inside else 255
+                if out[y, x] != block[y, x]:
+                    out[y, x] = value
+    return out
+
+
+def test_what_is_seen_is_what_was_counted_at_every_level(given):
+    with open_slide(SLIDE) as slide:
+        masks = open_together(CompareConfig(slide=SLIDE, output="unused"), slide, given)
+        seen = difference_levels(masks)
+        assert seen.levels[0].shape == SHAPE
+        assert max(seen.levels[-1].shape) <= 64 < max(seen.levels[-2].shape)
+        cells = cell_levels(masks, ("reference", "student"), [(1, 0), (2, 1)])
+        for level, downsample in enumerate(seen.downsamples):
+            blocks = {
+                role: np.asarray(mask_levels(masks, role).levels[level])
+                for role in ("teacher", "student", "reference")
+            }
+            for role, block in blocks.items():
+                np.testing.assert_array_equal(block, under_the_centres(block, given[role], downsample))
+            teacher, student = blocks["teacher"], blocks["student"]
+            expected = np.where(
+                teacher == student, 0, np.where(student == 0, 1, np.where(teacher == 0, 2, 3))
+            )
+            expected[(teacher == 255) | (student == 255)] = 255
+            np.testing.assert_array_equal(seen.levels[level], expected)
+            reference = blocks["reference"]
+            there = ((reference == 1) & (student == 0)) | ((reference == 2) & (student == 1))
+            expected = np.where((reference == 255) | (student == 255), 255, there)
+            np.testing.assert_array_equal(cells.levels[level], expected)

@@ -25,6 +25,9 @@ from .regions.table import Region as Region
 from .regions.table import RegionTable as RegionTable
 from .scores.table import PairScores as PairScores
 from .scores.tile import Counter as Counter
+from .seen import cell_levels as cell_levels
+from .seen import difference_levels as difference_levels
+from .seen import mask_levels as mask_levels
 from .summary import ComparisonSummary as ComparisonSummary
 from .summary import summarise as summarise
 from .whole_slide import CompareResult as CompareResult

@@ -186,7 +186,8 @@ def map_disagreement(
     names = {Difference.ONLY_TEACHER: f"only the {first}", Difference.ONLY_STUDENT: f"only the {second}"}
     words = tuple(names.get(code, meaning.name) for code, meaning in DIFFERENCES.items())
     spec = MaskSpec("labels", MAP, MAP, words, tuple(meaning.colour for meaning in DIFFERENCES.values()))
-    store = MaskStore(config.output / STORE, slide)
+    like = next((mask.store for mask in masks.masks if mask.store is not None), None)
+    store = MaskStore(config.output / STORE, slide, like)
     with store.begin(
         [spec],
         shape=masks.shape,

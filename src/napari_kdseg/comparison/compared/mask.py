@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -41,6 +42,8 @@ class ComparedMask:
         they are.
     probabilities
         Of the class it predicted, if they were kept.
+    store
+        The mask store it lies in, if it does.
     notes
         Sentences to show: where it was put, how its classes were understood, that it still grows.
     """
@@ -54,6 +57,7 @@ class ComparedMask:
     made_by: dict[str, Any]
     mapping: Mapping[int, int] = field(default_factory=dict)
     probabilities: MaskPyramid | None = None
+    store: Path | None = None
     notes: tuple[str, ...] = ()
 
     def read(self, downsample: Pair, y: int, x: int, height: int, width: int) -> np.ndarray:

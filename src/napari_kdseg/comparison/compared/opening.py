@@ -127,6 +127,7 @@ def _of_store(mask: MaskPyramid, slide: Slide, role: Role, name: str | None) -> 
         downsample=mask.downsample,
         made_by={"mask": mask.name, "made_by": mask.metadata["made_by"], "tiles": state},
         probabilities=_probabilities(mask, store),
+        store=store,
         notes=tuple(notes),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -77,6 +77,14 @@ class Together:
     def mask(self, role: Role) -> ComparedMask | None:
         """Return the mask of a role."""
         return next((mask for mask in self.masks if mask.role == role), None)
+
+    def at(self, downsample: Pair) -> Together:
+        """Return the same masks on another grid."""
+        if downsample == self.downsample:
+            return self
+        factors = [now / then for now, then in zip(self.downsample, downsample, strict=True)]
+        height, width = (max(1, math.ceil(n * f - 1e-6)) for n, f in zip(self.shape, factors, strict=True))
+        return replace(self, downsample=downsample, shape=(height, width))
 
     def read(self, y: int, x: int, height: int, width: int) -> dict[str, np.ndarray]:
         """Read a block of the grid, which may reach beyond the slide.
