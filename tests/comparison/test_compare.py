@@ -15,6 +15,7 @@ from napari_kdseg.comparison import (
     cell_levels,
     compare,
     difference_levels,
+    kept_regions,
     mask_levels,
     write_results,
 )
@@ -175,8 +176,18 @@ def test_a_stopped_comparison_goes_on_to_the_same(tmp_path, given):
 
 
 def test_other_masks_are_not_taken_for_these(tmp_path, given):
-    run(tmp_path, given, scores=False)
+    result = run(tmp_path, given, scores=False)
+    config = CompareConfig(slide=SLIDE, output=tmp_path, scores=False)
+
+    def kept(config=config):
+        with open_slide(SLIDE) as slide:
+            return kept_regions(config, slide, open_together(config, slide, given))
+
+    assert kept().rows.tobytes() == result.regions.rows.tobytes()
+    assert kept(config.model_copy(update={"region": (0, 0, 50, 50)})) is None
+    assert kept(config.model_copy(update={"output": tmp_path / "elsewhere"})) is None
     given["student"][5, 5] ^= 1
+    assert kept() is None
     with pytest.raises(InTheWayError):
         run(tmp_path, given, scores=False)
     changed = run(tmp_path, given, scores=False, overwrite=True)

@@ -32,4 +32,5 @@ from .summary import ComparisonSummary as ComparisonSummary
 from .summary import summarise as summarise
 from .whole_slide import CompareResult as CompareResult
 from .whole_slide import compare as compare
+from .whole_slide import kept_regions as kept_regions
 from .written import write_results as write_results

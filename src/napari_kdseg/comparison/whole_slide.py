@@ -7,6 +7,7 @@ was stopped goes on to the same map and the same sums, and one of other masks is
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from napari_kdseg.comparison.regions.table import Compared, RegionTable
 from napari_kdseg.comparison.scores.figures import Figures, add_figures, as_note, from_note, pair_key
 from napari_kdseg.comparison.scores.table import PairScores
 from napari_kdseg.comparison.scores.tile import Counter
-from napari_kdseg.errors import DataError
+from napari_kdseg.errors import DataError, SlideError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.pyramid import open_masks
 from napari_kdseg.masks.tiling import Tile, plan_tiles
@@ -118,7 +119,7 @@ def compare(
         emit(Started(f"comparison on {slide.name}"))
         figures, done, kept = map_disagreement(config, slide, masks, counter, emit, control)
         area = area_of(masks, config) or (0, 0, *masks.shape)
-        regions = _regions(config, masks, area, emit, control)
+        regions = _regions(config, slide, masks, area, emit, control)
         objects = _objects(masks, area, regions.about, emit, control) if config.scores else {}
         scores = tuple(scores_of(figures, masks, pair, config) for pair in counter.pairs)
         result = CompareResult(
@@ -149,6 +150,28 @@ def made_by(masks: Together, counter: Counter, slide: Slide) -> dict[str, Any]:
         "tile": TILE,
         **counter.made_by(),
     }
+
+
+def _recipe(config: CompareConfig, slide: Slide, masks: Together) -> dict[str, Any]:
+    """Return what decides a table of regions, as it comes back from JSON."""
+    recipe = made_by(masks, counter_of(masks, config), slide)
+    return json.loads(json.dumps({**recipe, "region": config.region}))
+
+
+def kept_regions(config: CompareConfig, slide: Slide, masks: Together) -> RegionTable | None:
+    """Return the regions that an earlier comparison of these masks left in the folder; ``None`` if none is of these.
+
+    Parameters
+    ----------
+    config, slide, masks
+        What would be compared now: settings, region, and the masks as they are now. One that has grown since is
+        another mask.
+    """
+    try:
+        table = RegionTable.load(config.output / REGIONS)
+    except SlideError:
+        return None
+    return table if table.about.made_by == _recipe(config, slide, masks) else None
 
 
 def _about(mask: ComparedMask) -> dict[str, Any]:
@@ -242,7 +265,9 @@ def _figures_in(
     return count_area(masks, counter, (y, x, bottom - y, right - x))[1]
 
 
-def _regions(config: CompareConfig, masks: Together, area: Box, emit: Emit, control: Control) -> RegionTable:
+def _regions(
+    config: CompareConfig, slide: Slide, masks: Together, area: Box, emit: Emit, control: Control
+) -> RegionTable:
     stored = open_masks(config.output / STORE)[MAP]
 
     def codes(y: int, x: int, height: int, width: int) -> np.ndarray:
@@ -252,7 +277,7 @@ def _regions(config: CompareConfig, masks: Together, area: Box, emit: Emit, cont
         control.check()
         emit(Step("regions", done, total))
 
-    about = about_of(masks, stored.metadata["made_by"])
+    about = about_of(masks, _recipe(config, slide, masks))
     table = find_regions(from_masks(masks, codes), area, about, step=step)
     table.save(config.output / REGIONS)
     return table

@@ -7,7 +7,9 @@ import pytest
 from scipy import ndimage
 
 from napari_kdseg.codes import Difference
+from napari_kdseg.comparison.regions.components import Components
 from napari_kdseg.comparison.regions.finding import DisagreementBlock, find_regions
+from napari_kdseg.comparison.regions.runs import runs_of
 from napari_kdseg.comparison.regions.table import Compared
 
 ABOUT = Compared("teacher", "student", ("background", "benign", "tumour"), (1.0, 1.0), (0.5, 0.5))
@@ -155,3 +157,21 @@ def test_other_downsamples_are_put_on_the_slide():
 def test_masks_that_agree_have_no_regions():
     same = np.ones((20, 20), np.uint8)
     assert len(find_regions(reader(same, same), (0, 0, 20, 20), ABOUT, tile=8)) == 0
+
+
+def test_only_what_reaches_the_last_row_of_a_strip_stays_open():
+    """Memory follows what is open, not what was found: the parts of a strip are finished with it."""
+    width, finished = 1000, 0
+    components = Components(width)
+    for top in range(0, 200, 4):
+        rows = np.zeros((4, width), np.uint8)
+        rows[1:3, ::2] = 1  # closed within the strip
+        rows[:, 500:502] = 1  # a column through all of them
+        where = np.flatnonzero(rows)
+        runs = runs_of(where, rows.ravel()[where], width, corner=(top, 0))
+        finished += len(components.add(runs, top + 4))
+        assert len(components.still_open) == 1
+    # of the 500 specks of a strip, those at columns 500 and 502 belong to what goes through all strips
+    assert finished == 50 * 498
+    (last,) = components.finish().area
+    assert last == 200 * 2 + 50 * 2  # two columns, and the two pixels at 502 in each strip

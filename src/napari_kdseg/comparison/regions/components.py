@@ -29,6 +29,11 @@ class Components:
         self._edge = no_runs()
         self._owner = np.zeros(0, np.intp)
 
+    @property
+    def still_open(self) -> Parts:
+        """What is known so far of the components that the next strip may go on with."""
+        return self._open
+
     def add(self, runs: Runs, bottom: int) -> Parts:
         """Add a strip.
 

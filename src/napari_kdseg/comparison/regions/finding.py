@@ -6,6 +6,7 @@ as many pixels as depths are measured up to. A tile without disagreement is not 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,16 +91,16 @@ def find_regions(
     boxes = [
         (y, x, min(tile, top + height - y), min(tile, left + width - x), depth) for y in rows for x in columns
     ]
-    blocks = read_ahead(lambda box: read(*box), boxes, 1)
     finished = []
     strip: list[Runs] = []
-    for done, ((y, x, tall, wide, _), block) in enumerate(blocks, start=1):
-        strip.append(no_runs() if block is None else _runs(block, (y, x), depth))
-        if x + wide == left + width:
-            finished.append(components.add(in_reading_order(strip), y + tall))
-            strip = []
-        if step is not None:
-            step(done, len(boxes))
+    with contextlib.closing(read_ahead(lambda box: read(*box), boxes, 1)) as blocks:
+        for done, ((y, x, tall, wide, _), block) in enumerate(blocks, start=1):
+            strip.append(no_runs() if block is None else _runs(block, (y, x), depth))
+            if x + wide == left + width:
+                finished.append(components.add(in_reading_order(strip), y + tall))
+                strip = []
+            if step is not None:
+                step(done, len(boxes))
     finished.append(components.finish())
     return RegionTable(_as_rows(together(finished), about, depth), about)
 

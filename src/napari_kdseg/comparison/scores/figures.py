@@ -1,6 +1,6 @@
 """Counts of one tile, as arrays that add up to those of the slide, and as the few numbers that a journal keeps of them.
 
-Keys are ``"<first>/<second>:<what>"`` for two masks and ``"<role>:<what>"`` for one.
+Keys are ``"<first>/<second>:<what>"``.
 """
 
 from __future__ import annotations
@@ -53,8 +53,3 @@ def from_note(note: Mapping[str, Any]) -> Figures:
 def pair_key(first: str, second: str, what: str) -> str:
     """Return the key of what was counted of two masks."""
     return f"{first}/{second}:{what}"
-
-
-def mask_key(role: str, what: str) -> str:
-    """Return the key of what was counted of one mask."""
-    return f"{role}:{what}"

@@ -19,7 +19,7 @@ from napari_kdseg.comparison.scores.counting import (
     disagreement_codes,
 )
 from napari_kdseg.comparison.scores.distances import LONGEST_REACH, class_borders, squared_distances_at
-from napari_kdseg.comparison.scores.figures import Figures, mask_key, pair_key
+from napari_kdseg.comparison.scores.figures import Figures, pair_key
 from napari_kdseg.errors import ConfigurationError
 
 Core = tuple[slice, slice]
@@ -121,7 +121,9 @@ class Counter:
             if self.full:
                 if first not in bands:
                     bands[first] = bands_of(blocks[first], self.spacing)[core]
-                self._count_more(figures, (first, second), (ours, theirs), bands[first])
+                number = len(band_edges(self.spacing)) + 1
+                counts = band_counts(bands[first], ours, theirs, len(self.classes), number)
+                figures[pair_key(first, second, "bands")] = counts
                 figures[pair_key(first, second, "contours")] = contour_counts(
                     blocks[first], blocks[second], core, len(self.classes), self.reach
                 )
@@ -130,19 +132,6 @@ class Counter:
                     figures[pair_key(first, second, "calibration")] = counts
         assert codes is not None
         return codes, figures
-
-    def _count_more(
-        self,
-        figures: Figures,
-        roles: tuple[str, str],
-        masks: tuple[np.ndarray, np.ndarray],
-        bands: np.ndarray,
-    ) -> None:
-        number = len(band_edges(self.spacing)) + 1
-        figures[pair_key(*roles, "bands")] = band_counts(bands, *masks, len(self.classes), number)
-        for role, mask in zip(roles, masks, strict=True):
-            counts = np.array([np.count_nonzero(mask == value) for value in range(len(self.classes))])
-            figures[mask_key(role, "classes")] = counts
 
     def _leave_out(
         self, codes: np.ndarray, first: np.ndarray, second: np.ndarray, core: Core, pixels: Differing
