@@ -205,14 +205,10 @@ def map_disagreement(
     """
     area = area_of(masks, config)
     tiles = plan_tiles(masks.shape, area, TILE, counter.margin)
-    first, second = (mask.role for mask in masks.pair)
-    names = {Difference.ONLY_TEACHER: f"only the {first}", Difference.ONLY_STUDENT: f"only the {second}"}
-    words = tuple(names.get(code, meaning.name) for code, meaning in DIFFERENCES.items())
-    spec = MaskSpec("labels", MAP, MAP, words, tuple(meaning.colour for meaning in DIFFERENCES.values()))
     like = next((mask.store for mask in masks.masks if mask.store is not None), None)
     store = MaskStore(config.output / STORE, slide, like)
     with store.begin(
-        [spec],
+        [_map_spec(masks)],
         shape=masks.shape,
         downsample=masks.downsample,
         tile=TILE,
@@ -222,14 +218,14 @@ def map_disagreement(
         todo = [tile for tile in tiles if tile.index not in writer.done]
         kept = len(tiles) - len(todo)
 
-        def compare_tile(tile: Tile) -> tuple[np.ndarray, Figures]:
-            return count_area(masks, counter, (tile.y, tile.x, tile.height, tile.width))
+        def compare_tile(tile: Tile) -> Box:
+            codes, figures = count_area(masks, counter, (tile.y, tile.x, tile.height, tile.width))
+            return writer.write_tile(tile, [codes], note={"figures": as_note(figures)})
 
-        threads = max(1, min(4, (os.cpu_count() or 2) - 1)) if counter.full else 1
-        with contextlib.closing(read_ahead(compare_tile, todo, threads, threads=threads)) as counted:
-            for done, (tile, (codes, figures)) in enumerate(counted, start=kept + 1):
+        threads = _threads(counter)
+        with contextlib.closing(read_ahead(compare_tile, todo, threads, threads=threads)) as compared:
+            for done, (_, box) in enumerate(compared, start=kept + 1):
                 control.check()
-                box = writer.write_tile(tile, [codes], note={"figures": as_note(figures)})
                 values = dict(zip(("y", "x", "h", "w"), map(float, box), strict=True))
                 emit(Step("disagreement", done, len(tiles), values))
         control.check()
@@ -238,6 +234,18 @@ def map_disagreement(
     figures = add_figures(_figures_in(tile, notes, masks, counter, area) for tile in tiles)
     _check_known(figures, counter, emit)
     return figures, len(todo), kept
+
+
+def _threads(counter: Counter) -> int:
+    """Return in how many threads tiles are compared: a core is left to the window, unless what they do is to wait."""
+    return max(1 if counter.full else 2, min(4, (os.cpu_count() or 2) - 1))
+
+
+def _map_spec(masks: Together) -> MaskSpec:
+    first, second = (mask.role for mask in masks.pair)
+    names = {Difference.ONLY_TEACHER: f"only the {first}", Difference.ONLY_STUDENT: f"only the {second}"}
+    words = tuple(names.get(code, meaning.name) for code, meaning in DIFFERENCES.items())
+    return MaskSpec("labels", MAP, MAP, words, tuple(meaning.colour for meaning in DIFFERENCES.values()))
 
 
 def _check_known(figures: Figures, counter: Counter, emit: Emit) -> None:
