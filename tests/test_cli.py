@@ -68,6 +68,7 @@ def test_help_names_every_command():
             "distill",
             "predict",
             "correct",
+            "compare",
             "export",
             "view",
             "annotations",

@@ -11,6 +11,7 @@ from napari_kdseg.cli import processes
 from napari_kdseg.cli.app import app, console
 from napari_kdseg.cli.commands import (  # noqa: F401 - each adds its commands
     adopting,
+    comparing,
     distillation,
     info,
     masks,

@@ -14,9 +14,9 @@ import numpy as np
 
 from napari_kdseg.codes import Difference
 from napari_kdseg.comparison.lazy import LazyPyramid
+from napari_kdseg.comparison.scores.counting import confusion_counts, differing, disagreement_codes
 from napari_kdseg.errors import DataError
 from napari_kdseg.masks.pyramid import MaskPyramid
-from napari_kdseg.masks.reduction import NOT_COMPUTED
 from napari_kdseg.masks.tiling import to_mask_region
 from napari_kdseg.slides import LevelArray
 
@@ -45,12 +45,7 @@ def disagreement(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
         uint8 ``[h, w]``: 0 they agree, 1 only the teacher sees a class, 2 only the student does, 3 they see different
         classes, 255 not computed by one of them.
     """
-    codes = np.full(teacher.shape, DIFFERENT_CLASS, dtype=np.uint8)
-    codes[student == 0] = ONLY_TEACHER
-    codes[teacher == 0] = ONLY_STUDENT
-    codes[teacher == student] = AGREE
-    codes[(teacher == NOT_COMPUTED) | (student == NOT_COMPUTED)] = NOT_COMPUTED
-    return codes
+    return disagreement_codes(teacher, differing(teacher, student))
 
 
 def finer(teacher: MaskPyramid, student: MaskPyramid) -> MaskPyramid:
@@ -194,15 +189,8 @@ def confusion(
     area = (0, 0, height, width) if region is None else to_mask_region(region, downsample)
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     for y, x, rows, columns in _blocks(area, (height, width)):
-        pair = [mask.read_scaled(downsample, y, x, rows, columns).ravel() for mask in (teacher, student)]
-        known = (pair[0] != NOT_COMPUTED) & (pair[1] != NOT_COMPUTED)
-        rated = [classes_seen[known].astype(np.int64) for classes_seen in pair]
-        if rated[0].size and max(int(rated[0].max()), int(rated[1].max())) >= len(names):
-            raise DataError(
-                f"The masks hold more classes than the {len(names)} named ({', '.join(names)}). "
-                "Compare masks made for the same classes."
-            )
-        counts += np.bincount(rated[0] * len(names) + rated[1], minlength=counts.size).reshape(counts.shape)
+        first, second = (mask.read_scaled(downsample, y, x, rows, columns) for mask in (teacher, student))
+        counts += confusion_counts(first, differing(first, second), names)
     mpp = grid.mpp
     pixel = None if mpp is None else downsample[0] * mpp[0] * downsample[1] * mpp[1]
     return Confusion(counts, names, pixel)

@@ -109,11 +109,16 @@ def sample_nearest(
     columns = np.floor((np.arange(x, x + width) + 0.5) * (wanted[1] / factor_x) + 1e-6).astype(np.int64)
     inside_rows = (rows >= 0) & (rows < level.shape[0])
     inside_columns = (columns >= 0) & (columns < level.shape[1])
-    out = np.full((height, width), NOT_COMPUTED, dtype=np.uint8)
     rows, columns = rows[inside_rows], columns[inside_columns]
-    if rows.size and columns.size:
-        block = np.asarray(level[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-        out[np.ix_(inside_rows, inside_columns)] = block[np.ix_(rows - rows[0], columns - columns[0])]
+    if not (rows.size and columns.size):
+        return np.full((height, width), NOT_COMPUTED, dtype=np.uint8)
+    block = np.asarray(level[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    if block.shape != (rows.size, columns.size):
+        block = block[np.ix_(rows - rows[0], columns - columns[0])]
+    if block.shape == (height, width):
+        return block
+    out = np.full((height, width), NOT_COMPUTED, dtype=np.uint8)
+    out[np.ix_(inside_rows, inside_columns)] = block
     return out
 
 

@@ -75,6 +75,8 @@ class MaskStore:
         The ``*.ome.zarr`` folder; made, with the overview, when it does not exist.
     slide
         The slide that its masks lie on.
+    like
+        Another store of this slide, whose overview is taken: a slide may take seconds to draw one.
 
     Raises
     ------
@@ -82,9 +84,10 @@ class MaskStore:
         If the folder cannot be written, holds something else, or belongs to another slide.
     """
 
-    def __init__(self, path: Path, slide: Slide):
+    def __init__(self, path: Path, slide: Slide, like: Path | None = None):
         self.path = Path(path)
         self._slide = slide
+        self._like = like
         with writing(self.path.name):
             if self.path.is_dir() and not any(self.path.iterdir()):
                 self.path.rmdir()  # a folder that was only just made for the masks
@@ -179,8 +182,10 @@ class MaskStore:
         factor = max(1.0, max(height, width) / OVERVIEW_SIDE)
         rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
         downsample = (height / rows, width / columns)
-        overview = self._slide.read_scaled(downsample, 0, 0, rows, columns)
-        image = np.moveaxis(_as_rgb(overview), -1, 0)
+        image = self._overview_of_other((3, rows, columns))
+        if image is None:
+            overview = self._slide.read_scaled(downsample, 0, 0, rows, columns)
+            image = np.moveaxis(_as_rgb(overview), -1, 0)
         ome: dict[str, Any] = {
             "version": ome_zarr.VERSION,
             "multiscales": ome_zarr.multiscales(
@@ -205,6 +210,18 @@ class MaskStore:
                 "0", shape=image.shape, chunks=image.shape, dtype=np.uint8, **COMPRESSION
             )
             array[:] = image
+
+    def _overview_of_other(self, shape: tuple[int, int, int]) -> np.ndarray | None:
+        """Return the overview of the store that this one is like, if it is one of this slide."""
+        if self._like is None:
+            return None
+        try:
+            group = zarr.open_group(self._like, mode="r")
+            known = group.attrs.asdict()["kdseg"]["slide"]["identity"] == self._slide.identity()
+            image = np.asarray(group["0"])
+        except (KeyError, TypeError, ValueError, OSError):
+            return None
+        return image if known and image.shape == shape else None
 
     def _check_slide(self) -> None:
         try:

@@ -81,14 +81,14 @@ def _from_array(pixels: np.ndarray, slide: Slide, source: str) -> Annotation:
             f"of shape {pixels.shape}."
         )
     shape = (pixels.shape[0], pixels.shape[1])
-    _check_fit(shape, slide.shape)
+    check_fit(shape, slide.shape)
     values = np.unique(pixels)
     _check_values(values)
     classes = pixels.astype(np.uint8)
     factor = make_level(shape, slide.shape, shape).downsample
 
     def sample(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return classes[np.ix_(_pixel_of(rows, factor[0], shape[0]), _pixel_of(columns, factor[1], shape[1]))]
+        return classes[np.ix_(pixel_of(rows, factor[0], shape[0]), pixel_of(columns, factor[1], shape[1]))]
 
     return Annotation(sample, slide.shape, shape, _class_names(values, {}), source)
 
@@ -109,7 +109,7 @@ def _from_pyramid(path: Path, slide: Slide) -> Annotation:
         names = {index: name for index, (name, _) in table.items()}
         chosen = {index: colour for index, (_, colour) in table.items()}
     masks = _MaskReader(Slide(backend, path, bad_value=NOT_ANNOTATED))
-    _check_fit(masks.shape, slide.shape)
+    check_fit(masks.shape, slide.shape)
     values = masks.values()
     _check_values(values)
     masks.binary = not path.is_dir() and not names and _is_binary(values)
@@ -153,8 +153,8 @@ class _MaskReader:
         steps = [(line[-1] - line[0]) / max(len(line) - 1, 1) for line in (rows, columns)]
         index = nearest_finer(self._levels, (steps[0] / self.scale[0], steps[1] / self.scale[1]))
         level = self._levels[index]
-        down = _pixel_of(rows, self.scale[0] * level.downsample[0], level.shape[0])
-        across = _pixel_of(columns, self.scale[1] * level.downsample[1], level.shape[1])
+        down = pixel_of(rows, self.scale[0] * level.downsample[0], level.shape[0])
+        across = pixel_of(columns, self.scale[1] * level.downsample[1], level.shape[1])
         left, width = int(across[0]), int(across[-1] - across[0]) + 1
         out = np.empty((len(down), len(across)), np.uint8)
         band = max(1, int(self.BAND_PIXELS / width / max(1, (down[-1] - down[0]) / len(down))))
@@ -169,13 +169,19 @@ class _MaskReader:
         return out
 
 
-def _pixel_of(positions: np.ndarray, downsample: float, count: int) -> np.ndarray:
+def pixel_of(positions: np.ndarray, downsample: float, count: int) -> np.ndarray:
     """Return the pixel that each position (level-0 pixels from the corner) falls into."""
     return np.minimum((positions / downsample).astype(np.int64), count - 1)
 
 
-def _check_fit(shape: tuple[int, int], slide_shape: tuple[int, int]) -> None:
-    """Accept a mask if one downsample explains both of its sides to within the rounding of a pixel."""
+def check_fit(shape: tuple[int, int], slide_shape: tuple[int, int]) -> None:
+    """Accept a mask if one downsample explains both of its sides to within the rounding of a pixel.
+
+    Raises
+    ------
+    SlideError
+        If none does.
+    """
     lowest = max(whole / (side + 1) for whole, side in zip(slide_shape, shape, strict=True))
     highest = min(
         whole / (side - 1) if side > 1 else math.inf for whole, side in zip(slide_shape, shape, strict=True)
