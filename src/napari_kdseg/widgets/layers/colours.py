@@ -55,16 +55,6 @@ def label_colormap(colours: dict[int, str]) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict=table)
 
 
-def class_colormap(classes: int, colours: Sequence[Any] | None = None) -> DirectLabelColormap:
-    """Fill colours: one a class, background transparent."""
-    return label_colormap({index: class_colour(index, colours) for index in range(1, classes)})
-
-
-def source_colormap(source: str, classes: int) -> DirectLabelColormap:
-    """Outline colours: every class in the colour of the source the mask comes from."""
-    return label_colormap(dict.fromkeys(range(1, classes), SOURCES[source]))
-
-
 def _rgba(colour: okabe_ito.Colour, opacity: float) -> tuple[float, float, float, float]:
     red, green, blue = (channel / 255 for channel in colour)
     return red, green, blue, opacity
