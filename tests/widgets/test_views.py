@@ -19,6 +19,7 @@ from napari_kdseg.widgets._compat import canvas_widget
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.layers import overlays
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, find
+from napari_kdseg.widgets.state.camera import pane_size
 from napari_kdseg.widgets.views.views import DRAWINGS, VIEWS, in_words, views_of
 
 WAIT = 10_000
@@ -189,6 +190,7 @@ def test_panes_show_the_same_place_at_the_same_zoom(session, masks, qtbot, sides
     assert len(panes) == (3 if sides[2] else 2)
     for role, pane in zip(sides, panes, strict=False):
         left, width = float(pane.transform.translate[0]), pane.rect.width
+        assert width == pytest.approx(pane_size(session.viewer)[1])
         first, last = round(left) + 1, round(left + width) - 1  # a pane may end within a pixel
         rows, columns = places(
             session, (shot.shape[0], last - first), first - left - (width - last + first) / 2

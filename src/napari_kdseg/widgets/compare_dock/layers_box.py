@@ -33,7 +33,7 @@ CORRECTED = {
 }
 DRAWING_TIPS = {
     "none": "No masks: judge first",
-    "outline": "Outlines in the colour of their source; the student's lies inside the teacher's",
+    "outline": "Outlines in the colour of their source; along one edge the teacher's inside the student's",
     "fill": "Filled in the colours of the classes",
     "difference": "Only where teacher and student differ",
 }
@@ -68,6 +68,8 @@ class LayersBox(QWidget):
             box.setToolTip(with_key(KEYS[key].capitalize(), key))
             box.toggled.connect(partial(self._set_visible, group))
             number.setSuffix(" %")
+            number.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
+            number.setFixedWidth(58)
             for control in (slider, number):
                 control.setRange(5, 100)
                 control.setToolTip("Opacity (Alt+Up and Alt+Down for all)")
@@ -117,10 +119,11 @@ class LayersBox(QWidget):
             layer = overlays.layer_of(self.session, group)
             for control in (box, slider, number):
                 control.setEnabled(layer is not None)
-            if layer is not None:
-                box.setChecked(layer.visible)
-                slider.setValue(round(layer.opacity * 100))
-                number.setValue(round(layer.opacity * 100))
+            kept = self.session.view_settings.opacity.get(group, 100)
+            percent = kept if layer is None else round(layer.opacity * 100)
+            box.setChecked(layer is not None and layer.visible)
+            slider.setValue(percent)
+            number.setValue(percent)
         self.corrected.setVisible(overlays.layer_of(self.session, "corrected") is not None)
         self.corrected.setCurrentIndex(list(CORRECTED).index(self.session.corrected_view))
         self.drawings.button(DRAWINGS.index(self.views.drawing)).setChecked(True)

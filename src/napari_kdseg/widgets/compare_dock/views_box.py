@@ -11,12 +11,14 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QGridLayout,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_kdseg.widgets.keys import KEYS, with_key
+from napari_kdseg.widgets.layers.overlays import GROUPS, layer_of
 from napari_kdseg.widgets.parts.controls import button, combo, row
 from napari_kdseg.widgets.parts.note import Note
 from napari_kdseg.widgets.views.stage import TITLES
@@ -71,6 +73,9 @@ class ViewsBox(QWidget):
         self.sides = [combo("", *TITLES.values()) for _ in range(3)]
         self.sides[2].setItemText(list(TITLES).index(""), "No third")
         for index, choice in enumerate(self.sides):
+            choice.setSizePolicy(
+                QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed
+            )  # three share the width
             choice.activated.connect(partial(self._choose, index))
         self.radius, self.changes = QSpinBox(), QDoubleSpinBox()
         self.radius.setRange(30, 400)
@@ -87,6 +92,9 @@ class ViewsBox(QWidget):
         self.settings = row(*self.sides, self.radius, self.changes)
         for choice in self.sides:
             self.settings.layout().setStretchFactor(choice, 1)
+        for spin in (self.radius, self.changes):
+            spin.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)  # the wheel and the arrow keys do
+            spin.setFixedWidth(64)
         return self.settings
 
     def _choose(self, side: int, index: int) -> None:
@@ -111,7 +119,8 @@ class ViewsBox(QWidget):
             spin.blockSignals(True)
             spin.setValue(getattr(settings, name))
             spin.blockSignals(False)
-        missing = in_words(self.views.missing)
+        nothing = all(layer_of(self.session, group) is None for group in GROUPS)  # the dock says so
+        missing = "" if nothing else in_words(self.views.missing)
         self.missing.warn(missing)
         self.bring_back.setVisible(bool(missing) and self.session.masks_path() is not None)
 

@@ -48,6 +48,13 @@ def class_colour(index: int, colours: Sequence[Any] | None = None) -> str:
     return as_hex(okabe_ito.class_colour(index))
 
 
+def readable_on(colour: str) -> str:
+    """Black or white, whichever stands out more from ``"#rrggbb"`` (relative luminance, WCAG 2.1)."""
+    linear = np.array(okabe_ito.from_hex(colour)) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"
+
+
 def label_colormap(colours: dict[int, str]) -> DirectLabelColormap:
     """Colours by label; every other value (background, 255 = not computed) is transparent."""
     table: dict[int | None, str] = {None: "transparent", 0: "transparent"}

@@ -12,6 +12,7 @@ from napari.experimental import link_layers, unlink_layers
 from napari.layers import Image, Labels, Layer, Points
 from qtpy.QtCore import QObject
 
+from napari_kdseg.widgets.layers.colours import readable_on
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, SOURCE_KEY
 from napari_kdseg.widgets.views.comparisons import Comparison
 from napari_kdseg.widgets.views.stage import Side, Stage
@@ -48,10 +49,12 @@ class Panes(Comparison):
             for layer in viewer.layers
             if layer.visible and isinstance(layer, Image | Labels) and layer not in subjects
         ]
+        if not pictures:
+            return  # no slide to put beside itself
         panes = [
             [
                 *(self._copied(layer) if number else layer for layer in pictures),
-                side.layer or self._blank(side),
+                side.layer or self._blank(side, pictures[0]),
             ]
             for number, side in enumerate(sides)
         ]
@@ -59,11 +62,10 @@ class Panes(Comparison):
         _to_front(viewer.layers, [layer for pane in panes for layer in pane])
         for title, side in zip(self._titles, sides, strict=True):
             overlay = title.name_overlay
-            overlay.box, overlay.box_color, overlay.color = True, (0.08, 0.08, 0.08, 0.8), side.colour
+            overlay.box, overlay.box_color, overlay.color = True, side.colour, readable_on(side.colour)
             overlay.font_size, overlay.visible = 12, True
-        if active in viewer.layers:
-            viewer.layers.selection.active = active
-        viewer.canvas.overlays.scale_bar.gridded = True
+        viewer.layers.selection.active = active
+        self._grid_corners(True)
         grid = viewer.canvas.grid
         grid.stride, grid.shape, grid.spacing = len(panes[0]), (1, len(panes)), GAP
         grid.enabled = True
@@ -71,7 +73,7 @@ class Panes(Comparison):
     def stop(self) -> None:  # noqa: D102
         viewer = self.stage.viewer
         viewer.canvas.grid.enabled = False
-        viewer.canvas.overlays.scale_bar.gridded = False
+        self._grid_corners(False)
         for title in self._titles:
             title.name_overlay.visible = False
         for layer in set(self._copies.values()):
@@ -83,6 +85,11 @@ class Panes(Comparison):
                 viewer.layers.remove(layer)
         _to_front(viewer.layers, [layer for layer in self._order if layer in viewer.layers])
         super().stop()
+
+    def _grid_corners(self, on: bool) -> None:
+        """Put the scale bar and the magnification into every pane: in one alone they would lie over one another."""
+        for overlay in (self.stage.viewer.canvas.overlays.scale_bar, self.stage.viewer.canvas.overlays.text):
+            overlay.gridded = on
 
     def _copied(self, layer: Layer) -> Layer:
         """A layer of the same arrays that is to look like ``layer``."""
@@ -97,9 +104,8 @@ class Panes(Comparison):
         self._copies[copy] = layer
         return copy
 
-    def _blank(self, side: Side) -> Layer:
+    def _blank(self, side: Side, under: Layer) -> Layer:
         """Nothing over the slide: it keeps the place of a mask, and says what it is."""
-        under = self.stage.viewer.layers[0]
         points = Points(ndim=2, name=side.title, units=under.units[-2:], metadata={ROLE_KEY: COPY})
         self._blanks.append(points)
         return self.stage.viewer.add_layer(points)
@@ -115,4 +121,5 @@ class Panes(Comparison):
 
 def _to_front(layers: LayerList, wanted: list[Layer]) -> None:
     """Bring the layers to the head of the list, in this order."""
-    layers.move_multiple([layers.index(layer) for layer in wanted], 0)
+    if wanted:
+        layers.move_multiple([layers.index(layer) for layer in wanted], 0)

@@ -248,8 +248,8 @@ def in_words(missing: list[Side]) -> str:
     """Say what there is nothing of, and what to do; nothing where nothing is missing."""
     if not missing:
         return ""
-    names = " and ".join(TITLES[side.group].lower() for side in missing)
+    names = " and of ".join(TITLES[side.group].lower() for side in missing)
     return (
-        f"There is no {names} among the layers: not computed yet, or deleted from the list. Bring back what is on "
-        "disk, let 2 Models segment the slide, or compare others."
+        f"There is nothing of {names} among the layers: not computed yet, or deleted from the list. Bring back "
+        "what is on disk, let 2 Models segment the slide, or compare others."
     )
