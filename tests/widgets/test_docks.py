@@ -8,13 +8,12 @@ import sys
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QScrollArea
 
 from napari_kdseg.colours import VERMILION, as_hex
 from napari_kdseg.widgets import binding as layers
 from napari_kdseg.widgets.binding import session_of
-from napari_kdseg.widgets.keys import KEYS
+from napari_kdseg.widgets.views.views import VIEWS
 from napari_kdseg.widgets.workspace import DOCKS, open_workspace
 
 WAIT = 60_000
@@ -41,12 +40,15 @@ def test_a_dock_fits_its_width(dock, name):
     opened = dock(name)
     if name == "4 Compare":
         mended_by = {1: ("false-pixel-aware assistant", "123,456,789 px", "98.81 %")}
-        opened._show_counts({"mended_by": mended_by, "disagreement": {}, "agreement": ""})
+        opened.disagreement.show_counts({"mended_by": mended_by, "disagreement": {}, "agreement": ""})
     if name == "3 Distil":
         opened.method.setCurrentText("emkd-paper")
         opened.advanced.open(True)
     area = opened.findChild(QScrollArea)
-    assert area.widget().minimumSizeHint().width() <= 345
+    for view in VIEWS if name == "4 Compare" else [None]:
+        if view is not None:
+            opened.views.views.show(view)
+        assert area.widget().minimumSizeHint().width() <= 345, view
 
 
 def test_opening_the_docks_loads_no_torch():
@@ -191,38 +193,6 @@ def test_gigapixel_sample_opens_in_little_memory():
     said = done.stdout.strip().splitlines()[-1]
     assert said.startswith("(80000, 100000, 3)")
     assert int(said.rsplit(maxsplit=1)[1]) < 1.5e9
-
-
-def test_keys_work_with_any_layer_active(viewer, qtbot):
-    open_workspace(viewer)
-    mask = np.zeros((64, 64), np.uint8)
-    for role in ("teacher", "student", "disagreement"):
-        viewer.add_labels(mask, metadata={layers.ROLE_KEY: role})
-    viewer.add_shapes()
-    viewer.add_points()
-    canvas = viewer.window._qt_viewer.canvas.native
-    for active in list(viewer.layers):
-        viewer.layers.selection.active = active
-        for digit, role in (
-            (Qt.Key.Key_1, "teacher"),
-            (Qt.Key.Key_3, "student"),
-            (Qt.Key.Key_4, "disagreement"),
-        ):
-            layer = layers.find(viewer, role)
-            before = layer.visible
-            qtbot.keyClick(canvas, digit, Qt.KeyboardModifier.AltModifier)
-            assert layer.visible != before, (active, role)
-    assert all(key.startswith("Alt-") for key in KEYS)
-
-
-def test_peek_hides_the_overlays_while_the_key_is_held(viewer, qtbot):
-    open_workspace(viewer)
-    viewer.add_labels(np.zeros((64, 64), np.uint8), metadata={layers.ROLE_KEY: "teacher"})
-    canvas, layer = viewer.window._qt_viewer.canvas.native, layers.find(viewer, "teacher")
-    qtbot.keyPress(canvas, Qt.Key.Key_0, Qt.KeyboardModifier.AltModifier)
-    assert not layer.visible
-    qtbot.keyRelease(canvas, Qt.Key.Key_0, Qt.KeyboardModifier.AltModifier)
-    qtbot.waitUntil(lambda: layer.visible, timeout=2000)
 
 
 def test_masks_are_exported_from_the_dock(viewer, dock, qtbot, tmp_path):

@@ -131,10 +131,12 @@ def test_distil_pan_stop_resume_predict_and_see(viewer, dock, qtbot, tiles, slid
     slide_dock.annotations.open(str(tmp_path / "mask.tif"))
     wait_for(qtbot, lambda: session.annotation is not None)
     viewer.fit_to_view()
-    with qtbot.waitSignal(compare.start_correction().ended, timeout=WAIT) as ended:
+    with qtbot.waitSignal(compare.corrections.start().ended, timeout=WAIT) as ended:
         pass
     assert isinstance(ended.args[0], Done), ended.args[0]
-    wait_for(qtbot, lambda: layers.find(viewer, "change") is not None and compare.counts.count() > 0)
+    wait_for(
+        qtbot, lambda: layers.find(viewer, "change") is not None and compare.corrections.counts.count() > 0
+    )
     assert ended.args[0].result.counts.wrong[-1] == 0
     assert_level0_alignment(viewer, "mended_by")
 

@@ -13,7 +13,9 @@ from napari_kdseg.slides import Slide, TileCache
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
 from napari_kdseg.widgets import binding as layers
 from napari_kdseg.widgets import view
+from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.state import session as session_module
+from napari_kdseg.widgets.views.views import views_of
 
 WAIT = 20_000
 
@@ -92,7 +94,7 @@ def test_every_pane_becomes_sharp(viewer, slow):
     layers.show_slide(viewer, made)
     for role in ("teacher", "student"):
         viewer.add_labels(np.ones((2560, 2560), np.uint8), name=role, metadata={layers.ROLE_KEY: role})
-    view.side_by_side(viewer)
+    views_of(session_of(viewer)).show("side by side")
     viewer.scene.camera.center = (1200, 1200)
     viewer.scene.camera.zoom = 1.0
     view.settle(viewer=viewer)

@@ -40,7 +40,7 @@ from napari_kdseg.comparison.scores.tile import Counter
 from napari_kdseg.errors import DataError, SlideError
 from napari_kdseg.jobs import Checkpointed, Control, Emit, Message, Started, Step
 from napari_kdseg.masks.pyramid import open_masks
-from napari_kdseg.masks.tiling import Tile, plan_tiles
+from napari_kdseg.masks.tiling import GridTile, plan_tiles
 from napari_kdseg.masks.writing.store import MaskSpec, MaskStore
 from napari_kdseg.memory import blocks_kept
 from napari_kdseg.slides import Slide, open_slide
@@ -218,7 +218,7 @@ def map_disagreement(
         todo = [tile for tile in tiles if tile.index not in writer.done]
         kept = len(tiles) - len(todo)
 
-        def compare_tile(tile: Tile) -> Box:
+        def compare_tile(tile: GridTile) -> Box:
             codes, figures = count_area(masks, counter, (tile.y, tile.x, tile.height, tile.width))
             return writer.write_tile(tile, [codes], note={"figures": as_note(figures)})
 
@@ -260,7 +260,7 @@ def _check_known(figures: Figures, counter: Counter, emit: Emit) -> None:
 
 
 def _figures_in(
-    tile: Tile, notes: Mapping[Any, Any], masks: Together, counter: Counter, area: Box | None
+    tile: GridTile, notes: Mapping[Any, Any], masks: Together, counter: Counter, area: Box | None
 ) -> Figures:
     """Return the counts of a tile, or of the part of it that lies in ``area``."""
     if area is None:

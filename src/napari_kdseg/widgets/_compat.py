@@ -1,4 +1,7 @@
-"""What this plugin needs that public interfaces do not offer. Checked with napari 0.9.2, torch 2.15, triton 3.9."""
+"""What this plugin needs that public interfaces do not offer.
+
+Checked with napari 0.9.2, vispy 0.17, torch 2.15, triton 3.9.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from napari.layers._multiscale_data import MultiScaleData
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from napari.layers import Layer
     from napari.viewer import Viewer
+    from qtpy.QtWidgets import QWidget
+    from vispy.visuals import Visual
 
 SLICING_DEPTH = 10
 """Calls between a read of a level and napari's slicing, at most."""
@@ -37,6 +43,33 @@ def real_viewer(viewer: Viewer) -> Viewer:
 def when_window_closes(viewer: Viewer, action: Callable[[], object]) -> None:
     """Have ``action``, a method of a QObject, called once the window of ``viewer`` is gone. napari tells nobody."""
     viewer.window._qt_window.destroyed.connect(action)
+
+
+def canvas_widget(viewer: Viewer) -> QWidget:
+    """Return the Qt widget that the layers of ``viewer`` are drawn on, to lay things over it and follow its mouse."""
+    native: QWidget = viewer.window._qt_viewer.canvas.native
+    return native
+
+
+def before_every_draw(viewer: Viewer, callback: Callable[[Any], None]) -> None:
+    """Call a bound method before the canvas draws, as long as its object lives; layers have their visuals by then."""
+    viewer.window._qt_viewer.canvas.events.draw.connect(callback, position="first")
+
+
+def redraw(viewer: Viewer) -> None:
+    """Draw the canvas again soon, with the layers sliced as they are."""
+    canvas_widget(viewer).update()
+
+
+def visuals_of(viewer: Viewer, layer: Layer) -> list[Visual]:
+    """Return what draws ``layer``, down to the visuals that are one program each: napari exchanges them at any time."""
+    drawn = viewer.window._qt_viewer.canvas.layer_to_visual.get(layer)
+    return [] if drawn is None else _leaves(drawn.node)
+
+
+def _leaves(visual: Any) -> list[Visual]:
+    parts = getattr(visual, "_subvisuals", None)
+    return [visual] if parts is None else [leaf for part in parts for leaf in _leaves(part)]
 
 
 def napari_is_slicing() -> bool:

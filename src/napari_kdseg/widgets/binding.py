@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject
 
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets._compat import keep_llvms_apart, real_viewer, when_window_closes
+from napari_kdseg.widgets.keys import Keys
 from napari_kdseg.widgets.layers.magnification import MagnificationText
 from napari_kdseg.widgets.layers.overlays import Overlays
 from napari_kdseg.widgets.layers.placement import (
@@ -73,6 +74,7 @@ class Binding(QObject):
         self._refresher = LayerRefresher(viewer, self)
         self._overlays = Overlays(session)
         self._magnification = MagnificationText(session)
+        Keys(session)
         session.slide_wanted.connect(self._open)
         when_window_closes(viewer, session.end)
         camera = viewer.scene.camera

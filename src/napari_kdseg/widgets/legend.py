@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.layers import colours
 from napari_kdseg.widgets.layers.mask_layers import MASKS_KEY
+from napari_kdseg.widgets.layers.overlays import classes_of
 from napari_kdseg.widgets.layers.placement import ROLE_KEY
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def entries(viewer: Viewer) -> list[Entry]:
         if role is None or not layer.visible:
             continue
         if role in ("teacher", "student"):
-            lines += _mask_entries(role, layer)
+            lines += _mask_entries(viewer, role, layer)
         elif role == "mended_by":
             lines += [
                 (f"mended by {text}", colour, False) for text, colour in list(colours.MENDED_BY.values())[:4]
@@ -48,14 +50,14 @@ def entries(viewer: Viewer) -> list[Entry]:
     return list(dict.fromkeys(lines))
 
 
-def _mask_entries(role: str, layer: Labels) -> list[Entry]:
+def _mask_entries(viewer: Viewer, role: str, layer: Labels) -> list[Entry]:
     if layer.contour:
         return [(f"{role} mask", colours.SOURCES[role], True)]
-    masks = layer.metadata[MASKS_KEY]
+    session = session_of(viewer)
     return [
-        (name, colours.class_colour(index, masks.colours), False)
-        for index, name in enumerate(masks.classes)
-        if index > 0
+        (name, colour, False)
+        for name, colour in classes_of(session).items()
+        if name in layer.metadata[MASKS_KEY].classes and name not in session.hidden_classes
     ]
 
 

@@ -18,17 +18,19 @@ from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets import legend
 from napari_kdseg.widgets.binding import session_of, show_slide
 from napari_kdseg.widgets.layers import overlays
-from napari_kdseg.widgets.layers.placement import ORDER, ROLE_KEY, SOURCE_KEY, find
+from napari_kdseg.widgets.layers.placement import ORDER, SOURCE_KEY, find
 from napari_kdseg.widgets.layers.slide_layers import slide_layers
 from napari_kdseg.widgets.state.background import pending
 from napari_kdseg.widgets.state.camera import go_to
 from napari_kdseg.widgets.state.team import load_run
+from napari_kdseg.widgets.views.views import MASKS, views_of
 from napari_kdseg.widgets.virtual_display import ensure_display
 from napari_kdseg.widgets.workspace import open_workspace, raise_dock
 
 if TYPE_CHECKING:
-    from napari.layers import Layer
     from napari.viewer import Viewer
+
+    from napari_kdseg.widgets.state.session import Session
 
 BUSY_S = 0.1
 LONGEST_S = 120.0
@@ -110,7 +112,7 @@ def screenshot(
                 load_run(session_of(viewer), run)
             raise_dock(docks[dock])
         if panes:
-            side_by_side(viewer)
+            show_panes(session_of(viewer))
         settle(viewer=viewer)
         go_to(viewer, session_of(viewer).slide, region)
         settle(viewer=viewer)
@@ -150,37 +152,15 @@ def prepare(
     go_to(viewer, slide, region)
 
 
-def side_by_side(viewer: Viewer) -> None:
-    """Show teacher, corrected label and student in three linked panes, each over the slide."""
-    slide = find(viewer, "slide")
-    if slide is None:
-        return
+def show_panes(session: Session) -> None:
+    """Show the slide with each of its masks in a pane of its own."""
     for role in ("annotation", "disagreement"):
-        layer = find(viewer, role)
+        layer = find(session.viewer, role)
         if layer is not None:
             layer.visible = False
-    found = [find(viewer, role) for role in ("teacher", "mended_by", "student")]
-    shown = [layer for layer in found if layer is not None]
-    source = {SOURCE_KEY: slide.metadata.get(SOURCE_KEY)}  # the panes become sharp with the slide
-    for index, layer in enumerate(shown):
-        under = slide
-        if index:
-            under = viewer.add_image(
-                slide.data, rgb=slide.rgb, multiscale=True, name=f"{slide.name} {index + 1}", scale=slide.scale,
-                translate=slide.translate, units=slide.units, metadata={ROLE_KEY: "slide copy", **source},
-            )  # fmt: skip
-        layer.name_overlay.visible = True
-        _to_end(viewer, under)
-        _to_end(viewer, layer)
-    for layer in [layer for layer in viewer.layers if not layer.visible]:
-        _to_end(viewer, layer)  # the grid pairs layers by their index in the whole list, hidden ones included
-    viewer.canvas.grid.shape = (1, len(shown))
-    viewer.canvas.grid.stride = 2
-    viewer.canvas.grid.enabled = True
-
-
-def _to_end(viewer: Viewer, layer: Layer) -> None:
-    viewer.layers.move(viewer.layers.index(layer), len(viewer.layers))
+    there = [group for group in MASKS if overlays.layer_of(session, group) is not None]
+    session.view_settings.sides = tuple([*there, "", "", ""][:3])  # type: ignore[assignment] # three of them
+    views_of(session).show("side by side")
 
 
 def settle(seconds: float = 1.0, viewer: Viewer | None = None) -> None:

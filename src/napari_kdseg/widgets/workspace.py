@@ -22,7 +22,6 @@ STATUS = "KD Seg status"
 def open_workspace(viewer: Viewer) -> dict[str, Any]:
     """Open the four docks as tabs and the status line; return the docks by name. Safe to repeat."""
     from napari_kdseg.widgets.job_bar import JobBar
-    from napari_kdseg.widgets.keys import bind_keys
     from napari_kdseg.widgets.state.preferences import follow_cache_size
 
     follow_cache_size()
@@ -34,7 +33,6 @@ def open_workspace(viewer: Viewer) -> dict[str, Any]:
     if STATUS not in viewer.window.dock_widgets:
         docks[STATUS] = JobBar(viewer)
         viewer.window.add_dock_widget(docks[STATUS], name=STATUS, area="bottom", add_vertical_stretch=False)
-    bind_keys(viewer)
     raise_dock(docks["1 Slide"])
     return docks
 

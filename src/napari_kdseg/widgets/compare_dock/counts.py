@@ -6,7 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QGridLayout, QLabel
+
 from napari_kdseg.widgets.layers import colours
+from napari_kdseg.widgets.parts.controls import swatch
 
 
 def count(path: Path) -> dict[str, Any]:
@@ -39,3 +43,15 @@ def _mended_lines(counts: dict[str, Any] | None) -> dict[int, tuple[str, ...]]:
         code: (texts[code], f"{pixels:,} px", f"{100 * pixels / counts['labelled']:.2f} %")
         for code, pixels in mended_by(counts).items()
     }
+
+
+def counts_row(grid: QGridLayout, index: int, colour: str | None, *texts: str) -> None:
+    """Put what is counted, and the figures, into a row of ``grid``, with the colour that it has in the picture."""
+    if colour is not None:
+        grid.addWidget(swatch(colour), index, 0)
+    for column, text in enumerate(texts):
+        label = QLabel(text)
+        label.setWordWrap(not column)  # numbers stay whole, and the dock as narrow as it is
+        if column:
+            label.setAlignment(Qt.AlignmentFlag.AlignRight)
+        grid.addWidget(label, index, column + 1)

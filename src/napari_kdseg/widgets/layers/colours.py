@@ -48,21 +48,18 @@ def class_colour(index: int, colours: Sequence[Any] | None = None) -> str:
     return as_hex(okabe_ito.class_colour(index))
 
 
+def readable_on(colour: str) -> str:
+    """Black or white, whichever stands out more from ``"#rrggbb"`` (relative luminance, WCAG 2.1)."""
+    linear = np.array(okabe_ito.from_hex(colour)) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "white"
+
+
 def label_colormap(colours: dict[int, str]) -> DirectLabelColormap:
     """Colours by label; every other value (background, 255 = not computed) is transparent."""
     table: dict[int | None, str] = {None: "transparent", 0: "transparent"}
     table |= dict(colours.items())
     return DirectLabelColormap(color_dict=table)
-
-
-def class_colormap(classes: int, colours: Sequence[Any] | None = None) -> DirectLabelColormap:
-    """Fill colours: one a class, background transparent."""
-    return label_colormap({index: class_colour(index, colours) for index in range(1, classes)})
-
-
-def source_colormap(source: str, classes: int) -> DirectLabelColormap:
-    """Outline colours: every class in the colour of the source the mask comes from."""
-    return label_colormap(dict.fromkeys(range(1, classes), SOURCES[source]))
 
 
 def _rgba(colour: okabe_ito.Colour, opacity: float) -> tuple[float, float, float, float]:

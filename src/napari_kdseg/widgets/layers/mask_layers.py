@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_kdseg.widgets._compat import as_multiscale
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     Pyramid = MaskPyramid | LazyPyramid
 
 MASKS_KEY = "kdseg_masks"
+OUTLINES = {"teacher": 4, "student": 2}
+"""Widths of outlines inward from the edge. Where two edges coincide the student's, drawn above, leaves a rim of the
+teacher's inside: one is nested in the other, not drawn over it."""
 LAYER_NAMES = {
     "teacher": "teacher mask",
     "student": "student mask",
@@ -28,26 +33,47 @@ LAYER_NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class MaskStyle:
+    """How masks are drawn.
+
+    Attributes
+    ----------
+    outline
+        Outlines in the colour of the source; otherwise filled in the colours of the classes.
+    palette
+        Those colours, by name of the class.
+    hidden
+        Names of classes that are not drawn.
+    """
+
+    outline: bool
+    palette: Mapping[str, str]
+    hidden: Set[str] = frozenset()
+
+
 def show_mask(
-    viewer: Viewer, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, *, outline: bool = True
+    viewer: Viewer, role: str, masks: MaskPyramid, mpp: tuple[float, float] | None, style: MaskStyle
 ) -> Labels:
     """Show or renew the mask of the teacher or the student."""
     layer = _labels(viewer, role, masks, mpp)
     layer.metadata[MASKS_KEY] = masks
     layer.features = {"index": list(range(len(masks.classes))), "class": list(masks.classes)}
-    style_mask(layer, role, outline=outline)
+    style_mask(layer, role, style)
     return layer
 
 
-def style_mask(layer: Labels, role: str, *, outline: bool) -> None:
+def style_mask(layer: Labels, role: str, style: MaskStyle) -> None:
     """Outline in the colour of the source, or fill in the colours of the classes."""
-    masks = layer.metadata[MASKS_KEY]
-    if outline:
-        layer.contour = 3
-        layer.colormap = colours.source_colormap(role, len(masks.classes))
-    else:
-        layer.contour = 0
-        layer.colormap = colours.class_colormap(len(masks.classes), masks.colours)
+    shown = {
+        index: colours.SOURCES[role] if style.outline else style.palette[name]
+        for index, name in enumerate(layer.metadata[MASKS_KEY].classes)
+        if index and name not in style.hidden
+    }
+    contour = OUTLINES[role] if style.outline else 0
+    if layer.contour != contour:  # napari slices again
+        layer.contour = contour
+    layer.colormap = colours.label_colormap(shown)
 
 
 def show_codes(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float] | None) -> Labels:
@@ -100,7 +126,6 @@ def _labels(viewer: Viewer, role: str, pyramid: Pyramid, mpp: tuple[float, float
         as_multiscale(pyramid.levels),
         name=LAYER_NAMES[role],
         multiscale=True,
-        opacity=0.9 if role in ("teacher", "student") else 0.7,
         metadata={ROLE_KEY: role},
         **placement(pyramid.downsample, mpp),
     )

@@ -15,6 +15,16 @@ Region = tuple[int, int, int, int]
 """Upper edge, left edge, height and width."""
 
 
+def pane_size(viewer: Viewer) -> np.ndarray:
+    """Height and width, in pixels of the screen, of what shows a place: the canvas, or one pane of its grid."""
+    size, grid = np.asarray(viewer.canvas.size, float), viewer.canvas.grid
+    if not grid.enabled:
+        return size
+    counts = np.asarray(grid.actual_shape(viewer.layers))
+    gap = grid.spacing if grid.spacing >= 1 else int(grid.spacing * (size / counts).mean())
+    return (size - gap * (counts - 1)) / counts
+
+
 def visible_region(viewer: Viewer, slide: Slide) -> Region:
     """What of the slide is on screen, cut to the slide.
 
@@ -22,7 +32,7 @@ def visible_region(viewer: Viewer, slide: Slide) -> Region:
     """
     mpp = np.asarray(slide.mpp or (1.0, 1.0))
     centre = np.asarray(viewer.scene.camera.center[-2:]) / mpp
-    half = np.asarray(viewer.canvas.size) / viewer.scene.camera.zoom / 2 / mpp
+    half = pane_size(viewer) / viewer.scene.camera.zoom / 2 / mpp
     height, width = slide.levels[0].shape
     top, left = np.clip(np.floor(centre - half), 0, (height, width)).astype(int)
     bottom, right = np.clip(np.ceil(centre + half), 0, (height, width)).astype(int)
@@ -40,4 +50,4 @@ def go_to(viewer: Viewer, slide: Slide | None, region: Region | None = None) -> 
     mpp = np.asarray(slide.mpp or (1.0, 1.0))
     size = np.asarray((height, width)) * mpp
     viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
-    viewer.scene.camera.zoom = float((np.asarray(viewer.canvas.size) / size).min())
+    viewer.scene.camera.zoom = float((pane_size(viewer) / size).min())

@@ -46,3 +46,13 @@ def remembered_colours() -> Colours:
 def remember_colours(colours: Colours) -> None:
     """Open slides in these colours from now on."""
     _settings().setValue("colours", colours)
+
+
+def recall(key: str) -> str:
+    """Text that was remembered under ``key``, or none."""
+    return str(_settings().value(key) or "")
+
+
+def remember(key: str, text: str) -> None:
+    """Remember ``text`` under ``key``."""
+    _settings().setValue(key, text)

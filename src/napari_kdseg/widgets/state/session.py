@@ -22,6 +22,7 @@ from napari_kdseg.widgets.state.camera import visible_region
 from napari_kdseg.widgets.state.job_handle import JobHandle
 from napari_kdseg.widgets.state.prediction_queue import PredictionQueue
 from napari_kdseg.widgets.state.preferences import preferences
+from napari_kdseg.widgets.state.view_settings import ViewSettings
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -105,6 +106,8 @@ class Session(QObject):
     may_leave
         Asks a person before work by hand is lost with the slide it was done on, and returns whether to go on. Given by
         the docks; without them there is no such work.
+    view_settings, hidden_classes
+        How masks are looked at, which is kept; classes, by name, that are not shown at present.
     """
 
     slide_wanted = Signal(object)
@@ -132,7 +135,8 @@ class Session(QObject):
         self.annotation_notes: tuple[str, ...] = ()
         self.models: dict[str, LoadedModel] = {}
         self.jobs: dict[str, JobHandle[Any]] = {}
-        self.outline = True
+        self.view_settings = ViewSettings.kept()
+        self.hidden_classes: set[str] = set()
         self.corrected_view = "mended_by"
         self.network_colours: Colours = "stored"
         self._told_damage: int | None = None
