@@ -25,11 +25,21 @@ KEYS = {
     "Alt-O": "outline or fill",
     "Alt-Up": "overlays more opaque",
     "Alt-Down": "overlays less opaque",
+    "Alt-Right": "next disagreement",
+    "Alt-Left": "previous disagreement",
+    "Alt-T": "teacher right",
+    "Alt-D": "student right",
+    "Alt-B": "both right enough",
+    "Alt-N": "both wrong (neither is right)",
+    "Alt-U": "unclear",
+    "Alt-Z": "take the last mark back",
+    "Alt-Shift-Z": "give it again",
 }
+"""Alt-S and Alt-C belong to napari's screenshots, Alt-F, L, P, V, W and H to its menus."""
 
 
 def bind_keys(viewer: Viewer) -> None:
-    """Bind :data:`KEYS` on ``viewer``. Safe to repeat."""
+    """Bind those of :data:`KEYS` that are about overlays; a review binds its own. Safe to repeat."""
     session = session_of(viewer)
     viewer = session.viewer
     for key, group in zip(("Alt-1", "Alt-2", "Alt-3", "Alt-4"), overlays.GROUPS, strict=True):
