@@ -142,13 +142,14 @@ def open_review(folder: Path, slide: str, identity: str, table: RegionTable) -> 
         there = read_review(path, identity)
         marks, lost = _found(there.entries, table)
         return Review(path, there.header, there.entries, marks, (*there.notes, *_not_found(lost, path)))
-    facts = {"slide": slide, "identity": identity, "first": about.first, "second": about.second}
+    header = Header(
+        slide=slide, identity=identity, first=about.first, second=about.second, made_by=about.made_by
+    )
     before = _latest(path, identity, about)
     if before is None:
-        return Review(path, Header(**facts, made_by=about.made_by))
-    return _carried_over(
-        before, path, Header(**facts, made_by=about.made_by, carried_from=before.path.name), table
-    )
+        return Review(path, header)
+    header = header.model_copy(update={"carried_from": before.path.name})
+    return _carried_over(before, path, header, table)
 
 
 def read_review(path: Path, identity: str | None = None) -> Review:

@@ -27,6 +27,8 @@ from napari_kdseg.widgets.review.wording import area_of, classes_of
 
 GAP = 3
 """Pixels between two crops."""
+SCROLLED_MS = 80
+"""After which crops are read where one has scrolled to: the canvas, which often flies at the same time, comes first."""
 TICK = 0.12
 """Length of the ticks at the corners of a region's box, against the side of a crop."""
 NICE = (1, 2, 5)
@@ -75,7 +77,7 @@ class Gallery(QListView):
         self._ask = QTimer(self)
         self._ask.setSingleShot(True)
         self._ask.timeout.connect(self._want)
-        self.verticalScrollBar().valueChanged.connect(lambda _value: self._ask.start(0))
+        self.verticalScrollBar().valueChanged.connect(lambda _value: self._ask.start(SCROLLED_MS))
         self.loader.arrived.connect(self._on_arrival)
 
     def show_with(self, read: Read | None, masks: Sequence[MaskPanel]) -> None:
