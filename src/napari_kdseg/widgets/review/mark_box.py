@@ -62,7 +62,7 @@ class MarkBox(QWidget):
         """Name the verdicts after the two masks."""
         for verdict, made in self.buttons.items():
             words = in_words(verdict, about)
-            made.setText(words[:1].upper() + words[1:])
+            made.setText((words[:1].upper() + words[1:]).removesuffix(" enough"))  # in a dock of 360 px
             made.setToolTip(key_tip(VERDICT_KEYS[verdict], words))
 
     def show_mark(self, mark: Mark | None) -> None:

@@ -99,7 +99,7 @@ class Filters(QWidget):
         self.min_area.setMaximum(1e6 if scaled else 1e12)
         self.min_area.setSuffix(" mm²" if scaled else " px")
         self.min_area.setValue(0)
-        self.min_area.setFixedWidth(110)
+        self.min_area.setFixedWidth(100)
         self.unmarked.setChecked(False)
         for widget in (self.kind, self.min_area, self.unmarked):
             widget.blockSignals(False)
