@@ -97,7 +97,7 @@ class LayersBox(QWidget):
         for number, drawing in enumerate(DRAWINGS):
             choice = QPushButton(drawing.capitalize())
             choice.setCheckable(True)
-            choice.setToolTip(with_key(DRAWING_TIPS[drawing], "Alt-D"))
+            choice.setToolTip(with_key(DRAWING_TIPS[drawing], "Alt-M"))
             choice.clicked.connect(partial(self.views.draw, drawing))
             self.drawings.addButton(choice, number)
             made.append(choice)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 Region = tuple[int, int, int, int]
 """Upper edge, left edge, height and width."""
 
+SHARE = 1 / 3
+"""Of the canvas that an object fills, in the direction in which it comes nearer to the canvas's edge."""
+SMALLEST_UM, SMALLEST_PX = 40.0, 80.0
+"""What is smaller is looked at as if it were so large: more enlarged there is nothing more to see."""
+
 
 def pane_size(viewer: Viewer) -> np.ndarray:
     """Height and width, in pixels of the screen, of what shows a place: the canvas, or one pane of its grid."""
@@ -39,7 +44,9 @@ def visible_region(viewer: Viewer, slide: Slide) -> Region:
     return int(top), int(left), int(bottom - top), int(right - left)
 
 
-def go_to(viewer: Viewer, slide: Slide | None, region: Region | None = None) -> None:
+def go_to(
+    viewer: Viewer, slide: Slide | None, region: Region | tuple[float, float, float, float] | None = None
+) -> None:
     """Centre ``region`` and zoom so that it fills the canvas; without one, what was scanned, or all there is."""
     if region is None and slide is not None:
         region = slide.bounds
@@ -51,3 +58,11 @@ def go_to(viewer: Viewer, slide: Slide | None, region: Region | None = None) -> 
     size = np.asarray((height, width)) * mpp
     viewer.scene.camera.center = (np.asarray((top + height / 2, left + width / 2)) - 0.5) * mpp
     viewer.scene.camera.zoom = float((pane_size(viewer) / size).min())
+
+
+def fly_to(viewer: Viewer, slide: Slide, box: Region) -> None:
+    """Centre an object, so large that it fills about a third of the canvas."""
+    y, x, height, width = box
+    least = np.full(2, SMALLEST_PX) if slide.mpp is None else SMALLEST_UM / np.asarray(slide.mpp)
+    tall, wide = np.maximum((height, width), least) / SHARE
+    go_to(viewer, slide, (y + height / 2 - tall / 2, x + width / 2 - wide / 2, tall, wide))
