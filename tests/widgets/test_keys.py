@@ -13,6 +13,7 @@ from napari_kdseg.widgets._compat import canvas_widget
 from napari_kdseg.widgets.binding import session_of
 from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, find
+from napari_kdseg.widgets.review.keys import KEYS as REVIEW_KEYS
 from napari_kdseg.widgets.views.views import views_of
 
 ALT = Qt.KeyboardModifier.AltModifier
@@ -62,7 +63,7 @@ def test_keys_work_with_any_layer_active(session, qtbot, kind):
     assert {drawing, views.drawing} == {"outline", "fill"}
     seen = set()
     for _ in range(4):
-        press(Qt.Key.Key_D)
+        press(Qt.Key.Key_M)
         seen.add(views.drawing)
     assert seen == {"none", "outline", "fill", "difference"}
     opacity = find(viewer, "teacher").opacity
@@ -120,6 +121,6 @@ def test_keys_take_nothing_from_napari(viewer):
     letters = {title[title.index("&") + 1] for title in titles if "&" in title}
     assert letters >= set("FVLPWH")
     taken |= {coerce_keybinding(f"Alt-{letter}") for letter in letters}
-    taken |= {coerce_keybinding(f"Alt-{key}") for key in ("Left", "Right", "T", "S", "B", "U")}
+    taken |= {coerce_keybinding(key) for key in REVIEW_KEYS}
     assert len(taken) > 60
     assert ours & taken == {coerce_keybinding("Alt-Up"), coerce_keybinding("Alt-Down")}

@@ -21,13 +21,12 @@ from napari_kdseg.comparison.review.marks import Verdict
 from napari_kdseg.masks import MaskSpec, MaskStore, open_masks, plan_tiles
 from napari_kdseg.slides import open_slide
 from napari_kdseg.widgets.binding import session_of
-from napari_kdseg.widgets.keys import KEYS
 from napari_kdseg.widgets.layers.placement import ROLE_KEY, find
 from napari_kdseg.widgets.review.arrangement import Wish, arrange, pairs_of, verdicts
 from napari_kdseg.widgets.review.box import ReviewBox
 from napari_kdseg.widgets.review.crops import SIDE, MaskPanel, crops, draw, outline, square_around
 from napari_kdseg.widgets.review.gallery import nice_length
-from napari_kdseg.widgets.review.keys import ACTIONS
+from napari_kdseg.widgets.review.keys import ACTIONS, KEYS
 from napari_kdseg.widgets.review.model import RegionModel
 from napari_kdseg.widgets.review.region_list import RegionList
 from napari_kdseg.widgets.review.wording import area_text

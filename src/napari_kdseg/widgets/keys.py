@@ -36,15 +36,6 @@ KEYS = {
     "Alt-O": "outline or fill",
     "Alt-Up": "overlays more opaque",
     "Alt-Down": "overlays less opaque",
-    "Alt-Right": "next disagreement",
-    "Alt-Left": "previous disagreement",
-    "Alt-T": "teacher right",
-    "Alt-D": "student right",
-    "Alt-B": "both right enough",
-    "Alt-N": "both wrong (neither is right)",
-    "Alt-U": "unclear",
-    "Alt-Z": "take the last mark back",
-    "Alt-Shift-Z": "give it again",
 }
 FADE = 10
 """Percent of opacity a press."""

@@ -11,10 +11,23 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut, QWidget
 
 from napari_kdseg.comparison.review.marks import Verdict
-from napari_kdseg.widgets.keys import KEYS
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+
+KEYS = {
+    "Alt-Right": "next disagreement",
+    "Alt-Left": "previous disagreement",
+    "Alt-T": "teacher right",
+    "Alt-D": "student right",
+    "Alt-B": "both right enough",
+    "Alt-N": "both wrong (neither is right)",
+    "Alt-U": "unclear",
+    "Alt-Z": "take the last mark back",
+    "Alt-Shift-Z": "give it again",
+}
+"""Alt-S and Alt-C belong to napari's screenshots, Alt-F, L, P, V, W and H to its menus."""
 
 
 class Reviewer(Protocol):
