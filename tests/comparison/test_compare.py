@@ -271,7 +271,7 @@ def test_shares_of_objects_found_are_those_of_a_loop(tmp_path, given):
         ]
     table = result.objects["student"]
     found = zip(table.column("first_class"), table.column("area_px"), table.column("gap"), strict=True)
-    np.testing.assert_allclose(sorted(found), sorted(rows), rtol=1e-6)
+    np.testing.assert_allclose(sorted(found), sorted(rows), rtol=1e-6, equal_nan=True)
 
 
 def test_tables_and_summary_say_the_same(tmp_path, given):
