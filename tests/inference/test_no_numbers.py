@@ -70,7 +70,7 @@ def slide(tmp_path_factory):
 @pytest.fixture
 def prediction(tmp_path, slide, checkpoint, monkeypatch):
     """Predict the slide with a module."""
-    loading.forget_networks()
+    loading._load.cache_clear()
 
     def start(module: nn.Module, **settings):
         monkeypatch.setattr(loading, "load", lambda path, device: Checkpoint(module.eval(), SPEC, path))
@@ -81,7 +81,7 @@ def prediction(tmp_path, slide, checkpoint, monkeypatch):
         return run_inline(predict, PredictConfig(**(config | settings)))
 
     yield start
-    loading.forget_networks()
+    loading._load.cache_clear()
 
 
 def test_what_is_too_large_for_float16_is_said_with_the_way_out(prediction, tmp_path):

@@ -77,7 +77,7 @@ def test_a_person_may_say_otherwise_and_every_dock_does_so(
     session.set_model("teacher", read_model(network(2)))
     asked = []
     monkeypatch.setattr(session, "start", lambda kind, title, job, config: asked.append(config))
-    dock("4 Compare").start_correction()
+    dock("4 Compare").corrections.start()
     assert asked[0].annotation_bounds is False
     cut = []
     monkeypatch.setattr(patches, "cut_tiles", lambda slide, annotation, folder: cut.append(annotation))

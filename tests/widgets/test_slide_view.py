@@ -11,6 +11,7 @@ from napari.settings import get_settings
 
 from napari_kdseg.slides import Slide, TileCache
 from napari_kdseg.slides.readers.image_backend import ArrayBackend
+from napari_kdseg.slides.readers.refusals import DamagedError
 from napari_kdseg.widgets import binding as layers
 from napari_kdseg.widgets import view
 from napari_kdseg.widgets.binding import session_of
@@ -122,7 +123,7 @@ def test_damage_is_said_once_and_counted(viewer, dock, qtbot, monkeypatch):
 
     def read_tile(level, row, column):
         if row == 0:
-            raise ValueError("a marker is missing")
+            raise DamagedError("a marker is missing")
         return good(level, row, column)
 
     monkeypatch.setattr(backend, "read_tile", read_tile)

@@ -32,8 +32,10 @@ def slides_in(path: str) -> list[str]:
     SlideError
         If a folder holds no slide.
     """
+    if is_address(path):
+        return [path]
     folder = split_address(path)[0]
-    if is_address(path) or not folder.is_dir() or _is_slide(folder):
+    if not folder.is_dir() or _is_slide(folder):
         return [path]
     found = [
         str(item) for item in sorted(folder.iterdir()) if not item.name.startswith(".") and _looks_so(item)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from napari_kdseg.distillation import family_of, get_method
 from napari_kdseg.errors import ConfigurationError, explain
@@ -198,6 +199,17 @@ class StudyConfig(TrainingConfig):
         """Return what decides the figures, without places on this computer: what all runs of a task share."""
         values = self.model_dump(mode="json", exclude={*LISTS, *PLACES})
         values["data"] |= {"folder": self.data.folder.name, "manifest": None}
+        return values
+
+    def completed(self, protocol: dict[str, Any]) -> dict[str, Any]:
+        """Return a protocol with the settings that came later, as their defaults: what was done before they came."""
+        values = dict(protocol)
+        for name, value in protocol.items():
+            part = getattr(self, name, None)
+            if isinstance(value, dict) and isinstance(part, BaseModel):
+                fields = type(part).model_fields.items()
+                defaults = {key: field.default for key, field in fields if not field.is_required()}
+                values[name] = to_jsonable_python(defaults, fallback=str) | value
         return values
 
     @classmethod

@@ -224,10 +224,10 @@ class Session(QObject):
             return
 
         def keep() -> SlideRequest:
-            from napari_kdseg.slides.address import Asked, join_address, split_address
+            from napari_kdseg.slides.address import Asked, join_address
             from napari_kdseg.slides.sidecar import keep_reading
 
-            series = split_address(slide.path)[1].series
+            series = slide.asked.series
             asked = Asked(series)
             try:
                 keep_reading(slide, kind, white)
