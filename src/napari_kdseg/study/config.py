@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from pydantic_core import to_jsonable_python
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from napari_kdseg.distillation import family_of, get_method
 from napari_kdseg.errors import ConfigurationError, explain
@@ -34,6 +33,11 @@ PLACES = ("output", "work", "device", "at_once", "threads", "keep_work")
 """What changes where a study runs, not what it finds."""
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+LATER = {"value_255": "auto"}
+"""Settings of the data that came after studies were first kept, and what was done before there was a choice: at that
+value they are no part of a protocol, so that it is the one of then."""
 
 
 class StudyConfig(TrainingConfig):
@@ -199,17 +203,7 @@ class StudyConfig(TrainingConfig):
         """Return what decides the figures, without places on this computer: what all runs of a task share."""
         values = self.model_dump(mode="json", exclude={*LISTS, *PLACES})
         values["data"] |= {"folder": self.data.folder.name, "manifest": None}
-        return values
-
-    def completed(self, protocol: dict[str, Any]) -> dict[str, Any]:
-        """Return a protocol with the settings that came later, as their defaults: what was done before they came."""
-        values = dict(protocol)
-        for name, value in protocol.items():
-            part = getattr(self, name, None)
-            if isinstance(value, dict) and isinstance(part, BaseModel):
-                fields = type(part).model_fields.items()
-                defaults = {key: field.default for key, field in fields if not field.is_required()}
-                values[name] = to_jsonable_python(defaults, fallback=str) | value
+        values["data"] = {name: value for name, value in values["data"].items() if LATER.get(name) != value}
         return values
 
     @classmethod

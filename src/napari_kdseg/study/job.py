@@ -177,7 +177,7 @@ class _Study:
         path = protocol_file(self.config.output, self.config.task)
         mine = self.config.protocol()
         if path.is_file() and self.table.rows:
-            theirs = self.config.completed(json.loads(path.read_text(encoding="utf-8")))
+            theirs = json.loads(path.read_text(encoding="utf-8"))
             different = [name for name in mine if mine[name] != theirs.get(name)]
             if different:
                 raise OutputError(
