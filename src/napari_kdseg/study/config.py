@@ -203,7 +203,9 @@ class StudyConfig(TrainingConfig):
         """Return what decides the figures, without places on this computer: what all runs of a task share."""
         values = self.model_dump(mode="json", exclude={*LISTS, *PLACES})
         values["data"] |= {"folder": self.data.folder.name, "manifest": None}
-        values["data"] = {name: value for name, value in values["data"].items() if LATER.get(name) != value}
+        values["data"] = {
+            name: value for name, value in values["data"].items() if (name, value) not in LATER.items()
+        }
         return values
 
     @classmethod
