@@ -303,6 +303,7 @@ def test_a_class_has_one_colour_whatever_its_number():
 # -- what happens in the middle ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_layer_deleted_in_the_middle_breaks_nothing_and_is_said(session, masks, qtbot, dock, view):
     views, compare = views_of(session), dock("4 Compare")
@@ -327,6 +328,7 @@ def test_a_layer_deleted_in_the_middle_breaks_nothing_and_is_said(session, masks
     same(shot, student, seen)
 
 
+@pytest.mark.exhaustive
 def test_the_window_closes_in_any_view(make_napari_viewer, masks, qtbot):
     """Each leaves timers, filters and widgets on the canvas behind; none may answer any more."""
     for view in ("flicker", "curtain", "side by side"):
