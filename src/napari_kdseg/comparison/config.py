@@ -156,10 +156,10 @@ class CompareConfig(BaseModel):
         gt=0,
         allow_inf_nan=False,
     )
-    bounds: bool = setting(
-        False,
+    bounds: bool | None = setting(
+        None,
         "From the scanned area",
-        "Files of outlines count from the corner of the scanned area, as QuPath shows MRXS.",
+        "Files of outlines count from the corner of the scanned area (MRXS). Default: GeoJSON does, as QuPath's.",
     )
     overwrite: bool = setting(
         False, "Replace", "Replace a comparison in this folder that was made of other masks or settings."

@@ -220,8 +220,9 @@ def test_outlines_of_a_scanned_area_are_moved_and_that_is_said(tmp_path, slide, 
     path.write_text(json.dumps(feature))
     monkeypatch.setattr(type(slide), "bounds", (30, 40, 120, 180), raising=False)
     for bounds, corner, sentence in (
-        (True, (50, 50), "moved by 40, 30 px"),
-        (False, (20, 10), "begins at 40, 30"),
+        (None, (50, 50), "of the scanned area (40, 30)"),  # GeoJSON, as QuPath counts
+        (True, (50, 50), "of the scanned area (40, 30)"),
+        (False, (20, 10), "of the slide"),
     ):
         mask = open_compared(path, slide, role="reference", bounds=bounds)
         rows, columns = np.nonzero(mask.read((1.0, 1.0), 0, 0, *slide.shape))

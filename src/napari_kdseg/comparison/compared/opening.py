@@ -18,14 +18,14 @@ from napari_kdseg.masks.metadata import journal_path, read_attributes
 from napari_kdseg.masks.names import folder_of, meant
 from napari_kdseg.masks.pyramid import MaskPyramid, open_masks
 from napari_kdseg.masks.writing.journal import read_journal
-from napari_kdseg.slides import Annotation, AnnotationShape, Slide, bounds_origin, open_annotation
+from napari_kdseg.slides import Annotation, AnnotationShape, Slide, open_annotation
 from napari_kdseg.slides.annotations.suffixes import is_annotation_file
 
 Source = str | Path | MaskPyramid | np.ndarray | Sequence[AnnotationShape]
 
 
 def open_compared(
-    source: Source, slide: Slide, *, role: Role, name: str | None = None, bounds: bool = False
+    source: Source, slide: Slide, *, role: Role, name: str | None = None, bounds: bool | None = None
 ) -> ComparedMask:
     """Open a mask that is to be compared with others.
 
@@ -43,7 +43,8 @@ def open_compared(
     name
         For people; by default that of the mask or of its file.
     bounds
-        A file of outlines counts from the corner of the scanned area, as QuPath shows MRXS.
+        Whether a file of outlines counts from the corner of the scanned area; ``None``: as
+        :func:`~napari_kdseg.slides.open_annotation` decides by its kind.
 
     Returns
     -------
@@ -65,9 +66,8 @@ def open_compared(
         if is_dicom(path):
             annotation = open_dicom_seg(path, slide)
             return _of_annotation(annotation, source, slide, role, name, ())
-    origin = bounds_origin(slide) if bounds else (0.0, 0.0)
-    annotation = open_annotation(source, slide, origin=origin)
-    return _of_annotation(annotation, source, slide, role, name, _said_of_place(source, slide, bounds))
+    annotation = open_annotation(source, slide, bounds=bounds)
+    return _of_annotation(annotation, source, slide, role, name, tuple(annotation.notes))
 
 
 def is_store(path: Path) -> bool:
@@ -181,18 +181,3 @@ def _identity(source: Any) -> dict[str, str]:
     for shape in source:
         digest.update(shape.geometry.wkb + str(shape.class_name).encode())
     return {"shapes": digest.hexdigest()}
-
-
-def _said_of_place(source: Any, slide: Slide, bounds: bool) -> tuple[str, ...]:
-    """Say from which corner outlines were counted, where that makes a difference."""
-    if not (isinstance(source, str | Path) and is_annotation_file(source)):
-        return ()
-    y, x = bounds_origin(slide)
-    if (y, x) == (0.0, 0.0):
-        return ()
-    if bounds:
-        return (f"{Path(source).name} counts from the scanned area: moved by {x:.0f}, {y:.0f} px (x, y).",)
-    return (
-        f"{Path(source).name} counts from the corner of the slide; its scanned area begins at {x:.0f}, {y:.0f} px "
-        "(x, y). If the outlines lie beside the tissue, say that they count from there.",
-    )
